@@ -1,0 +1,70 @@
+"""Learnable receptive fields: Gaussian structure composed with free-form filters, in JAX.
+
+The primitives, pure functions on arrays that import nothing but JAX, NumPy and SciPy:
+
+    covariance    log-Cholesky parameters <-> covariance, factor, ellipse
+    gaussian      covariance -> filter taps
+    filtering     Gaussian blur of maps of any size by a sigma of any size
+    grids         reference points and their covariance-warped offsets
+    sampling      bilinear reads; convolution with taps at any offsets
+    composition   free-form filters composed with Gaussians
+
+Layers are in `rfjax.nn`, networks in `rfjax.models`, data in `rfjax.data`, the training program in
+`rfjax.training`, and are imported by name.
+"""
+
+from rfjax.composition import (
+    blur_conv,
+    blur_resample_conv,
+    compose_kernel,
+    deformable_conv,
+    gaussian_deformable_conv,
+)
+from rfjax.covariance import (
+    cascade,
+    cholesky_factor,
+    covariance_matrix,
+    from_ellipse,
+    log_cholesky,
+    standard_deviations,
+    to_ellipse,
+)
+from rfjax.filtering import difference_of_gaussians, gaussian_blur, local_gaussian_blur
+from rfjax.gaussian import gaussian_kernel, gaussian_kernel1d, half_size
+from rfjax.grids import circular_points, lattice_points, ring_points, sampling_offsets
+from rfjax.sampling import bilinear_sample, sampled_conv
+
+__version__ = "0.1.0"
+
+__all__ = (
+    # covariance
+    "cascade",
+    "cholesky_factor",
+    "covariance_matrix",
+    "from_ellipse",
+    "log_cholesky",
+    "standard_deviations",
+    "to_ellipse",
+    # gaussian
+    "gaussian_kernel",
+    "gaussian_kernel1d",
+    "half_size",
+    # filtering
+    "difference_of_gaussians",
+    "gaussian_blur",
+    "local_gaussian_blur",
+    # grids
+    "circular_points",
+    "lattice_points",
+    "ring_points",
+    "sampling_offsets",
+    # sampling
+    "bilinear_sample",
+    "sampled_conv",
+    # composition
+    "blur_conv",
+    "blur_resample_conv",
+    "compose_kernel",
+    "deformable_conv",
+    "gaussian_deformable_conv",
+)

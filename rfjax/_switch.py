@@ -1,0 +1,64 @@
+"""A switch between static sizes that stays a switch under `vmap`, forward and backward."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+
+
+def size_switch(index: jax.Array, branches: Sequence[Callable], *operands: jax.Array) -> jax.Array:
+    """`branches[index](*operands)`, where every branch also serves all smaller indices.
+
+    `lax.switch` with a batched index runs every branch and selects. Here the branch of the batch's
+    largest index runs for all. The gradient is a switch of the same kind between the gradients of
+    the branches, to any order.
+
+    Args:
+      index: int32 scalar, traced.
+      branches: functions of `operands` with equal results; none may close over a traced value.
+      operands: floating-point arrays.
+    """
+    if len(branches) == 1:
+        return branches[0](*operands)
+
+    @jax.custom_vjp
+    def run(index, *operands):
+        return _mapped(branches)(index, *operands)
+
+    def forward(index, *operands):
+        return run(index, *operands), (index, operands)
+
+    def backward(residuals, cotangent):
+        index, operands = residuals
+        gradients = [_gradient(branch) for branch in branches]
+        return None, *size_switch(index, gradients, cotangent, *operands)
+
+    run.defvjp(forward, backward)
+    return run(index, *operands)
+
+
+def _gradient(branch: Callable) -> Callable:
+    """The cotangents of a branch's operands; its unused forward pass is dead code to XLA."""
+    return lambda cotangent, *operands: jax.vjp(branch, *operands)[1](cotangent)
+
+
+def _mapped(branches: Sequence[Callable]) -> Callable:
+    @custom_vmap
+    def run(index, *operands):
+        return jax.lax.switch(index, branches, *operands)
+
+    @run.def_vmap
+    def rule(axis_size: int, in_batched: list, index: jax.Array, *operands: jax.Array) -> Any:
+        if in_batched[0]:
+            index = jnp.max(index, 0)
+        axes = tuple(0 if batched else None for batched in in_batched[1:])
+        if any(in_batched[1:]):
+            mapped = [jax.vmap(branch, in_axes=axes) for branch in branches]
+            out, batched = _mapped(mapped)(index, *operands), True
+        else:
+            out, batched = run(index, *operands), False
+        return out, jax.tree.map(lambda _: batched, out)
+
+    return run

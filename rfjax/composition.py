@@ -1,0 +1,351 @@
+"""Free-form filters composed with Gaussians: the receptive fields whose size and shape is learned.
+
+A composition is one Gaussian filtering and one convolution, or one convolution whose taps the
+covariance spreads. Maps are [*batch, H, W, C_in] with any batch axes, kernels [kh, kw, C_in, C_out]
+with odd sizes, and results [*batch, H', W', C_out] with H' = (H - 1) // stride + 1, zeros outside
+the map. Results have the dtype of the map; sums are kept in float32 at least. Blur and kernel act on
+the same map, so that sigma and positions are in its pixels whatever the stride.
+
+Convolution is cross-correlation, as in other frameworks. A Gaussian is symmetric, so composing with
+it is associative all the same: blurring the map and blurring the kernel are one (away from the
+borders, and but for the truncation of the blur at the map's border).
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from rfjax import _checks, grids, sampling
+from rfjax.filtering import gaussian_blur
+from rfjax.sampling import sampled_conv
+
+MODES = ("residual", "absolute")
+
+_LAYOUT = "[..., H, W, C]"
+
+
+def compose_kernel(kernel: ArrayLike, gaussian: ArrayLike) -> jax.Array:
+    """The explicit filter g * f, for inspection: filtering by it is blurring, then filtering.
+
+    (g * f)(w) = sum_{u + v = w} f(u) g(v)
+
+    Args:
+      kernel: [kh, kw, C_in, C_out] free-form filter f.
+      gaussian: [gh, gw] filter g shared by all channels, such as `gaussian_kernel(...)`.
+
+    Returns:
+      [kh + gh - 1, kw + gw - 1, C_in, C_out] in the dtype of `kernel`; its sum is the product of
+      the sums.
+
+    Raises:
+      ValueError: an argument has another number of axes.
+      TypeError: an argument does not hold floating-point numbers.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(compose_kernel(jnp.ones((1, 2, 1, 1)), jnp.array([[0.25, 0.5, 0.25]]))[0, :, 0, 0])
+      [0.25 0.75 0.75 0.25]
+
+    Reference: "Blurring the Line between Structure and Learning", section 3.
+    """
+    kernel = _kernel(kernel)
+    gaussian = _checks.float_array("gaussian", gaussian)
+    if gaussian.ndim != 2:
+        raise ValueError(f"gaussian must have shape [gh, gw]; got {gaussian.shape}")
+    sums = _checks.accumulation_dtype(kernel, gaussian)
+    height, width = gaussian.shape
+    filters = kernel.astype(sums).reshape(*kernel.shape[:2], -1)
+    # Correlating with the flipped Gaussian under full padding is the full convolution.
+    composed = lax.conv_general_dilated(
+        jnp.moveaxis(filters, -1, 0)[..., None],
+        gaussian.astype(sums)[::-1, ::-1, None, None],
+        window_strides=(1, 1),
+        padding=[(height - 1, height - 1), (width - 1, width - 1)],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=lax.Precision.HIGHEST,
+    )[..., 0]
+    shape = (*composed.shape[1:], *kernel.shape[2:])
+    return jnp.moveaxis(composed, 0, -1).reshape(shape).astype(kernel.dtype)
+
+
+def blur_conv(
+    x: ArrayLike,
+    kernel: ArrayLike,
+    params: ArrayLike,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    truncate: float = 2.0,
+    padding: str = "zero",
+    method: str = "sampled",
+    support: str = "hard",
+) -> jax.Array:
+    """A blur, then a convolution: a free-form filter seen through a learned Gaussian.
+
+    y = f (g_Sigma * x)
+
+    Args:
+      x: [*batch, H, W, C_in] map.
+      kernel: [kh, kw, C_in, C_out] free-form filter f, odd sizes; used in the dtype of `x`.
+      params: [F] log-Cholesky parameters of Sigma in pixels of `x`, F = 1 spherical, 2 diagonal,
+        3 full, or with leading axes as in `gaussian_blur`. Traced.
+      stride: of the convolution, static.
+      dilation: distance of the kernel's taps in pixels, static.
+      truncate, padding, method, support: of the blur, as in `gaussian_blur`. The convolution
+        itself always sees zeros outside.
+
+    Returns:
+      [*batch, H', W', C_out] in the dtype of `x`. As sigma goes to 0 it becomes the plain
+      convolution.
+
+    Raises:
+      ValueError: a shape, a size or an option is wrong.
+      TypeError: an argument does not hold floating-point numbers, or a size is not an integer.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x, kernel = jnp.ones((1, 9, 9, 2)), jnp.ones((3, 3, 2, 4))
+      >>> y = blur_conv(x, kernel, jnp.log(jnp.array([0.5])))
+      >>> y.shape, round(float(y[0, 4, 4, 0]), 4)
+      ((1, 9, 9, 4), 18.0)
+
+    Reference: "Blurring the Line between Structure and Learning", section 3 ("blur").
+    """
+    x, kernel = _operands(x, kernel)
+    options = dict(truncate=truncate, padding=padding, method=method, support=support)
+    return _convolve(gaussian_blur(x, params, **options), kernel, stride, dilation)
+
+
+def blur_resample_conv(
+    x: ArrayLike,
+    kernel: ArrayLike,
+    params: ArrayLike,
+    *,
+    mode: str = "residual",
+    rate: ArrayLike = 1.0,
+    stride: int = 1,
+    dilation: int = 1,
+    points: ArrayLike | None = None,
+    truncate: float = 2.0,
+    padding: str = "zero",
+    method: str = "sampled",
+    support: str = "hard",
+) -> jax.Array:
+    """A blur, then a convolution whose taps spread with the same covariance.
+
+    y(p) = sum_k theta_k^T (g_Sigma * x)(p + p_k)
+    residual:  p_k = dilation lattice_k + rate U^T c_k
+    absolute:  p_k = dilation rate U^T c_k
+
+    Filter and blur grow together, so that no pixel between the taps is missed as sigma grows and
+    none is seen twice as it shrinks. As sigma goes to 0, residual is the plain convolution and
+    absolute the 1x1 convolution with the summed weights.
+
+    Args:
+      x: [*batch, H, W, C_in] map.
+      kernel: [kh, kw, C_in, C_out] free-form filter theta, odd sizes; used in the dtype of `x`.
+      params: [F] log-Cholesky parameters of Sigma in pixels of `x`, F = 1 spherical, 2 diagonal,
+        3 full, Sigma = U^T U. Traced.
+      mode: "residual" moves the taps of a dense kernel outwards, "absolute" places them by the
+        covariance alone. Static.
+      rate: scalar; spacing of the points in standard deviations. Static or traced.
+      stride: distance of the outputs in pixels, static.
+      dilation: multiplies the spacing of the lattice (residual) or of all taps (absolute), static.
+      points: [kh * kw, 2] reference points c (y, x); by default `circular_points` of the kernel,
+        which are `ring_points()` for 3x3.
+      truncate, padding, method, support: of the blur, as in `gaussian_blur`. The taps read zeros
+        outside.
+
+    Returns:
+      [*batch, H', W', C_out] in the dtype of `x`. The gradient with respect to the covariance is
+      the sum of the blur's and that of the taps' positions (bilinear, see `sampled_conv`).
+
+    Raises:
+      ValueError: a shape, a size or an option is wrong.
+      TypeError: an argument does not hold floating-point numbers, or a size is not an integer.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x, kernel = jnp.ones((1, 9, 9, 2)), jnp.ones((3, 3, 2, 4))
+      >>> y = blur_resample_conv(x, kernel, jnp.log(jnp.array([0.5])))
+      >>> y.shape, round(float(y[0, 4, 4, 0]), 4)
+      ((1, 9, 9, 4), 18.0)
+
+    Reference: "Blurring the Line between Structure and Learning", section 4.1 ("blur-resample").
+    """
+    x, kernel = _operands(x, kernel)
+    params = _checks.float_array("params", params, min_ndim=1, layout="[F]")
+    if params.ndim != 1:
+        raise ValueError(
+            "params must have shape [F], one covariance for all taps of all channels; got "
+            f"{params.shape} (use jax.vmap for more, gaussian_deformable_conv for one per pixel)"
+        )
+    positions = _positions(kernel, params, mode, rate, dilation, points)
+    options = dict(truncate=truncate, padding=padding, method=method, support=support)
+    return sampled_conv(gaussian_blur(x, params, **options), kernel, positions, stride=stride)
+
+
+def gaussian_deformable_conv(
+    x: ArrayLike,
+    kernel: ArrayLike,
+    params_map: ArrayLike,
+    *,
+    mode: str = "residual",
+    rate: ArrayLike = 1.0,
+    stride: int = 1,
+    dilation: int = 1,
+    points: ArrayLike | None = None,
+) -> jax.Array:
+    """A convolution whose taps spread by a covariance of its own at every output. It does not blur.
+
+    y(p) = sum_k theta_k^T x(p + p_k(p))
+    residual:  p_k(p) = dilation lattice_k + rate U(p)^T c_k
+    absolute:  p_k(p) = dilation rate U(p)^T c_k
+
+    Args:
+      x: [*batch, H, W, C_in] map.
+      kernel: [kh, kw, C_in, C_out] free-form filter theta, odd sizes; used in the dtype of `x`.
+      params_map: [*batch, H', W', F] log-Cholesky parameters at each output, in pixels of `x`,
+        F = 1 spherical, 2 diagonal, 3 full. In both modes 0 is a standard deviation of 1. Traced.
+      mode, rate, stride, dilation, points: as in `blur_resample_conv`.
+
+    Returns:
+      [*batch, H', W', C_out] in the dtype of `x`. A constant map of parameters gives the static
+      convolution at the same positions.
+
+    Raises:
+      ValueError: a shape, a size or an option is wrong.
+      TypeError: an argument does not hold floating-point numbers, or a size is not an integer.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x, kernel = jnp.ones((1, 9, 9, 2)), jnp.ones((3, 3, 2, 4))
+      >>> gaussian_deformable_conv(x, kernel, jnp.zeros((1, 9, 9, 1))).shape
+      (1, 9, 9, 4)
+
+    Reference: "Blurring the Line between Structure and Learning", section 4.2.
+    """
+    x, kernel = _operands(x, kernel)
+    params = _checks.float_array("params_map", params_map, min_ndim=1, layout="[*batch, H', W', F]")
+    wanted = (*x.shape[:-3], *sampling.output_size(x.shape[-3:-1], stride))
+    if params.shape[:-1] != wanted:
+        raise ValueError(
+            f"params_map must have shape [*batch, H', W', F] with axes {wanted} for x {x.shape} at "
+            f"stride {stride}; got {params.shape}"
+        )
+    positions = _positions(kernel, params, mode, rate, dilation, points)
+    return sampled_conv(x, kernel, positions, stride=stride)
+
+
+def deformable_conv(
+    x: ArrayLike,
+    kernel: ArrayLike,
+    offsets: ArrayLike,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+) -> jax.Array:
+    """A convolution whose taps are displaced freely at every output.
+
+    y(p) = sum_k theta_k^T x(p + dilation lattice_k + o_k(p))
+
+    Args:
+      x: [*batch, H, W, C_in] map.
+      kernel: [kh, kw, C_in, C_out] free-form filter theta, odd sizes; used in the dtype of `x`.
+      offsets: [*batch, H', W', kh * kw, 2] (y, x) in pixels of `x`, added to the lattice, taps in
+        reading order; or [kh * kw, 2], the same at all outputs. Traced.
+      stride: distance of the outputs in pixels, static.
+      dilation: distance of the lattice's taps in pixels, static.
+
+    Returns:
+      [*batch, H', W', C_out] in the dtype of `x`; the plain convolution where all offsets are 0.
+
+    Raises:
+      ValueError: a shape or a size is wrong.
+      TypeError: an argument does not hold floating-point numbers, or a size is not an integer.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x, kernel = jnp.ones((1, 9, 9, 2)), jnp.ones((3, 3, 2, 4))
+      >>> deformable_conv(x, kernel, jnp.zeros((1, 9, 9, 9, 2))).shape
+      (1, 9, 9, 4)
+
+    Reference: Dai et al., "Deformable Convolutional Networks", 2017, section 2.1.
+    """
+    x, kernel = _operands(x, kernel)
+    offsets = _checks.float_array("offsets", offsets, min_ndim=2, layout="[..., kh * kw, 2]")
+    offsets = offsets.astype(_checks.accumulation_dtype(offsets))
+    lattice = _dilation(dilation) * grids.lattice_points(kernel.shape[:2]).astype(offsets.dtype)
+    if offsets.shape[-2:] != lattice.shape:
+        raise ValueError(
+            f"offsets must have shape [..., {lattice.shape[0]}, 2] for the {kernel.shape[0]} x "
+            f"{kernel.shape[1]} taps of kernel; got {offsets.shape}"
+        )
+    lattice = lattice.reshape((1,) * (offsets.ndim - 2) + lattice.shape)
+    return sampled_conv(x, kernel, lattice + offsets, stride=stride)
+
+
+def _positions(
+    kernel: jax.Array,
+    params: jax.Array,
+    mode: str,
+    rate: ArrayLike,
+    dilation: int,
+    points: ArrayLike | None,
+) -> jax.Array:
+    """Where the taps lie about each output, [..., K, 2]; float32 at least."""
+    _checks.choose("mode", mode, MODES)
+    params = params.astype(_checks.accumulation_dtype(params))
+    size = kernel.shape[:2]
+    points = grids.circular_points(size) if points is None else points
+    offsets = grids.sampling_offsets(params, points, rate=rate)
+    if offsets.shape[-2] != size[0] * size[1]:
+        raise ValueError(
+            f"points must have shape [{size[0] * size[1]}, 2], one for each of the {size[0]} x "
+            f"{size[1]} taps of kernel; got {offsets.shape[-2]} points"
+        )
+    if mode == "absolute":
+        return _dilation(dilation) * offsets
+    lattice = _dilation(dilation) * grids.lattice_points(size).astype(offsets.dtype)
+    return lattice.reshape((1,) * (offsets.ndim - 2) + lattice.shape) + offsets
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
+    """The plain convolution, centred: explicit symmetric padding at every stride."""
+    sampling.output_size(x.shape[-3:-1], stride)
+    dilation = _dilation(dilation)
+    pads = [dilation * (size - 1) // 2 for size in kernel.shape[:2]]
+    y = lax.conv_general_dilated(
+        x.reshape(-1, *x.shape[-3:]),
+        kernel,
+        window_strides=(stride, stride),
+        padding=[(pad, pad) for pad in pads],
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        preferred_element_type=_checks.accumulation_dtype(x),
+    ).astype(x.dtype)
+    return y.reshape(*x.shape[:-3], *y.shape[1:])
+
+
+def _operands(x: ArrayLike, kernel: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    x = _checks.float_array("x", x, min_ndim=3, layout=_LAYOUT)
+    kernel = _kernel(kernel).astype(x.dtype)
+    sampling.check_kernel(x, kernel)
+    grids.kernel_extent(kernel.shape[:2])
+    return x, kernel
+
+
+def _kernel(kernel: ArrayLike) -> jax.Array:
+    kernel = _checks.float_array("kernel", kernel)
+    if kernel.ndim != 4:
+        raise ValueError(f"kernel must have shape [kh, kw, C_in, C_out]; got {kernel.shape}")
+    return kernel
+
+
+def _dilation(dilation: int) -> int:
+    if isinstance(dilation, bool) or not isinstance(dilation, int):
+        raise TypeError(f"dilation must be an integer; got {dilation!r}")
+    if dilation < 1:
+        raise ValueError(f"dilation must be at least 1; got {dilation}")
+    return dilation

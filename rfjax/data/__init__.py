@@ -1,0 +1,13 @@
+"""Data sets, augmentation, and batches.
+
+    dataset = rfjax.data.load("digit_scenes", "train")
+    for batch in rfjax.data.train_iterator(dataset, batch_size=16, seed=0): ...
+"""
+
+from rfjax.data.augment import Augmentation as Augmentation
+from rfjax.data.dataset import VOID as VOID
+from rfjax.data.dataset import Dataset as Dataset
+from rfjax.data.pipeline import eval_batches as eval_batches
+from rfjax.data.pipeline import load as load
+from rfjax.data.pipeline import names as names
+from rfjax.data.pipeline import train_iterator as train_iterator

@@ -1,0 +1,159 @@
+"""What every data set looks like: random access to uint8 examples, and the facts about them.
+
+An example is a dict with "image" uint8 [H, W, 3] (RGB), "label" uint8 [H, W] (class indices, 255
+where no class is known) and "id", a string that names it in error messages and predictions.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+VOID = 255  # the label of a pixel whose class is unknown: no loss, no score
+_BAD = 254  # marks, inside a look-up table, the label values that must not occur
+
+
+class Source(Protocol):
+    """Random access to examples."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """One split of a data set: `source` gives the examples, the other fields describe them.
+
+    Attributes:
+        name: the name that `load` knows it by.
+        split: "train", "val" or "test".
+        source: examples by index; see the module's docstring.
+        num_classes: number of classes K, without the void label 255.
+        class_names: K names, in the order of the label values.
+        palette: uint8 [K, 3], an RGB colour for each class.
+        mean, std: of the images' R, G, B in units where white is 1.
+    """
+
+    name: str
+    split: str
+    source: Source = dataclasses.field(repr=False)
+    num_classes: int
+    class_names: tuple[str, ...]
+    palette: np.ndarray = dataclasses.field(repr=False)
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+class EnlargedSource:
+    """The examples of `source`, enlarged by a whole factor: images bilinearly, labels by copies.
+
+    The size of each instance, where `source` gives one, grows with the image.
+    """
+
+    def __init__(self, source: Source, factor: int):
+        self._source = source
+        self._factor = factor
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = dict(self._source[index])
+        for key, interpolation in (
+            ("image", cv2.INTER_LINEAR),
+            ("label", cv2.INTER_NEAREST),
+            ("instances", cv2.INTER_NEAREST),
+        ):
+            if key in example:
+                size = (example[key].shape[1] * self._factor, example[key].shape[0] * self._factor)
+                example[key] = cv2.resize(example[key], size, interpolation=interpolation)
+        if "scales" in example:
+            example["scales"] = example["scales"] * np.float32(self._factor)
+        return example
+
+
+def enlarged(source: Source, factor: int) -> Source:
+    """`source` itself for factor 1, else its examples enlarged `factor` times."""
+    if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
+        raise ValueError(f"enlargement is a whole number, 1 or more; got {factor!r}")
+    return source if factor == 1 else EnlargedSource(source, factor)
+
+
+def decode_image(encoded: bytes, name: str) -> np.ndarray:
+    """The RGB picture uint8 [H, W, 3] in the bytes of an image file; `name` is for errors."""
+    picture = _decode(encoded, cv2.IMREAD_COLOR, name)
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def decode_mask(encoded: bytes, name: str) -> np.ndarray:
+    """The single-channel picture uint8 [H, W] in the bytes of a PNG; `name` is for errors."""
+    mask = _decode(encoded, cv2.IMREAD_UNCHANGED, name)
+    if mask.ndim != 2 or mask.dtype != np.uint8:
+        raise ValueError(
+            f"{name} is a picture of shape {mask.shape} and type {mask.dtype}; labels are"
+            " single-channel 8-bit PNG files whose values are class indices, without a palette"
+        )
+    return mask
+
+
+def _decode(encoded: bytes, flags: int, name: str) -> np.ndarray:
+    data = np.frombuffer(encoded, np.uint8)
+    picture = cv2.imdecode(data, flags) if data.size else None
+    if picture is None:
+        raise ValueError(f"{name} is not a readable image ({data.size} bytes): replace the file")
+    return picture
+
+
+def data_folder(data_dir: str | os.PathLike | None) -> Path:
+    """`data_dir` as a path; for None the folder of tensorflow-datasets.
+
+    That is the environment's TFDS_DATA_DIR, or `~/tensorflow_datasets`.
+    """
+    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return Path(data_dir or default).expanduser()
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file, with an error that names it if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+
+
+def label_table(mapping: dict[int, int]) -> np.ndarray:
+    """A look-up table uint8 [256] for `map_labels`; values missing from `mapping` are errors."""
+    table = np.full(256, _BAD, np.uint8)
+    for value, mapped in mapping.items():
+        table[value] = mapped
+    return table
+
+
+def map_labels(label: np.ndarray, table: np.ndarray, name: str) -> np.ndarray:
+    """`label` with each value replaced by its entry in `table`.
+
+    Raises:
+        ValueError: if a value has no class; names the example and lists the values.
+    """
+    mapped = cv2.LUT(label, table)
+    if (mapped == _BAD).any():
+        wrong = np.unique(label[mapped == _BAD]).tolist()
+        known = np.flatnonzero(table != _BAD).tolist()
+        raise ValueError(f"{name} has label values {wrong} outside the classes; known are {known}")
+    return mapped
+
+
+def check_pair(image: np.ndarray, label: np.ndarray, name: str) -> None:
+    """Raises a ValueError if the label does not cover the image pixel by pixel."""
+    if image.shape[:2] != label.shape:
+        raise ValueError(
+            f"{name}: the image has {image.shape[0]}x{image.shape[1]} pixels,"
+            f" its label {label.shape[0]}x{label.shape[1]}"
+        )

@@ -1,0 +1,204 @@
+"""Digit scenes as a data set: 4,096 training and 384 validation scenes, drawn once and kept.
+
+The scenes (see `rfjax.data.scenes`) are drawn when first asked for, in about ten seconds, and kept
+in `data_dir` (default: TFDS_DATA_DIR, else `~/tensorflow_datasets`) under `digit_scenes/`, in a
+folder named after every option that changes them. Scene i of a split depends only on the options
+and on i: more scenes continue the same sequence. Nothing is downloaded.
+
+A scene enlarged twice (`enlargement=2`) is the same scene, images resized bilinearly and masks by
+copies as it is read: networks are compared on the same pictures, and nothing is stored twice.
+"""
+
+import dataclasses
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import tensorflow_datasets as tfds
+
+from rfjax.data import preparing
+from rfjax.data.dataset import (
+    Dataset,
+    check_pair,
+    data_folder,
+    decode_image,
+    decode_mask,
+    enlarged,
+)
+from rfjax.data.scenes import (
+    CLASS_NAMES,
+    MAX_INSTANCES,
+    check_options,
+    compose_scene,
+    digits,
+)
+
+SPLITS = ("train", "val")
+OPTIONS = (
+    "size",
+    "min_scale",
+    "max_scale",
+    "train_scenes",
+    "val_scenes",
+    "seed",
+    "enlargement",
+)
+# Of the 4,096 default training scenes.
+MEAN = (0.3256, 0.3239, 0.3218)
+STD = (0.1591, 0.1595, 0.1597)
+_SCENES_PER_SHARD = 4096  # 40 MB
+PALETTE = np.array(
+    [
+        (40, 40, 40),
+        (31, 119, 180),
+        (255, 127, 14),
+        (44, 160, 44),
+        (214, 39, 40),
+        (148, 103, 189),
+        (140, 86, 75),
+        (227, 119, 194),
+        (188, 189, 34),
+        (23, 190, 207),
+        (174, 199, 232),
+    ],
+    np.uint8,
+)
+
+
+@dataclasses.dataclass(eq=False)
+class DigitScenesConfig(tfds.core.BuilderConfig):
+    """Everything that changes the scenes; the name, and so the folder, follows from it.
+
+    Attributes:
+        size: height and width of a scene in pixels.
+        min_scale, max_scale: limits of the digits' scale in pixels.
+        train_scenes, val_scenes: numbers of scenes.
+        seed: 0 or more; another seed gives other scenes (of the same digits).
+    """
+
+    name: str = ""
+    size: int = 64
+    min_scale: float = 20.0
+    max_scale: float = 48.0
+    train_scenes: int = 4096
+    val_scenes: int = 384
+    seed: int = 0
+
+    def __post_init__(self):
+        for field in ("size", "train_scenes", "val_scenes", "seed"):
+            value, least = getattr(self, field), int(field != "seed")
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{field} is a whole number, {least} or more; got {value!r}")
+        self.min_scale, self.max_scale = float(self.min_scale), float(self.max_scale)
+        check_options(self.size, self.min_scale, self.max_scale)
+        self.name = (
+            f"{self.size}px_scale{self.min_scale!r}-{self.max_scale!r}"
+            f"_{self.train_scenes}+{self.val_scenes}_seed{self.seed}"
+        )
+
+
+class DigitScenes(tfds.core.ShardBasedBuilder):
+    """Draws the scenes of a `DigitScenesConfig` and writes them as array records."""
+
+    VERSION = tfds.core.Version("1.0.0")  # to be raised whenever the same options draw anew
+    BUILDER_CONFIGS = [DigitScenesConfig()]
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        size = self.builder_config.size
+        features = {
+            "id": tfds.features.Text(),
+            "image": tfds.features.Image(shape=(size, size, 3), encoding_format="png"),
+            "label": tfds.features.Image(shape=(size, size, 1), encoding_format="png"),
+            "instances": tfds.features.Image(shape=(size, size, 1), encoding_format="png"),
+            "scales": tfds.features.Tensor(shape=(MAX_INSTANCES,), dtype=np.float32),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Scenes of handwritten digits for segmentation with receptive fields.",
+            features=tfds.features.FeaturesDict(features),
+            disable_shuffling=True,
+        )
+
+    def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, Any]:
+        del dl_manager  # nothing to download
+        config = self.builder_config
+        counts = {"train": config.train_scenes, "val": config.val_scenes}
+        return {
+            split: preparing.sharded(self._examples(split, count), count, _SCENES_PER_SHARD)
+            for split, count in counts.items()
+        }
+
+    def _examples(self, split: str, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        config = self.builder_config
+        images, values = digits(split)
+        for index in preparing.progress(range(count), count, f"digit_scenes {split}"):
+            scene = compose_scene(
+                np.random.default_rng([config.seed, SPLITS.index(split), index]),
+                images,
+                values,
+                size=config.size,
+                min_scale=config.min_scale,
+                max_scale=config.max_scale,
+            )
+            for key in ("image", "label", "instances"):
+                scene[key] = io.BytesIO(_png(scene[key]))
+            yield index, {"id": f"{split}_{index:05d}", **scene}
+
+
+def _png(picture: np.ndarray) -> bytes:
+    if picture.ndim == 3:
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+
+
+class _Scenes:
+    """Random access to prepared scenes."""
+
+    def __init__(self, records: Any):
+        self._records = records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = self._records[index]
+        name = record["id"].decode()
+        where = f"digit_scenes {name}"
+        example = {
+            "image": decode_image(record["image"], where),
+            "label": decode_mask(record["label"], where),
+            "instances": decode_mask(record["instances"], where),
+            "scales": record["scales"],
+            "id": name,
+        }
+        check_pair(example["image"], example["label"], where)
+        return example
+
+
+def load(split: str, data_dir: str | None, *, enlargement: int = 1, **options: Any) -> Dataset:
+    """A split of the digit scenes, drawn first if they are not in `data_dir` yet.
+
+    Args:
+        split: "train" or "val".
+        data_dir: folder for the scenes; None for TFDS_DATA_DIR or `~/tensorflow_datasets`.
+        enlargement: whole factor by which scenes and scales are enlarged as they are read.
+        **options: the fields of `DigitScenesConfig`.
+    """
+    config = DigitScenesConfig(**options)
+    default = DigitScenes.BUILDER_CONFIGS[0]  # tfds wants its own object for a name it knows
+    config = default if config.name == default.name else config
+    root = str(data_folder(data_dir))
+    builder = preparing.prepared(lambda: DigitScenes(config=config, data_dir=root))
+    records = preparing.encoded_source(builder, split, ("image", "label", "instances"))
+    return Dataset(
+        name="digit_scenes",
+        split=split,
+        source=enlarged(_Scenes(records), enlargement),
+        num_classes=len(CLASS_NAMES),
+        class_names=CLASS_NAMES,
+        palette=PALETTE,
+        mean=MEAN,
+        std=STD,
+    )

@@ -1,0 +1,195 @@
+"""From a data set to batches: loading by name, the training stream, evaluation in full.
+
+Batches are dicts of NumPy arrays: "image" float32 [B, h, w, 3], normalised by the data set's mean
+and standard deviation, and "label" int32 [B, h, w] with 255 for void. Work is done in threads
+(decoding and augmentation release Python's lock); OpenCV's own threads are switched off for the
+process, because two pools would only get in each other's way.
+"""
+
+import importlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import grain.python as grain
+import numpy as np
+
+from rfjax._checks import choose
+from rfjax.data.augment import Augmentation, normalize
+from rfjax.data.dataset import VOID, Dataset
+
+_MODULES = {  # imported when asked for: only some of them need tensorflow-datasets
+    "digit_scenes": "rfjax.data.digit_scenes",
+    "camvid": "rfjax.data.camvid",
+    "cityscapes": "rfjax.data.cityscapes",
+}
+
+
+def names() -> tuple[str, ...]:
+    """The names that `load` knows."""
+    return tuple(_MODULES)
+
+
+def load(name: str, split: str, *, data_dir: str | None = None, **options: Any) -> Dataset:
+    """One split of a data set, prepared first where that is needed.
+
+    Args:
+        name: "digit_scenes" (drawn here, nothing to download), "camvid" or "cityscapes".
+        split: "train", "val", or, except for the digit scenes, "test".
+        data_dir: where the data is or shall be kept; see the data set's module for its default.
+        **options: `enlargement` (a whole factor, for every data set), and those of
+            `rfjax.data.digit_scenes.DigitScenesConfig` for the digit scenes.
+
+    Raises:
+        ValueError: for a name, split, or option that does not exist; lists those that do.
+        FileNotFoundError: if files are missing; says which, and where to put them.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> dataset = load("digit_scenes", "val", data_dir=folder, train_scenes=2, val_scenes=2)
+        >>> dataset.source[0]["image"].shape
+        (64, 64, 3)
+    """
+    module = importlib.import_module(choose("data set", name, _MODULES))
+    choose(f"split of {name}", split, module.SPLITS)
+    for option in options:
+        choose(f"option of {name}", option, module.OPTIONS)
+    return module.load(split, data_dir, **options)
+
+
+def train_iterator(
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    seed: int,
+    augmentation: Augmentation | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    threads: int | None = None,
+    prefetch: int | None = None,
+) -> grain.DatasetIterator:
+    """An endless iterator over augmented batches, which can be stopped and resumed exactly.
+
+    The stream of examples is one shuffle of the whole data set after another, each a new one. Of
+    this single stream process p takes every `process_count`-th example from the p-th, so together
+    the processes see each example once an epoch, and the same examples, with the same
+    augmentation, however many they are. `get_state()` is the number of batches taken (a small
+    dict); after `set_state` the next batch is the one that would have come, bit for bit.
+
+    Args:
+        dataset: from `load`.
+        batch_size: examples in this process's batches.
+        seed: of order and augmentation; 0 up to 2**32 - 1.
+        augmentation: None for none. Scaling needs a crop, else sizes differ.
+        process_index, process_count: this process's share.
+        threads: batches made at the same time; None for one for each processor, 16 at most.
+        prefetch: batches made in advance (each takes memory); None for two more than threads.
+            0 makes each batch when it is asked for.
+    """
+    augmentation = augmentation or Augmentation()
+    _check_sharding(batch_size, process_index, process_count)
+    if not len(dataset):
+        raise ValueError(f"the {dataset.split} split of {dataset.name} is empty")
+    if augmentation.scale != (1.0, 1.0) and augmentation.crop is None:
+        raise ValueError(
+            f"scale={augmentation.scale} gives examples of different sizes, which cannot be"
+            " batched: set crop as well"
+        )
+    threads = min(16, os.cpu_count() or 1) if threads is None else threads
+    prefetch = threads + 2 if prefetch is None else prefetch
+    cv2.setNumThreads(0)
+    stream = grain.MapDataset.source(dataset.source).seed(seed).shuffle().repeat()
+    stream = stream.random_map(_TrainingExample(dataset, augmentation))
+    stream = stream[process_index::process_count].batch(batch_size, drop_remainder=True)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
+    return iter(stream.to_iter_dataset(options))
+
+
+class _TrainingExample(grain.RandomMapTransform):
+    """Augments and normalises one example."""
+
+    def __init__(self, dataset: Dataset, augmentation: Augmentation):
+        self._dataset = dataset
+        self._augmentation = augmentation
+        self._shape = augmentation.crop or dataset.source[0]["label"].shape
+
+    def random_map(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        image, label = self._augmentation(rng, example["image"], example["label"])
+        _check_shape(label, self._shape, example["id"])
+        return {
+            "image": normalize(image, self._dataset.mean, self._dataset.std),
+            "label": label.astype(np.int32),
+        }
+
+
+def eval_batches(
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    threads: int = 2,
+) -> Iterator[dict[str, Any]]:
+    """Full images without augmentation, each exactly once over all processes.
+
+    Process p takes every `process_count`-th example from the p-th. All processes yield the same
+    number of batches and all batches have `batch_size` rows, so that collective operations match;
+    rows that remain are zero images with label 255 everywhere and the id "".
+
+    Args:
+        dataset: from `load`.
+        batch_size: rows of this process's batches.
+        process_index, process_count: this process's share.
+        threads: batches made at the same time, and in advance.
+
+    Returns:
+        An iterator of batches with "id", a list of `batch_size` strings, as a third entry.
+    """
+    _check_sharding(batch_size, process_index, process_count)
+    cv2.setNumThreads(0)
+    share = -(-len(dataset) // process_count)
+    rows = range(process_index, len(dataset), process_count)  # or one fewer than `share`
+    shape = dataset.source[0]["label"].shape if share else ()
+
+    def batch(number: int) -> dict[str, Any]:
+        part = rows[number * batch_size : (number + 1) * batch_size]
+        return _eval_batch(dataset, part, batch_size, shape)
+
+    batches = grain.MapDataset.range(-(-share // batch_size)).map(batch)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
+    return iter(batches.to_iter_dataset(options))
+
+
+def _eval_batch(
+    dataset: Dataset, indices: range, batch_size: int, shape: tuple[int, int]
+) -> dict[str, Any]:
+    images = np.zeros((batch_size, *shape, 3), np.float32)
+    labels = np.full((batch_size, *shape), VOID, np.int32)
+    ids = [""] * batch_size
+    for row, index in enumerate(indices):
+        example = dataset.source[index]
+        _check_shape(example["label"], shape, example["id"])
+        images[row] = normalize(example["image"], dataset.mean, dataset.std)
+        labels[row] = example["label"]
+        ids[row] = example["id"]
+    return {"image": images, "label": labels, "id": ids}
+
+
+def _check_shape(label: np.ndarray, shape: tuple[int, int], name: str) -> None:
+    if label.shape != shape:
+        raise ValueError(
+            f"example {name} has {label.shape[0]}x{label.shape[1]} pixels where the others of its"
+            f" batch have {shape[0]}x{shape[1]}: train with a crop, evaluate images of one size"
+        )
+
+
+def _check_sharding(batch_size: int, process_index: int, process_count: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size is 1 or more; got {batch_size}")
+    if not 0 <= process_index < process_count:
+        raise ValueError(
+            f"process_index is between 0 and process_count - 1;"
+            f" got {process_index} of {process_count}"
+        )

@@ -1,0 +1,294 @@
+"""Gaussian filtering of feature maps, differentiable in the map and in the covariance.
+
+Maps are [..., H, W, C] (or [..., L, C] and [..., D, H, W, C] with `spatial_ndim` 1 and 3). One
+covariance serves all channels and examples, or the leading axes of `params` broadcast against the
+map's leading axes and channels: [F] shared, [C, F] per channel, [N, 1, F] per example.
+
+Covariances are traced and unbounded: nothing recompiles and no answer saturates as sigma moves from
+1e-3 to beyond the map. Boundaries:
+
+    zero          pixels outside are 0; the filter keeps its mass, so borders darken (the paper's)
+    edge          pixels outside repeat the nearest pixel
+    reflect       the map is mirrored about its outermost pixels' centres
+    wrap          the map repeats
+    renormalized  taps outside are dropped and the rest sum to 1: sigma -> infinity is global
+                  average pooling
+
+With full covariances, edge, reflect and wrap are exact while the half size along an axis is at most
+64 pixels or twice the map's side, whichever is more; beyond, the support is cut there and
+renormalised.
+
+Sums are kept in float32 at least, and results have the map's dtype.
+"""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from rfjax import _checks, covariance
+from rfjax._full import Plane, filter_plane
+from rfjax._separable import PAD_MODES, Axis, filter_axis
+from rfjax.gaussian import Window, check_params_bound, gaussian_kernel
+
+PADDINGS = ("zero", "edge", "reflect", "wrap", "renormalized")
+
+
+def gaussian_blur(
+    x: ArrayLike,
+    params: ArrayLike,
+    *,
+    truncate: float = 2.0,
+    padding: str = "zero",
+    method: str = "sampled",
+    support: str = "hard",
+    spatial_ndim: int = 2,
+) -> jax.Array:
+    """The map filtered by a Gaussian: y(p) = sum_d g(d; Sigma) x(p + d).
+
+    Args:
+      x: [..., H, W, C] map, any floating-point dtype.
+      params: [..., F] log-Cholesky parameters, F = 1 spherical, 2 diagonal, 3 full (two spatial
+        axes; 1 or `spatial_ndim` otherwise), in pixels of `x`. Leading axes broadcast against the
+        leading axes of `x` and its channels. Traced, unbounded.
+      truncate: how many standard deviations the support reaches, static.
+      padding: zero | edge | reflect | wrap | renormalized, see the module's docstring.
+      method: sampled | integrated | discrete, see `rfjax.gaussian`.
+      support: hard | faded, likewise. A hard support's size carries no gradient.
+      spatial_ndim: number of spatial axes, 1, 2 or 3, static.
+
+    Returns:
+      The filtered map, with the shape and dtype of `x`.
+
+    Raises:
+      ValueError: a shape or an option is wrong; the message says what was given and what is wanted.
+      TypeError: `x` or `params` do not hold floating-point numbers.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x = jnp.zeros((1, 5, 5, 1)).at[0, 2, 2, 0].set(1.0)
+      >>> print(gaussian_blur(x, jnp.log(jnp.array([1.0])))[0, 2, :, 0].round(4))
+      [0.0219 0.0983 0.1621 0.0983 0.0219]
+
+    Reference: "Blurring the Line between Structure and Learning", sections 3.1 and 4.1.
+    """
+    window = Window(truncate, method, support).checked()
+    _checks.choose("padding", padding, PADDINGS)
+    x = _map(x, spatial_ndim)
+    params = _checks.float_array("params", params, min_ndim=1, layout="[..., F]")
+    covariance.is_full(params, spatial_ndim=spatial_ndim)
+    batch, _, channels = _split(x, spatial_ndim)
+    params = _per_map(params, batch, channels)
+    return _blur(x, params, padding=padding, window=window, spatial_ndim=spatial_ndim)
+
+
+# Compiled as one function so that calls outside jit do not build the switch anew each time.
+@partial(jax.jit, static_argnames=("padding", "window", "spatial_ndim"))
+def _blur(
+    x: jax.Array, params: jax.Array, *, padding: str, window: Window, spatial_ndim: int
+) -> jax.Array:
+    """`gaussian_blur` of checked arguments; params [n, c, F]."""
+    batch, spatial, channels = _split(x, spatial_ndim)
+    dtype = _checks.accumulation_dtype(x, params)
+    params = params.astype(dtype)
+    y = x.astype(dtype).reshape(math.prod(batch), *spatial, channels)
+    if covariance.is_full(params, spatial_ndim=spatial_ndim):
+        y = filter_plane(y, params, Plane(*spatial, padding, window))
+    else:
+        sigmas = covariance.standard_deviations(params, spatial_ndim=spatial_ndim)
+        # From the last axis to the first: a pass that ends in the next one's padding is then
+        # contiguous in it.
+        for k in reversed(range(spatial_ndim)):
+            y = _filter_one_axis(y, sigmas[..., k], k, padding, window)
+    return y.reshape(x.shape).astype(x.dtype)
+
+
+def difference_of_gaussians(
+    x: ArrayLike,
+    center: ArrayLike,
+    surround: ArrayLike,
+    *,
+    truncate: float = 2.0,
+    padding: str = "zero",
+    method: str = "sampled",
+    support: str = "hard",
+    spatial_ndim: int = 2,
+) -> jax.Array:
+    """The map filtered by a difference of Gaussians: (g_center - g_surround) * x.
+
+    The filter sums to 0: away from the borders constants vanish, and equal covariances give 0.
+
+    Args:
+      x: [..., H, W, C] map, any floating-point dtype.
+      center: [..., F] log-Cholesky parameters of the positive Gaussian, as in `gaussian_blur`.
+      surround: [..., F'] of the negative one. That it is the wider one is up to the caller:
+        `cascade(center, delta)` always is.
+      truncate: how many standard deviations the supports reach, static.
+      padding: zero | edge | reflect | wrap | renormalized.
+      method: sampled | integrated | discrete.
+      support: hard | faded.
+      spatial_ndim: number of spatial axes, 1, 2 or 3, static.
+
+    Returns:
+      The filtered map, with the shape and dtype of `x`.
+
+    Raises:
+      ValueError: a shape or an option is wrong; the message says what was given and what is wanted.
+      TypeError: `x`, `center` or `surround` do not hold floating-point numbers.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x = jnp.ones((1, 9, 9, 1))
+      >>> y = difference_of_gaussians(x, jnp.zeros(1), jnp.log(jnp.array([2.0])), padding="edge")
+      >>> bool(jnp.abs(y).max() < 1e-6)
+      True
+
+    Reference: "Blurring the Line between Structure and Learning", section 4.1 (compound structure).
+    """
+    options = dict(truncate=truncate, padding=padding, method=method, support=support)
+    options["spatial_ndim"] = spatial_ndim
+    wide = jnp.promote_types(_map(x, spatial_ndim).dtype, jnp.float32)
+    # Subtracting before rounding keeps the digits of low-precision maps.
+    y = jnp.asarray(x).astype(wide)
+    y = gaussian_blur(y, center, **options) - gaussian_blur(y, surround, **options)
+    return y.astype(jnp.asarray(x).dtype)
+
+
+def local_gaussian_blur(
+    x: ArrayLike,
+    params_map: ArrayLike,
+    *,
+    max_half_size: int,
+    truncate: float = 2.0,
+    padding: str = "zero",
+    method: str = "sampled",
+    support: str = "hard",
+) -> jax.Array:
+    """The map filtered by a Gaussian of its own at every pixel: y(p) = sum_d g(d; Sigma(p)) x(p+d).
+
+    The exact form of dynamic Gaussian structure. Its kernels hold (2 R + 1)^2 numbers a pixel, so
+    it is meant for small maps and for reference; sampling by `gaussian_deformable_conv` is the
+    sparse approximation.
+
+    Args:
+      x: [..., H, W, C] map, any floating-point dtype.
+      params_map: [..., H, W, F] log-Cholesky parameters at each pixel, or [H, W, F] for all
+        examples. Traced.
+      max_half_size: static bound R on the half size.
+      truncate: how many standard deviations the support reaches, static.
+      padding: zero | edge | reflect | wrap | renormalized.
+      method: sampled | integrated | discrete.
+      support: hard | faded.
+
+    Returns:
+      The filtered map, with the shape and dtype of `x`. A traced covariance beyond the bound
+      saturates: its support is cut there and renormalised.
+
+    Raises:
+      ValueError: a known covariance needs more than `max_half_size`, or a shape or an option is
+        wrong.
+      TypeError: `x` or `params_map` do not hold floating-point numbers.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x, params = jnp.ones((1, 6, 6, 2)), jnp.zeros((1, 6, 6, 1))
+      >>> y = local_gaussian_blur(x, params, max_half_size=2, padding="renormalized")
+      >>> bool(jnp.allclose(y, x))
+      True
+
+    Reference: "Blurring the Line between Structure and Learning", section 4.2 (local filtering).
+    """
+    window = Window(truncate, method, support).checked()
+    _checks.choose("padding", padding, PADDINGS)
+    check_params_bound(params_map, max_half_size, window)
+    x = _map(x, 2)
+    params = _checks.float_array("params_map", params_map, min_ndim=3, layout="[..., H, W, F]")
+    batch, spatial, channels = _split(x, 2)
+    if params.shape[:-1] not in ((*batch, *spatial), spatial):
+        raise ValueError(
+            f"params_map must have shape {(*batch, *spatial)} or {spatial} and one more axis of "
+            f"parameters for a map of shape {x.shape}; got {params.shape}"
+        )
+    dtype = _checks.accumulation_dtype(x, params)
+    params = params.astype(dtype).reshape(-1, *spatial, params.shape[-1])
+    kernels = gaussian_kernel(
+        params, max_half_size=max_half_size, truncate=truncate, method=method, support=support
+    )
+    y = x.astype(dtype).reshape(math.prod(batch), *spatial, channels)
+    y = _correlate_locally(y, kernels, max_half_size, padding)
+    return y.reshape(x.shape).astype(x.dtype)
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _correlate_locally(x: jax.Array, kernels: jax.Array, size: int, padding: str) -> jax.Array:
+    """x [N, H, W, C] under kernels [n, H, W, K, K]: a scan over taps, one shifted map at a time."""
+    height, width = x.shape[1:3]
+    pad = ((0, 0), (size, size), (size, size), (0, 0))
+    mode = PAD_MODES.get(padding, "constant")
+    padded = jnp.pad(x, pad, mode=mode)
+    side = 2 * size + 1
+    inside = jnp.pad(jnp.ones((1, height, width, 1), x.dtype), pad)
+
+    def add(carry, tap):
+        total, mass = carry
+        index, kernel = tap
+        row, column = index // side, index % side
+        window = jax.lax.dynamic_slice(padded, (0, row, column, 0), x.shape)
+        weight = kernel[..., None]
+        seen = jax.lax.dynamic_slice(inside, (0, row, column, 0), (1, height, width, 1))
+        return (total + weight * window, mass + weight * seen), None
+
+    taps = jnp.moveaxis(kernels.reshape(*kernels.shape[:3], -1), -1, 0)
+    start = (jnp.zeros_like(x), jnp.zeros((*kernels.shape[:3], 1), x.dtype))
+    (total, mass), _ = jax.lax.scan(add, start, (jnp.arange(side * side), taps))
+    return total / mass if padding == "renormalized" else total
+
+
+def _map(x: ArrayLike, spatial_ndim: int) -> jax.Array:
+    """`x` as a floating-point map with `spatial_ndim` axes and channels, none of them empty."""
+    layouts = {1: "[..., L, C]", 2: "[..., H, W, C]", 3: "[..., D, H, W, C]"}
+    if spatial_ndim not in layouts:
+        raise ValueError(f"spatial_ndim must be 1, 2 or 3; got {spatial_ndim}")
+    layout = layouts[spatial_ndim]
+    x = _checks.float_array("x", x, min_ndim=spatial_ndim + 1, layout=layout)
+    if 0 in x.shape:
+        raise ValueError(f"x must have pixels and channels, {layout}; got shape {x.shape}")
+    return x
+
+
+def _split(x: jax.Array, spatial_ndim: int) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """(batch axes, spatial axes, channels) of a map."""
+    first = x.ndim - 1 - spatial_ndim
+    return x.shape[:first], x.shape[first:-1], x.shape[-1]
+
+
+def _per_map(params: jax.Array, batch: tuple[int, ...], channels: int) -> jax.Array:
+    """params [..., F] as [n, c, F], where n and c are 1 where covariances are shared."""
+    wanted = (*batch, channels)
+    leading = (1,) * (len(wanted) - params.ndim + 1) + params.shape[:-1]
+    fits = len(leading) == len(wanted)
+    if not fits or any(size not in (1, full) for size, full in zip(leading, wanted, strict=True)):
+        raise ValueError(
+            "the leading axes of params must broadcast against the map's leading axes and "
+            f"channels {wanted}; got params of shape {params.shape}"
+        )
+    if any(size > 1 for size in leading[:-1]):
+        leading = (*batch, leading[-1])
+    params = jnp.broadcast_to(
+        params.reshape((1,) * (len(wanted) - params.ndim + 1) + params.shape),
+        (*leading, params.shape[-1]),
+    )
+    return params.reshape(-1, leading[-1], params.shape[-1])
+
+
+def _filter_one_axis(
+    x: jax.Array, sigma: jax.Array, axis: int, padding: str, window: Window
+) -> jax.Array:
+    """x [N, *spatial, C] filtered along spatial axis `axis` by sigma [n, c]."""
+    n, *spatial, channels = x.shape
+    before, after = math.prod(spatial[:axis]), math.prod(spatial[axis + 1 :])
+    shape = (n, before, spatial[axis], after, channels)
+    y = filter_axis(x.reshape(shape), sigma, Axis(shape, padding, window))
+    return y.reshape(x.shape)

@@ -1,0 +1,198 @@
+"""Reference points of sampled filters, and the offsets that a covariance makes of them.
+
+Points are (y, x), y down, one row a tap. Their order is the reading order of a kernel's taps (left
+to right, top down) where there is such an order, so that row k belongs to `kernel[k // kw, k % kw]`.
+"""
+
+from statistics import NormalDist
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from rfjax import _checks, covariance
+
+# The outermost of several rings lies at this quantile of the Gaussian before normalisation.
+_OUTER_QUANTILE = 0.975
+
+
+def ring_points(rings: int = 1, points_per_ring: int = 8) -> jax.Array:
+    """The origin and points at equal angles on circles around it.
+
+    c = r_i (sin a_j, cos a_j),  a_j = 2 pi j / points_per_ring
+
+    One ring has radius 1. The radii of several rings are the Gaussian's quantiles at equal steps of
+    probability from 0.5 up to 0.975, divided by their root mean square, so that the points of all
+    rings together have the second moment of the unit circle however many rings there are.
+
+    Args:
+      rings: number of circles, static, at least 1.
+      points_per_ring: points on each circle, static, at least 1.
+
+    Returns:
+      [1 + rings * points_per_ring, 2] (y, x). The 9 points of the default stand in the reading
+      order of a 3x3 kernel (the origin fifth). Otherwise the origin comes first, then the rings
+      from the inside out, each from +x towards +y (down).
+
+    Raises:
+      ValueError: `rings` or `points_per_ring` is less than 1.
+      TypeError: one of them is not an integer.
+
+    Example:
+      >>> print(ring_points()[:3].round(3))
+      [[-0.707 -0.707]
+       [-1.     0.   ]
+       [-0.707  0.707]]
+      >>> ring_points(2, 12).shape
+      (25, 2)
+
+    Reference: "Blurring the Line between Structure and Learning", section 4.2 and figure 6.
+    """
+    rings, points_per_ring = _count("rings", rings), _count("points_per_ring", points_per_ring)
+    if (rings, points_per_ring) == (1, 8):
+        return circular_points(3)
+    quantiles = np.linspace(0.5, _OUTER_QUANTILE, rings + 1)[1:]
+    radii = np.array([NormalDist().inv_cdf(q) for q in quantiles])
+    radii /= np.sqrt(np.mean(radii**2))
+    angles = 2 * np.pi * np.arange(points_per_ring) / points_per_ring
+    circle = np.stack([np.sin(angles), np.cos(angles)], -1)
+    circle[np.abs(circle) < 1e-12] = 0.0  # the sine of pi: a point on an axis is exactly there
+    points = (radii[:, None, None] * circle[None]).reshape(-1, 2)
+    return _float(np.concatenate([np.zeros((1, 2)), points]))
+
+
+def lattice_points(kernel_size: int | tuple[int, int]) -> jax.Array:
+    """The integer positions of a dense kernel's taps about its centre.
+
+    Args:
+      kernel_size: odd height and width, or one number for both. Static.
+
+    Returns:
+      [kh * kw, 2] (y, x) in reading order.
+
+    Raises:
+      ValueError: a size is even or less than 1.
+      TypeError: a size is not an integer.
+
+    Example:
+      >>> print(lattice_points((1, 3)))
+      [[ 0. -1.]
+       [ 0.  0.]
+       [ 0.  1.]]
+
+    Reference: "Blurring the Line between Structure and Learning", section 4.2.
+    """
+    return _float(_lattice(kernel_size))
+
+
+def circular_points(kernel_size: int | tuple[int, int]) -> jax.Array:
+    """The taps of a dense kernel moved radially onto circles.
+
+    c = p max|p| / ||p||
+
+    Each square ring of the lattice, at Chebyshev distance r from the centre, becomes the circle of
+    radius r. The points on the axes stay; those on the diagonals move inwards.
+
+    Args:
+      kernel_size: odd height and width, or one number for both. Static.
+
+    Returns:
+      [kh * kw, 2] (y, x) in reading order; `ring_points()` for a 3x3 kernel.
+
+    Raises:
+      ValueError: a size is even or less than 1.
+      TypeError: a size is not an integer.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(jnp.linalg.norm(circular_points(5)[:5], axis=1).round(3))  # the top row
+      [2. 2. 2. 2. 2.]
+
+    Reference: the table of standard coordinates in "Blurring the Line between Structure and
+    Learning", figure 6, continued to larger kernels.
+    """
+    lattice = _lattice(kernel_size)
+    norm = np.linalg.norm(lattice, axis=-1)
+    chebyshev = np.max(np.abs(lattice), axis=-1)
+    return _float(lattice * (chebyshev / np.where(norm == 0, 1.0, norm))[:, None])
+
+
+def sampling_offsets(
+    params: ArrayLike, points: ArrayLike, *, rate: ArrayLike = 1.0
+) -> jax.Array:
+    """The points warped by the covariance's factor, so that they spread as the Gaussian does.
+
+    o_k = rate U^T c_k,  Sigma = U^T U
+
+    Args:
+      params: [..., F] log-Cholesky parameters, F = 1 spherical, 2 diagonal, 3 full. Traced.
+      points: [K, 2] (y, x) reference points, in standard deviations.
+      rate: scalar; the spacing of the taps in standard deviations. Static or traced.
+
+    Returns:
+      [..., K, 2] (y, x) offsets in pixels; the dtype of `params`.
+
+    Raises:
+      ValueError: a shape is not as above.
+      TypeError: an argument does not hold floating-point numbers.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> offsets = sampling_offsets(jnp.log(jnp.array([2.0, 1.0])), ring_points())
+      >>> print(offsets[1])  # the point above the origin
+      [-2.  0.]
+
+    Reference: "Blurring the Line between Structure and Learning", section 4.2.
+    """
+    factor = covariance.cholesky_factor(params)
+    points = _points(points).astype(factor.dtype)
+    rate = _checks.float_array("rate", rate)
+    if rate.ndim:
+        raise ValueError(f"rate must be a scalar; got shape {rate.shape}")
+    # U^T c written out: a matrix product could round to a lower precision on an accelerator.
+    points = points.reshape(*(1,) * (factor.ndim - 2), *points.shape)
+    along_y = points[..., :1] * factor[..., :1, :]
+    along_x = points[..., 1:] * factor[..., 1:, :]
+    return rate.astype(factor.dtype) * (along_y + along_x)
+
+
+def kernel_extent(kernel_size: int | tuple[int, int]) -> tuple[int, int]:
+    """`kernel_size` as an odd (height, width).
+
+    Example:
+      >>> kernel_extent(3)
+      (3, 3)
+    """
+    pair = kernel_size if isinstance(kernel_size, (tuple, list)) else (kernel_size, kernel_size)
+    if len(pair) != 2:
+        raise ValueError(f"kernel_size must be a number or (height, width); got {kernel_size}")
+    height, width = (_count("kernel_size", size) for size in pair)
+    if height % 2 == 0 or width % 2 == 0:
+        raise ValueError(f"kernel_size must be odd, for a tap at the centre; got {kernel_size}")
+    return height, width
+
+
+def _lattice(kernel_size: int | tuple[int, int]) -> np.ndarray:
+    height, width = kernel_extent(kernel_size)
+    axes = np.arange(height) - height // 2, np.arange(width) - width // 2
+    return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2).astype(float)
+
+
+def _points(points: ArrayLike) -> jax.Array:
+    points = _checks.float_array("points", points, min_ndim=2, layout="[K, 2]")
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(f"points must have shape [K, 2]; got {points.shape}")
+    return points
+
+
+def _count(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer; got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1; got {value}")
+    return int(value)
+
+
+def _float(table: np.ndarray) -> jax.Array:
+    return jnp.asarray(table, dtype=jnp.result_type(float))

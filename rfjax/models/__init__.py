@@ -1,0 +1,15 @@
+"""Segmentation networks by name, and the weights that others have trained for them.
+
+    resnet_18 | 34 | 50 | 101                       stride 32
+    drn_a_18 | 34 | 50                              stride 8, dilated; the weights of the ResNets
+    drn_c_26 | 42 | 58                              stride 8, without gridding
+    drn_d_22 | 24 | 38 | 40 | 54 | 56 | 105 | 107   stride 8, likewise, with fewer shortcuts
+    resnet_tiny                                     stride 4 and small, for studies on a CPU
+
+Heads are listed in `rfjax.models.heads`. Parameters lie under "backbone" and "head".
+"""
+
+from rfjax.models.registry import create, names
+from rfjax.models.torch_import import import_torch
+
+__all__ = ["create", "import_torch", "names"]

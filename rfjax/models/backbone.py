@@ -1,0 +1,164 @@
+"""Any residual backbone, built from its description: a family of networks is data, not code."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen
+
+from rfjax import nn
+from rfjax.models.blocks import BATCH_NORM, BasicBlock, Bottleneck
+
+BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
+
+
+@dataclass(frozen=True)
+class Stem:
+    """The first convolution with its normalisation, and perhaps a pooling.
+
+    Attributes:
+      width: channels.
+      kernel_size, stride: of the convolution.
+      pool: whether a 3x3 max pooling of stride 2 follows.
+      names: of the convolution and the normalisation, in the tree of parameters.
+    """
+
+    width: int
+    kernel_size: int = 7
+    stride: int = 1
+    pool: bool = False
+    names: tuple[str, str] = ("conv1", "bn1")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Blocks of one resolution, all but perhaps the first alike.
+
+    Attributes:
+      block: basic | bottleneck | plain (convolution, normalisation, relu).
+      depth: number of blocks.
+      width: channels of the 3x3 convolutions.
+      stride: of the first block.
+      dilation: of the 3x3 convolutions.
+      first_dilation: of those of the first block; None where it is no exception.
+      residual: whether the blocks have shortcuts.
+    """
+
+    block: str
+    depth: int
+    width: int
+    stride: int = 1
+    dilation: int = 1
+    first_dilation: int | None = None
+    residual: bool = True
+
+    def step(self, index: int) -> tuple[int, int]:
+        """The stride and the dilation of a block."""
+        if index:
+            return 1, self.dilation
+        return self.stride, self.first_dilation or self.dilation
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A backbone: its stem and its stages, which are numbered from 1 as `layer1`, `layer2` ..."""
+
+    stem: Stem
+    stages: tuple[Stage, ...]
+
+    @property
+    def stride(self) -> int:
+        """Input pixels per pixel of the last map."""
+        strides = [stage.stride for stage in self.stages]
+        return self.stem.stride * (2 if self.stem.pool else 1) * math.prod(strides)
+
+    @property
+    def features(self) -> int:
+        """Channels of the last map."""
+        last = self.stages[-1]
+        return last.width * (BLOCKS[last.block].expansion if last.block in BLOCKS else 1)
+
+
+class Backbone(linen.Module):
+    """A backbone of some architecture.
+
+    Attributes:
+      architecture: what it is built of.
+      conv: layer class of all 3x3 convolutions after the stem, with the constructor of `rfjax.nn`.
+      dtype: what is computed in; parameters and batch statistics are float32.
+      axis_name: pmapped axis over which batch statistics are averaged in training, or None.
+      remat: whether the activations inside blocks are computed again for the gradient.
+
+    Calling it with images [N, H, W, C] returns [N, ceil(H / stride), ceil(W / stride), features]
+    in `dtype`.
+    """
+
+    architecture: Architecture
+    conv: Callable[..., linen.Module] = nn.Conv
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+    remat: bool = False
+
+    @linen.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        norm = partial(
+            BATCH_NORM,
+            use_running_average=not train,
+            axis_name=self.axis_name,
+            dtype=self.dtype,
+        )
+        x = self._stem(jnp.asarray(images, self.dtype), norm)
+        for number, stage in enumerate(self.architecture.stages, start=1):
+            make = self._plain if stage.block == "plain" else self._block
+            for index in range(stage.depth):
+                x = make(x, stage, index, f"layer{number}", norm)
+        return x
+
+    def _stem(self, x: jax.Array, norm: Callable[..., linen.Module]) -> jax.Array:
+        stem = self.architecture.stem
+        conv, bn = stem.names
+        x = nn.Conv(
+            stem.width,
+            kernel_size=stem.kernel_size,
+            stride=stem.stride,
+            dtype=self.dtype,
+            name=conv,
+        )(x)
+        x = jax.nn.relu(norm(name=bn)(x))
+        if stem.pool:
+            x = linen.max_pool(x, (3, 3), strides=(2, 2), padding=[(1, 1), (1, 1)])
+        return x
+
+    def _block(
+        self, x: jax.Array, stage: Stage, index: int, name: str, norm: Callable
+    ) -> jax.Array:
+        block = linen.remat(BLOCKS[stage.block]) if self.remat else BLOCKS[stage.block]
+        stride, dilation = stage.step(index)
+        return block(
+            stage.width,
+            stride=stride,
+            dilation=dilation,
+            residual=stage.residual,
+            conv=self.conv,
+            norm=norm,
+            dtype=self.dtype,
+            name=f"{name}_{index}",
+        )(x)
+
+    def _plain(
+        self, x: jax.Array, stage: Stage, index: int, name: str, norm: Callable
+    ) -> jax.Array:
+        """Convolution, normalisation, relu; each takes a number in the reference's sequence."""
+        stride, dilation = stage.step(index)
+        x = self.conv(
+            stage.width,
+            stride=stride,
+            dilation=dilation,
+            dtype=self.dtype,
+            name=f"{name}_{3 * index}",
+        )(x)
+        return jax.nn.relu(norm(name=f"{name}_{3 * index + 1}")(x))

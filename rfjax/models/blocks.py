@@ -1,0 +1,88 @@
+"""The two residual blocks that every network here is built of."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+from flax import linen
+
+from rfjax import nn
+
+BATCH_NORM = partial(linen.BatchNorm, momentum=0.9, epsilon=1e-5)
+
+
+class _Block(linen.Module):
+    """What the blocks share.
+
+    Attributes:
+      width: channels of the 3x3 convolutions; the block has `expansion` times as many outputs.
+      stride, dilation: of the block's 3x3 convolutions (the stride of the first only).
+      residual: whether the block's input is added to its output.
+      conv: layer class of the 3x3 convolutions, with the constructor of `rfjax.nn`.
+      norm: normalisation, a function of its name that returns a layer.
+      dtype: what is computed in.
+    """
+
+    expansion: ClassVar[int] = 1
+
+    width: int
+    stride: int = 1
+    dilation: int = 1
+    residual: bool = True
+    conv: Callable[..., linen.Module] = nn.Conv
+    norm: Callable[..., linen.Module] = partial(BATCH_NORM, use_running_average=True)
+    dtype: Any = None
+
+    def pointwise(self, features: int, name: str, stride: int = 1) -> nn.Conv:
+        """A 1x1 convolution, which is never anything but plain."""
+        return nn.Conv(features, kernel_size=1, stride=stride, dtype=self.dtype, name=name)
+
+    def finish(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        """The branch's output, with the shortcut if there is one."""
+        shortcut = x
+        if self.stride != 1 or x.shape[-1] != y.shape[-1]:
+            # Without a residual nothing reads the projection. The references have it all the same,
+            # so their weights have a place here; a compiler removes it.
+            shortcut = self.pointwise(y.shape[-1], "downsample_0", self.stride)(x)
+            shortcut = self.norm(name="downsample_1")(shortcut)
+        return jax.nn.relu(y + shortcut if self.residual else y)
+
+
+class BasicBlock(_Block):
+    """Two 3x3 convolutions and a shortcut.
+
+    relu(x + bn(conv3x3(relu(bn(conv3x3(x))))))
+
+    Reference: He et al., "Deep Residual Learning", CVPR 2016, figure 5 left.
+    """
+
+    @linen.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        conv = partial(self.conv, self.width, dilation=self.dilation, dtype=self.dtype)
+        y = conv(stride=self.stride, name="conv1")(x)
+        y = jax.nn.relu(self.norm(name="bn1")(y))
+        y = conv(name="conv2")(y)
+        return self.finish(x, self.norm(name="bn2")(y))
+
+
+class Bottleneck(_Block):
+    """A 3x3 convolution between two 1x1 ones, and a shortcut; the stride is in the 3x3.
+
+    relu(x + bn(conv1x1(relu(bn(conv3x3(relu(bn(conv1x1(x)))))))))
+
+    Reference: He et al., "Deep Residual Learning", CVPR 2016, figure 5 right.
+    """
+
+    expansion: ClassVar[int] = 4
+
+    @linen.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = self.pointwise(self.width, "conv1")(x)
+        y = jax.nn.relu(self.norm(name="bn1")(y))
+        y = self.conv(
+            self.width, stride=self.stride, dilation=self.dilation, dtype=self.dtype, name="conv2"
+        )(y)
+        y = jax.nn.relu(self.norm(name="bn2")(y))
+        y = self.pointwise(self.width * self.expansion, "conv3")(y)
+        return self.finish(x, self.norm(name="bn3")(y))

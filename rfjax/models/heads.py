@@ -1,0 +1,82 @@
+"""Heads: one layer of `rfjax.nn` from a backbone's features to class scores, with a bias.
+
+    score          1x1 convolution
+    conv3          3x3 convolution
+    composition    3x3 convolution composed with a learned Gaussian
+    dog            center-surround: two compositions, one subtracted
+    gauss_deform   3x3 convolution, its spread a covariance regressed at every pixel
+    deform         3x3 convolution, its taps displaced freely at every pixel
+
+Options of a head are those of its layer, see `rfjax.nn`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from flax import linen
+
+from rfjax import _checks, nn
+
+HEADS = {
+    "score": (nn.Conv, {"kernel_size": 1}),
+    "conv3": (nn.Conv, {"kernel_size": 3}),
+    "composition": (nn.ComposedConv, {}),
+    "dog": (nn.DoGConv, {}),
+    "gauss_deform": (nn.GaussianDeformableConv, {}),
+    "deform": (nn.DeformableConv, {}),
+}
+
+# Set by the network that a head is part of.
+_RESERVED = ("features", "stride", "use_bias", "dtype", "name", "parent")
+
+
+def head_options(head: str) -> tuple[str, ...]:
+    """The names of a head's options.
+
+    Example:
+      >>> head_options("deform")
+      ('dilation', 'kernel_init', 'kernel_size')
+
+    Raises:
+      ValueError: there is no such head.
+    """
+    layer, fixed = _checks.choose("head", head, HEADS)
+    fields = {field.name for field in dataclasses.fields(layer) if field.init}
+    return tuple(sorted(fields.difference(_RESERVED, fixed)))
+
+
+def create_head(
+    head: str, *, num_classes: int, options: Mapping[str, Any] | None = None, dtype: Any = None
+) -> linen.Module:
+    """The layer that a head is.
+
+    Args:
+      head: its name, see the module's docstring.
+      num_classes: number of outputs.
+      options: of the layer.
+      dtype: what is computed in.
+
+    Raises:
+      ValueError: there is no such head, or it has no such option.
+
+    Example:
+      >>> create_head("composition", num_classes=19, options={"sigma": 1.0}).sigma
+      1.0
+
+    Reference: "Blurring the Line between Structure and Learning", section 5 (single instances in
+      the output stage).
+    """
+    allowed = head_options(head)
+    options = dict(options or {})
+    check_options(f"head {head!r}", options, allowed)
+    layer, fixed = HEADS[head]
+    return layer(features=num_classes, use_bias=True, dtype=dtype, **(fixed | options))
+
+
+def check_options(owner: str, given: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
+    """Raises if something was given that is not allowed."""
+    unknown = sorted(set(given).difference(allowed))
+    if unknown:
+        choices = ", ".join(allowed) if allowed else "no options"
+        raise ValueError(f"{owner} takes {choices}; got {', '.join(unknown)}")

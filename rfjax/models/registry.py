@@ -1,0 +1,96 @@
+"""Networks by name."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen
+
+from rfjax import _checks, nn
+from rfjax.models import drn, heads, resnet
+from rfjax.models.backbone import Architecture, Backbone
+from rfjax.models.segmentation import Segmenter
+
+ARCHITECTURES: dict[str, Callable[..., Architecture]] = {
+    **{f"resnet_{depth}": partial(resnet.resnet, depth) for depth in resnet.BLOCKS_AND_DEPTHS},
+    "resnet_tiny": resnet.resnet_tiny,
+    **{f"drn_a_{depth}": partial(drn.drn_a, depth) for depth in (18, 34, 50)},
+    **{f"drn_c_{depth}": partial(drn.drn_c, depth) for depth in drn.C_FAMILY},
+    **{f"drn_d_{depth}": partial(drn.drn_d, depth) for depth in drn.D_FAMILY},
+}
+
+
+def names() -> tuple[str, ...]:
+    """The names of all networks.
+
+    Example:
+      >>> names()[:3]
+      ('resnet_18', 'resnet_34', 'resnet_50')
+    """
+    return tuple(ARCHITECTURES)
+
+
+def architecture(name: str, options: Mapping[str, Any] | None = None) -> Architecture:
+    """What the network of this name is built of; an error lists the choices."""
+    build = _checks.choose("model", name, ARCHITECTURES)
+    options = dict(options or {})
+    parameters = inspect.signature(build).parameters.values()
+    allowed = tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+    heads.check_options(f"backbone {name!r}", options, allowed)
+    return build(**options)
+
+
+def create(
+    name: str,
+    *,
+    num_classes: int,
+    head: str = "score",
+    head_options: Mapping[str, Any] | None = None,
+    backbone_options: Mapping[str, Any] | None = None,
+    conv: Callable[..., linen.Module] | None = None,
+    dtype: Any = jnp.float32,
+    axis_name: str | None = None,
+    remat: bool = False,
+) -> Segmenter:
+    """The segmentation network of this name.
+
+    Args:
+      name: one of `names()`.
+      num_classes: number of classes K.
+      head: score | conv3 | composition | dog | gauss_deform | deform, see `rfjax.models.heads`.
+      head_options: of the head's layer, as {"sigma": 1.0, "family": "diagonal"}.
+      backbone_options: width, depth, output_stride of "resnet_tiny"; transition of "drn_a_*".
+      conv: layer class, or a partial of one, for the backbone's 3x3 convolutions (not its stem),
+        such as `functools.partial(rfjax.nn.ComposedConv, sigma=0.3)`; None for plain ones.
+      dtype: what is computed in, bfloat16 for instance. Parameters, batch statistics and logits
+        are float32 always.
+      axis_name: pmapped axis over which batch statistics are averaged in training, or None.
+      remat: whether the activations inside blocks are computed again for the gradient, which
+        costs time and saves memory.
+
+    Returns:
+      A Linen module of (images [N, H, W, 3], train=False) that returns float32 logits
+      [N, H, W, K]; with method="features", the map that the head reads. Its parameters lie under
+      "backbone" and "head".
+
+    Raises:
+      ValueError: there is no such network, head or option.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> model = create("resnet_tiny", num_classes=11, head="composition")
+      >>> images = jnp.zeros([1, 30, 41, 3])
+      >>> variables = model.init(jax.random.key(0), images)
+      >>> model.apply(variables, images).shape
+      (1, 30, 41, 11)
+    """
+    built = architecture(name, backbone_options)
+    if not isinstance(num_classes, int) or num_classes < 1:
+        raise ValueError(f"num_classes must be a positive integer; got {num_classes!r}")
+    backbone = Backbone(
+        built, conv=conv or nn.Conv, dtype=dtype, axis_name=axis_name, remat=remat
+    )
+    layer = heads.create_head(head, num_classes=num_classes, options=head_options, dtype=dtype)
+    return Segmenter(backbone, layer, stride=built.stride)

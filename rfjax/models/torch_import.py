@@ -1,0 +1,190 @@
+"""Weights of PyTorch's networks, by their names there.
+
+A name such as `layer1.0.downsample.0.weight` gives the place of the array: numbers join the part
+before them (`layer1_0/downsample_0`), and the last part names the array, whose axes are reordered.
+The segmentation networks of the DRN reference number their children instead (`base.4.0.conv1`);
+those are given their names first.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from rfjax.models import registry
+from rfjax.models.backbone import Architecture
+
+Path = tuple[str, ...]
+
+# Last parts of names: of convolutions, and of normalisations.
+_ARRAYS = {
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+    "kernel": "weight",
+}
+_IGNORED = re.compile(r"(^|\.)num_batches_tracked$|^fc\.|^up\.")
+_STRUCTURE = ("covariance", "offset")
+
+
+def import_torch(
+    name: str,
+    state_dict: Mapping[str, Any],
+    *,
+    num_classes: int,
+    key: jax.Array | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """The variables of a network with weights that PyTorch trained.
+
+    Names are those of torchvision's and timm's ResNets and of the DRN reference, or of the
+    latter's segmentation networks (`base.*`, `seg.*`); all may begin with `module.`. The backbone
+    must be complete. A 1x1 score `seg.*` becomes the head: in a larger kernel it is the centre tap
+    among zeros, so that the network starts from what the narrow one computes. Without it the head
+    is drawn anew. The 1000-way classifier `fc.*`, the fixed upsampling `up.*` and
+    `num_batches_tracked` are left out. What PyTorch does not have (covariances, regressors,
+    kernels of surrounds) starts as in a new network.
+
+    Args:
+      name: one of `names()`.
+      state_dict: arrays or tensors by name; convolutions [O, I, kh, kw].
+      num_classes: number of classes K.
+      key: for what is drawn anew, `jax.random.key(0)` unless given.
+      **options: the others of `create`.
+
+    Returns:
+      {"params": ..., "batch_stats": ...}, float32, as `create(...).init` returns them.
+
+    Raises:
+      ValueError: names are missing or unknown, or shapes do not fit; the message lists them all.
+
+    Example:
+      >>> try:
+      ...     import_torch("resnet_18", {"conv1.weight": np.zeros([64, 3, 7, 7])}, num_classes=19)
+      ... except ValueError as error:
+      ...     print(str(error)[:70])
+      resnet_18 and the state dict do not fit: missing bn1.bias, bn1.running
+    """
+    model = registry.create(name, num_classes=num_classes, **options)
+    built = registry.architecture(name, options.get("backbone_options"))
+
+    def initial(rng):
+        return model.init(rng, jnp.zeros((1, 2 * model.stride, 2 * model.stride, 3)))
+
+    wanted = traverse_util.flatten_dict(jax.eval_shape(initial, jax.random.key(0)))
+    given = _canonical(state_dict, built)
+    score = given.keys() & {"seg.weight", "seg.bias"}
+    placed = {}
+    for path, leaf in wanted.items():
+        torch_name = _torch_name(path, with_head=bool(score))
+        if torch_name is not None:
+            placed[path] = (torch_name, leaf.shape)
+    _check(name, given, dict(placed.values()))
+    values = {path: _convert(given[source], shape) for path, (source, shape) in placed.items()}
+    rest = [path for path in wanted if path not in values]
+    values |= _fresh(initial, rest, jax.random.key(0) if key is None else key)
+    return traverse_util.unflatten_dict({path: values[path] for path in wanted})
+
+
+def _canonical(state_dict: Mapping[str, Any], built: Architecture) -> dict[str, np.ndarray]:
+    """The arrays that matter, under the names that a classification network has."""
+    arrays = dict(state_dict)
+    if arrays and all(name.startswith("module.") for name in arrays):
+        arrays = {name.removeprefix("module."): array for name, array in arrays.items()}
+    children = _children(built)
+    renamed = {}
+    for name, array in arrays.items():
+        if not _IGNORED.search(name):
+            renamed[_named(name, children)] = _numpy(array)
+    return renamed
+
+
+def _children(built: Architecture) -> dict[str, str]:
+    """What the numbered children of a reference segmentation network are called."""
+    stages = [f"layer{number}" for number in range(1, len(built.stages) + 1)]
+    if built.stem.names[0].startswith("layer0"):
+        before = ["layer0"]
+    else:
+        before = ["conv1", "bn1", "relu"] + ["maxpool"] * built.stem.pool
+    return {str(index): child for index, child in enumerate(before + stages)}
+
+
+def _named(name: str, children: Mapping[str, str]) -> str:
+    """`base.4.0.conv1.weight` as `layer1.0.conv1.weight`, where that is what child 4 is."""
+    parts = name.split(".")
+    if parts[0] == "base" and len(parts) > 2 and parts[1] in children:
+        return ".".join([children[parts[1]], *parts[2:]])
+    return name
+
+
+def _numpy(array: Any) -> np.ndarray:
+    """An array of any library, PyTorch's tensors included, as NumPy's."""
+    if hasattr(array, "detach"):
+        array = array.detach().cpu().float()
+    return np.asarray(array)
+
+
+def _torch_name(path: Path, *, with_head: bool) -> str | None:
+    """The name in PyTorch of the array at `path`, None for what has to be drawn anew."""
+    _, top, *modules, leaf = path
+    if any(part.startswith(_STRUCTURE) for part in (*modules, leaf)) or leaf not in _ARRAYS:
+        return None
+    if top == "head":
+        return f"seg.{_ARRAYS[leaf]}" if with_head else None
+    dotted = [re.sub(r"_(\d+)$", r".\1", part) for part in modules]
+    return ".".join([*dotted, _ARRAYS[leaf]])
+
+
+def _check(name: str, given: dict[str, np.ndarray], wanted: dict[str, tuple[int, ...]]) -> None:
+    """Raises one error for all that does not fit."""
+    missing = [entry for entry in wanted if entry not in given]
+    unknown = [entry for entry in given if entry not in wanted]
+    misshapen = [
+        f"{entry} {given[entry].shape} (want {_torch_shape(shape)})"
+        for entry, shape in wanted.items()
+        if entry in given and not _fits(entry, given[entry].shape, shape)
+    ]
+    faults = [
+        f"{fault} {', '.join(sorted(entries))}"
+        for fault, entries in (("missing", missing), ("unknown", unknown), ("misshapen", misshapen))
+        if entries
+    ]
+    if faults:
+        raise ValueError(f"{name} and the state dict do not fit: {'; '.join(faults)}")
+
+
+def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else shape
+
+
+def _fits(entry: str, given: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    wanted = _torch_shape(wanted)
+    narrow = entry == "seg.weight" and given == (*wanted[:2], 1, 1)
+    return given == wanted or narrow
+
+
+def _convert(array: np.ndarray, shape: tuple[int, ...]) -> jax.Array:
+    """[O, I, kh, kw] as [kh, kw, I, O], widened by zeros to `shape`; vectors as they are."""
+    array = np.asarray(array, np.float32)
+    if array.ndim == 4:
+        array = array.transpose(2, 3, 1, 0)
+        margins = [(wide - narrow) // 2 for wide, narrow in zip(shape, array.shape, strict=True)]
+        array = np.pad(array, [(margin, margin) for margin in margins])
+    return jnp.asarray(array)
+
+
+def _fresh(
+    initial: Callable[[jax.Array], dict], paths: list[Path], key: jax.Array
+) -> dict[Path, jax.Array]:
+    """What a new network has at `paths`."""
+
+    def select(rng):
+        flat = traverse_util.flatten_dict(initial(rng))
+        return {path: flat[path] for path in paths}
+
+    return jax.jit(select)(key) if paths else {}

@@ -1,0 +1,34 @@
+"""Linen layers: parameters, and one call of a primitive.
+
+Layers with a kernel share one constructor, so that a network which is built with one of them can be
+built with any other:
+
+    Layer(features, kernel_size=3, stride=1, dilation=1, use_bias=False, dtype=None,
+          kernel_init=reference)
+
+    features      number of output channels
+    kernel_size   odd size of the kernel, or (height, width)
+    stride        step between output pixels, in input pixels, the same along both axes
+    dilation      spacing of the free-form taps, in input pixels, likewise
+    use_bias      whether a number is added to each output channel at the end
+    dtype         what is computed in; None for the type that input and parameters promote to
+    kernel_init   initialiser of the kernel; N(0, 2 / (kh kw features)) unless told
+
+Parameters are float32. Covariances are leaves whose names start with "covariance"; regressors of
+dynamic layers are "covariance_regressor" and "offset_regressor". Output (i, j) is centred on input
+(stride i, stride j), and outside the map there are zeros.
+"""
+
+from rfjax.nn.blur import GaussianBlur
+from rfjax.nn.convolution import ComposedConv, Conv, DoGConv, surround_covariance
+from rfjax.nn.deformation import DeformableConv, GaussianDeformableConv
+
+__all__ = [
+    "ComposedConv",
+    "Conv",
+    "DeformableConv",
+    "DoGConv",
+    "GaussianBlur",
+    "GaussianDeformableConv",
+    "surround_covariance",
+]

@@ -1,0 +1,115 @@
+"""What every layer with a kernel shares: its constructor, its parameters, its checks."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen
+from jax.typing import ArrayLike
+
+from rfjax import _checks, covariance
+
+Initializer = Callable[..., jax.Array]
+
+# N(0, 2 / (kh kw features)): the initialisation of the DRN and ResNet references.
+reference_init: Initializer = linen.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
+    """One positive integer, or two of them in (y, x) order, as two."""
+    sizes = tuple(value) if isinstance(value, Sequence) else (value, value)
+    whole = all(isinstance(s, (int, np.integer)) and not isinstance(s, bool) for s in sizes)
+    if len(sizes) != 2 or not whole or min(sizes) < 1:
+        raise ValueError(f"{name} must be a positive integer or two of them; got {value!r}")
+    return sizes
+
+
+def initial_covariance(sigma: ArrayLike, family: str) -> np.ndarray:
+    """The log-Cholesky parameters of an axis-aligned Gaussian, [F]."""
+    size = _checks.choose("family", family, covariance.FAMILIES)
+    sigmas = np.asarray(sigma, np.float32)
+    if sigmas.shape not in ((), (2,)) or not (np.all(sigmas > 0) and np.all(np.isfinite(sigmas))):
+        raise ValueError(f"sigma must be a positive number or two of them (y, x); got {sigma!r}")
+    if size == 1 and sigmas.shape and sigmas[0] != sigmas[1]:
+        raise ValueError(f"a spherical covariance has one sigma; got {sigma!r}")
+    log_y, log_x = np.log(np.broadcast_to(sigmas, (2,)))
+    return np.asarray({1: [log_y], 2: [log_y, log_x], 3: [log_y, 0.0, log_x]}[size], np.float32)
+
+
+class KernelLayer(linen.Module):
+    """The shared constructor of the layers, and the parameters that follow from it.
+
+    Attributes:
+      features: number of output channels.
+      kernel_size: odd size of the kernel, or (height, width).
+      stride: step between output pixels, in input pixels, the same along both axes.
+      dilation: spacing of the free-form taps, in input pixels, likewise.
+      use_bias: whether a number is added to each output channel at the end.
+      dtype: what the layer computes in; None for the type that input and parameters promote to.
+        Parameters are float32 always.
+      kernel_init: initialiser of the free-form kernel.
+    """
+
+    features: int
+    kernel_size: int | Sequence[int] = 3
+    stride: int = 1
+    dilation: int = 1
+    use_bias: bool = False
+    dtype: Any = None
+    kernel_init: Initializer = reference_init
+
+    def prepare(self, x: ArrayLike, *names: str) -> tuple[jax.Array, ...]:
+        """The map, then the kernels of these names, in the type of the computation."""
+        x = _checks.float_array("x", x, min_ndim=3, layout="[..., H, W, C]")
+        kernels = [self.free_form(name, x.shape[-1]) for name in names or ("kernel",)]
+        return tuple(linen.dtypes.promote_dtype(x, *kernels, dtype=self.dtype))
+
+    def free_form(
+        self, name: str, channels: int, kernel_init: Initializer | None = None
+    ) -> jax.Array:
+        """A kernel parameter [kh, kw, C, features]."""
+        shape = (*self.checked_size(), channels, self.features)
+        return self.param(name, kernel_init or self.kernel_init, shape, jnp.float32)
+
+    def checked_size(self) -> tuple[int, int]:
+        """(kh, kw), after the constructor's numbers were found valid."""
+        size = pair("kernel_size", self.kernel_size)
+        if not (size[0] % 2 and size[1] % 2):
+            raise ValueError(f"kernel_size must be odd; got {self.kernel_size!r}")
+        for name in ("features", "stride", "dilation"):
+            value = getattr(self, name)
+            if pair(name, value) != (value, value):
+                raise ValueError(f"{name} must be one positive integer; got {value!r}")
+        return size
+
+    def add_bias(self, y: jax.Array) -> jax.Array:
+        """`y` plus the bias, if the layer has one."""
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", linen.initializers.zeros, (self.features,), jnp.float32)
+        return y + bias.astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+
+    def covariance_parameter(self, name: str, initial: np.ndarray) -> jax.Array:
+        """A static covariance [F], which starts from `initial`."""
+        return self.param(name, lambda key: jnp.asarray(initial))
+
+
+def geometric_mean_sigma(params: jax.Array) -> jax.Array:
+    """det(Sigma)^(1/4), the radius of the circle with the ellipse's area, of params [..., F]."""
+    return jnp.exp(0.5 * (params[..., 0] + params[..., -1]))
+
+
+def root_mean_square_radius(positions: jax.Array) -> jax.Array:
+    """How far points [..., K, 2] lie from their mean."""
+    centred = positions - jnp.mean(positions, -2, keepdims=True)
+    # Away from 0 the square root has a gradient.
+    return jnp.sqrt(jnp.mean(jnp.sum(centred**2, -1), -1) + 1e-12)
+
+
+def finite_positive(name: str, value: float | None) -> None:
+    """Raises unless `value` is None or a positive number."""
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be a positive number or None; got {value!r}")

@@ -1,0 +1,67 @@
+"""Gaussian blur with learned covariances."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen
+from jax.typing import ArrayLike
+
+from rfjax import _checks, filtering
+from rfjax.nn import _layer
+
+
+class GaussianBlur(linen.Module):
+    """The map filtered by a Gaussian of learned covariance.
+
+    y = g_Sigma * x, each channel by itself.
+
+    Parameter: `covariance` [F], or [C, F] with `per_channel`; log-Cholesky, F by the family.
+
+    Attributes:
+      sigma: initial standard deviation in pixels of the map, one number or (y, x). Static.
+      family: spherical | diagonal | full.
+      per_channel: whether each channel learns its own covariance.
+      truncate, padding, method, support: as in `rfjax.gaussian_blur`.
+      dtype: what the map is filtered in; None keeps the map's type. The covariance is float32.
+
+    Calling it with x [..., H, W, C] returns an array of that shape.
+
+    Raises:
+      ValueError: an option is unknown, or `sigma` is not positive.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> y, variables = GaussianBlur(sigma=2.0).init_with_output(
+      ...     jax.random.key(0), jnp.ones([1, 32, 32, 3]))
+      >>> y.shape, jnp.exp(variables["params"]["covariance"]).round(3).tolist()
+      ((1, 32, 32, 3), [2.0])
+
+    Reference: "Blurring the Line between Structure and Learning", section 3.1.
+    """
+
+    sigma: ArrayLike = 1.0
+    family: str = "spherical"
+    per_channel: bool = False
+    truncate: float = 2.0
+    padding: str = "zero"
+    method: str = "sampled"
+    support: str = "hard"
+    dtype: Any = None
+
+    @linen.compact
+    def __call__(self, x: ArrayLike) -> jax.Array:
+        x = _checks.float_array("x", x, min_ndim=3, layout="[..., H, W, C]")
+        initial = _layer.initial_covariance(self.sigma, self.family)
+        if self.per_channel:
+            initial = np.tile(initial[None], (x.shape[-1], 1))
+        params = self.param("covariance", lambda key: jnp.asarray(initial))
+        return filtering.gaussian_blur(
+            x if self.dtype is None else x.astype(self.dtype),
+            params,
+            truncate=self.truncate,
+            padding=self.padding,
+            method=self.method,
+            support=self.support,
+        )

@@ -1,0 +1,17 @@
+"""Training: configs, steps, the loop, checkpoints and reports."""
+
+from rfjax.training.checkpoints import CheckpointError
+from rfjax.training.config import ConfigError, base, validate
+from rfjax.training.interruption import Interrupted
+from rfjax.training.loop import TrainingFailed, evaluate, train
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "Interrupted",
+    "TrainingFailed",
+    "base",
+    "evaluate",
+    "train",
+    "validate",
+]

@@ -1,0 +1,337 @@
+"""The keys of a run, their checks, and their JSON form.
+
+A run is described by one locked `ml_collections.ConfigDict` in which unknown keys are errors. `base`
+returns every key with its default and its meaning; the files in `configs/` start from it. Keys whose
+default is `None` (the options of heads, backbones and data sets) are "leave it to the layer": they
+exist so that any of them can be set from the command line, and only those that are set are passed on.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from rfjax._checks import choose
+
+TRAINABLE = ("all", "last_stage", "structure")
+DTYPES = ("float32", "bfloat16")
+
+# Keys that may differ from those of the run that is resumed: none of them changes what is learned.
+FREE_ON_RESUME = (
+    "eval_every",
+    "eval_batch_size",
+    "checkpoint_every",
+    "keep_latest",
+    "log_every",
+    "data.dir",
+    "model.remat",
+)
+
+
+class ConfigError(ValueError):
+    """A config that cannot be run; the message says which key, and what is wanted."""
+
+
+def base() -> ConfigDict:
+    """The config with every key at its default, locked.
+
+    Returns:
+        A locked `ConfigDict`. `seed` drives the initial parameters, the order of the images and every
+        random number of augmentation and dropout. All counts named `*_every` are in steps.
+
+    Example:
+        >>> config = base()
+        >>> config.optimizer.momentum
+        0.9
+        >>> config.stepz = 3
+        Traceback (most recent call last):
+        ...
+        AttributeError: 'Key "stepz" does not exist and cannot be added since the config is locked...'
+    """
+    config = ConfigDict()
+    config.seed = 0
+    config.steps = 1500  # updates in all; the learning rate reaches zero there
+    config.batch_size = 16  # images per update, over all devices of all processes
+    config.trainable = "all"  # all | last_stage (the head) | structure (covariances and offsets)
+
+    config.eval_every = 500  # besides at the end
+    config.eval_batch_size = 16  # over all devices; rounded up to a multiple of their number
+    config.checkpoint_every = 500  # besides after each evaluation, at the end, and when interrupted
+    config.keep_latest = 2  # checkpoints; the best one is kept besides
+    config.log_every = 50
+
+    config.data = _data()
+    config.model = _model()
+    config.optimizer = _optimizer()
+    return config.lock()
+
+
+def _data() -> ConfigDict:
+    """The data set and how its training images are varied."""
+    data = ConfigDict()
+    data.name = "digit_scenes"  # digit_scenes | camvid | cityscapes
+    data.dir = ""  # where the data lie or are put; "" is the data set's own default
+    data.options = ConfigDict()  # of `rfjax.data.load`; None is the data set's own default
+    data.options.enlargement = option(int)  # whole factor, in training and evaluation
+    data.options.size = option(int)  # of digit scenes, in pixels; the rest is theirs, too
+    data.options.min_scale = option(float)  # of digits, in pixels
+    data.options.max_scale = option(float)
+    data.options.train_scenes = option(int)
+    data.options.val_scenes = option(int)
+    data.options.seed = option(int)
+
+    data.augmentation = ConfigDict()
+    data.augmentation.scale = (1.0, 1.0)  # factor drawn uniformly between the two
+    data.augmentation.rotation = 0.0  # degrees, drawn from [-rotation, rotation]
+    data.augmentation.crop = (0, 0)  # height, width in pixels; (0, 0) is no crop
+    data.augmentation.color = 0.0  # 0.5: contrast, brightness, saturation by U[0.5, 1.5]
+    data.augmentation.lighting = 0.0  # standard deviation of the principal-component noise
+    data.augmentation.flip = False  # left-right, every second image
+    return data
+
+
+def _model() -> ConfigDict:
+    """The network."""
+    model = ConfigDict()
+    model.name = "resnet_tiny"
+    model.head = "score"
+    model.head_options = _head_options()
+    model.backbone_options = ConfigDict()  # width, depth, output_stride are those of resnet_tiny
+    model.backbone_options.width = option(int)  # channels of the stem
+    model.backbone_options.depth = option(int)
+    model.backbone_options.output_stride = option(int)  # 4 | 8
+    model.backbone_options.transition = option(str)  # of drn_a_*: none | previous | full
+    model.dtype = "float32"  # float32 | bfloat16, of the computation; parameters are float32
+    model.remat = False  # recompute activations in the backward pass to save memory
+    model.weights = ""  # start from an .npz of torch-named arrays, or from the best of another run
+    return model
+
+
+def _head_options() -> ConfigDict:
+    """The options of all heads; each head takes those of its layer and refuses the others."""
+    options = ConfigDict()
+    options.kernel_size = option(int)
+    options.dilation = option(int)
+    options.sigma = option(float)  # initial, in pixels of the map that the head acts on
+    options.family = option(str)  # spherical | diagonal | full
+    options.resample = option(bool)  # blur-resample, or blur alone
+    options.mode = option(str)  # residual | absolute
+    options.rate = option(float)  # factor on the warped points
+    options.truncate = option(float)  # half size of the filter, in sigma
+    options.padding = option(str)  # zero | edge | reflect | wrap | renormalized
+    options.method = option(str)  # sampled | integrated | discrete
+    options.support = option(str)  # hard | faded
+    options.variant = option(str)  # of the difference of Gaussians: contrast | shared
+    options.sigma_center = option(float)
+    options.sigma_surround = option(float)
+    options.max_surround = option(float)
+    options.bound = option(float)  # of regressed log sigma
+    return options
+
+
+def _optimizer() -> ConfigDict:
+    """Stochastic gradient descent with momentum and a polynomial learning rate."""
+    optimizer = ConfigDict()
+    optimizer.learning_rate = 0.01
+    optimizer.poly_power = 0.9  # lr (1 - step/steps)^power; 0 keeps it constant
+    optimizer.warmup_steps = 0  # linear from learning_rate / warmup_steps
+    optimizer.momentum = 0.9
+    optimizer.weight_decay = 1e-4  # added to the gradient, before momentum
+    optimizer.grad_clip = 0.0  # largest global norm of the gradient; 0 is no clipping
+    optimizer.covariance_multiplier = 1.0  # of the learning rate, for covariances and offsets
+    optimizer.covariance_decay = False  # whether weight decay acts on covariances and offsets
+    return optimizer
+
+
+def option(kind: type) -> Any:
+    """A key of `kind` that is left to its layer until it is set."""
+    return config_dict.placeholder(kind)
+
+
+def options(config: ConfigDict) -> dict[str, Any]:
+    """The options of a section that were set, as keyword arguments."""
+    return {key: value for key, value in config.to_dict().items() if value is not None}
+
+
+# -- checks --------------------------------------------------------------------------------------------
+
+def _integer(least: int) -> tuple[Callable[[Any], bool], str]:
+    return (
+        lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= least,
+        f"an integer of at least {least}",
+    )
+
+
+def _number(low: float, high: float = math.inf, *, open_low: bool = False):
+    bound = f"above {low}" if open_low else f"of at least {low}"
+    upper = "" if high == math.inf else f" and at most {high}"
+
+    def holds(value: Any) -> bool:
+        number = isinstance(value, (int, float)) and math.isfinite(value)
+        return number and (value > low if open_low else value >= low) and value <= high
+
+    return holds, f"a finite number {bound}{upper}"
+
+
+def _flag() -> tuple[Callable[[Any], bool], str]:
+    return lambda v: isinstance(v, bool), "True or False"
+
+
+def _pair(kind: str, holds: Callable[[Any, Any], bool]) -> tuple[Callable[[Any], bool], str]:
+    return lambda v: isinstance(v, Sequence) and len(v) == 2 and holds(*v), kind
+
+
+RULES = {
+    "seed": _integer(0),
+    "steps": _integer(1),
+    "batch_size": _integer(1),
+    "eval_every": _integer(1),
+    "eval_batch_size": _integer(1),
+    "checkpoint_every": _integer(1),
+    "keep_latest": _integer(1),
+    "log_every": _integer(1),
+    "data.augmentation.scale": _pair("(lowest, highest) with 0 < lowest <= highest", lambda a, b: 0 < a <= b),
+    "data.augmentation.rotation": _number(0, 180),
+    "data.augmentation.crop": _pair(
+        "(height, width) in pixels, or (0, 0) for none", lambda a, b: a == b == 0 or min(a, b) >= 1
+    ),
+    "data.augmentation.color": _number(0, 1),
+    "data.augmentation.lighting": _number(0),
+    "data.augmentation.flip": _flag(),
+    "model.remat": _flag(),
+    "optimizer.learning_rate": _number(0, open_low=True),
+    "optimizer.poly_power": _number(0),
+    "optimizer.warmup_steps": _integer(0),
+    "optimizer.momentum": _number(0, 1),
+    "optimizer.weight_decay": _number(0),
+    "optimizer.grad_clip": _number(0),
+    "optimizer.covariance_multiplier": _number(0),
+    "optimizer.covariance_decay": _flag(),
+}
+
+
+def validate(config: ConfigDict, *, devices: int = 1) -> None:
+    """Checks every value of `config`; all faults are told at once.
+
+    Args:
+        config: a config made from `base`.
+        devices: the number of devices of all processes, which share a batch evenly.
+
+    Raises:
+        ConfigError: naming each wrong key, its value and what is wanted.
+
+    Example:
+        >>> config = base()
+        >>> config.steps = 0
+        >>> validate(config)
+        Traceback (most recent call last):
+        ...
+        rfjax.training.config.ConfigError: steps: got 0; want an integer of at least 1
+    """
+    flat = flatten(config)
+    missing = [key for key in flatten(base()) if key not in flat]
+    if missing:
+        raise ConfigError(f"config has no {', '.join(missing)}; start from rfjax.training.config.base()")
+    faults = [
+        f"{key}: got {flat[key]!r}; want {wanted}"
+        for key, (holds, wanted) in RULES.items()
+        if not holds(flat[key])
+    ]
+    faults += list(_choices(config))
+    if not faults and config.batch_size % devices:
+        faults.append(
+            f"batch_size: got {config.batch_size}; want a multiple of the {devices} devices that share it"
+        )
+    if faults:
+        raise ConfigError("\n".join(faults))
+
+
+def _choices(config: ConfigDict) -> Iterator[str]:
+    """Faults of the keys that name something."""
+    from rfjax import data, models  # not at the top: reading a config is quick
+
+    tables = (
+        ("trainable", config.trainable, TRAINABLE),
+        ("model.dtype", config.model.dtype, DTYPES),
+        ("model.name", config.model.name, models.names()),
+        ("model.head", config.model.head, models.heads.HEADS),
+        ("data.name", config.data.name, data.names()),
+    )
+    for key, value, table in tables:
+        try:
+            choose(key, value, tuple(table))
+        except ValueError as error:
+            yield str(error)
+
+
+# -- JSON and comparison -------------------------------------------------------------------------------
+
+def flatten(config: ConfigDict | dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every value of `config` under its dotted key, lists as tuples."""
+    flat = {}
+    for key in config:
+        value = config[key]
+        if isinstance(value, (ConfigDict, dict)):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = tuple(value) if isinstance(value, list) else value
+    return flat
+
+
+def to_json(config: ConfigDict) -> str:
+    """`config` as JSON text, keys in their order."""
+    return json.dumps(config.to_dict(), indent=2) + "\n"
+
+
+def from_json(text: str) -> ConfigDict:
+    """The locked config that `to_json` wrote.
+
+    Example:
+        >>> from_json(to_json(base())) == base()
+        True
+    """
+    return from_dict(json.loads(text))
+
+
+def from_dict(values: dict[str, Any]) -> ConfigDict:
+    """The locked config with `values`, a nested dictionary in which lists stand for tuples."""
+    config = base()
+    with config.unlocked():
+        for key, value in flatten(values).items():
+            *sections, name = key.split(".")
+            section = config
+            for part in sections:
+                section = section[part]
+            with section.ignore_type():
+                section[name] = value
+    return config.lock()
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A key whose value is not that of the run which is resumed."""
+
+    key: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.old!r} -> {self.new!r}"
+
+
+def incompatible(old: ConfigDict, new: ConfigDict) -> list[Difference]:
+    """The keys that forbid to resume `old` as `new`.
+
+    The keys in `FREE_ON_RESUME` may differ. So may `steps`, but only with `poly_power` 0: otherwise the
+    number of steps has shaped every learning rate so far.
+    """
+    free = set(FREE_ON_RESUME)
+    if old.optimizer.poly_power == new.optimizer.poly_power == 0:
+        free.add("steps")
+    before, after = flatten(old), flatten(new)
+    keys = [key for key in {**before, **after} if key not in free]
+    pairs = ((key, before.get(key), after.get(key)) for key in keys)
+    return [Difference(*pair) for pair in pairs if pair[1] != pair[2]]

@@ -1,0 +1,42 @@
+"""From pictures to classes and scales, for figures and predictions."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen, traverse_util
+
+
+def make_segment(model: linen.Module, *, mean: Sequence[float], std: Sequence[float]) -> Callable:
+    """The compiled function of (variables, images) that segments images.
+
+    Args:
+        model: a module of `rfjax.models.create`.
+        mean, std: of the RGB values in 0..1 that the network was trained with.
+
+    Returns:
+        A function of the network's variables and uint8 images [N, H, W, 3], which returns
+        {"classes": int32 [N, H, W], "scale_maps": {layer: float32 [N, H', W']}}; the maps are those of
+        layers whose receptive field depends on the input, in pixels of the map that the layer acts on.
+        Images of another size compile it anew.
+    """
+    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+
+    @jax.jit
+    def segment(variables: dict[str, Any], images: jax.Array) -> dict[str, Any]:
+        normalized = (images.astype(jnp.float32) / 255.0 - mean[None, None, None]) / std[None, None, None]
+        logits, sown = model.apply(variables, normalized, train=False, mutable=["intermediates"])
+        return {
+            "classes": jnp.argmax(logits, -1).astype(jnp.int32),
+            "scale_maps": _scale_maps(sown.get("intermediates", {})),
+        }
+
+    return segment
+
+
+def _scale_maps(intermediates: dict[str, Any]) -> dict[str, jax.Array]:
+    """The scale maps that layers left, by layer."""
+    flat = traverse_util.flatten_dict(intermediates)
+    return {"/".join(path[:-1]): maps[-1] for path, maps in flat.items() if path[-1] == "scale_map"}

@@ -1,0 +1,374 @@
+"""The training program: set up, resume, step, evaluate, save, report.
+
+`train` reads as a list of these phases. Everything that is computed on devices is in `steps`; the
+loop only feeds it, and looks at its metrics one step late.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen
+from ml_collections import ConfigDict
+
+from rfjax import data, models
+from rfjax.training import config as configs
+from rfjax.training import metrics as measures
+from rfjax.training import optimizers, pictures, reporting, sigmas, steps, weights
+from rfjax.training import state as states
+from rfjax.training.checkpoints import Checkpoints, NonFiniteState, check_compatible
+from rfjax.training.interruption import Interrupted, Interruption
+from rfjax.training.state import TrainState
+
+EVAL_SPLIT = "val"
+
+
+class TrainingFailed(RuntimeError):
+    """A run that cannot go on; the message says why, and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What does not change while a run goes on."""
+
+    config: ConfigDict
+    workdir: Path
+    train_data: data.Dataset
+    eval_data: data.Dataset
+    model: linen.Module
+    train_step: Callable
+    eval_step: Callable
+    schedule: Callable
+    max_surround: float | None
+
+    def meta(self, batches: Any) -> dict[str, Any]:
+        """What a checkpoint holds besides arrays: what it takes to go on, and to do without the data.
+
+        The position of `batches` is a count that is the same in every process, and for every number of
+        processes, so a run may be resumed by more or fewer of them.
+        """
+        dataset = self.train_data
+        return {
+            "config": self.config.to_dict(),
+            "batches": batches.get_state(),
+            "dataset": {
+                "name": dataset.name,
+                "num_classes": dataset.num_classes,
+                "class_names": list(dataset.class_names),
+                "palette": np.asarray(dataset.palette).tolist(),
+                "mean": list(map(float, dataset.mean)),
+                "std": list(map(float, dataset.std)),
+            },
+        }
+
+
+def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Trains the network of `config`, going on where `workdir` stands, and returns its result.
+
+    Args:
+        config: a config made from `rfjax.training.config.base`.
+        workdir: the run's directory, which all processes share.
+
+    Returns:
+        The content of `result.json`: `step`, the scores of the last evaluation, `sigmas` (learned
+        standard deviations [y, x] by layer) and `images_per_second`.
+
+    Raises:
+        ConfigError: for a config that cannot be run, or that is not the one of the run in `workdir`.
+        TrainingFailed: if the loss or the parameters stop being finite.
+        Interrupted: after SIGTERM or SIGINT, with the state saved.
+    """
+    configs.validate(config, devices=jax.device_count())
+    workdir = Path(workdir).absolute()
+    workdir.mkdir(parents=True, exist_ok=True)
+    with Checkpoints(workdir, keep_latest=config.keep_latest) as checkpoints, Interruption() as stop:
+        latest = checkpoints.latest_step
+        stored = None if latest is None else checkpoints.meta(latest)
+        if stored:
+            check_compatible(configs.from_dict(stored["config"]), config, workdir)
+        run, state, batches = _set_up(config, workdir, fresh=stored is None)
+        if stored:
+            state = checkpoints.restore(state)
+            batches.set_state(stored["batches"])
+        state = steps.replicate(state)
+        with _reporter(run, start=int(state.step)) as reporter:
+            reporter.say(_introduction(run, int(state.step)))
+            try:
+                return _run(run, state, batches, checkpoints, reporter, stop)
+            except (reporting.NonFiniteLoss, NonFiniteState) as error:
+                checkpoints.wait()
+                raise TrainingFailed(_advice(error, checkpoints.latest_step)) from error
+
+
+def _advice(error: Exception, saved: int | None) -> str:
+    """What a person can do about a run that diverged."""
+    kept = "No checkpoint was saved yet." if saved is None else f"The checkpoint of step {saved} is kept."
+    return (
+        f"{error}. {kept} Use a new --workdir with a smaller optimizer.learning_rate, "
+        "optimizer.warmup_steps, or optimizer.grad_clip."
+    )
+
+
+# -- set up --------------------------------------------------------------------------------------------
+
+def build_model(config: ConfigDict, num_classes: int, *, axis_name: str | None = None) -> linen.Module:
+    """The network that a config names.
+
+    Raises:
+        ConfigError: if the model, its head or their options are wrong.
+    """
+    section = config.model
+    try:
+        return models.create(
+            section.name,
+            num_classes=num_classes,
+            head=section.head,
+            head_options=configs.options(section.head_options),
+            backbone_options=configs.options(section.backbone_options),
+            dtype=jnp.dtype(section.dtype),
+            axis_name=axis_name,
+            remat=section.remat,
+        )
+    except (TypeError, ValueError) as error:
+        raise configs.ConfigError(f"model: {error}") from error
+
+
+def _datasets(config: ConfigDict) -> tuple[data.Dataset, data.Dataset]:
+    """The training and evaluation data; process 0 prepares them first, where they have to be."""
+    options = configs.options(config.data.options)
+
+    def load(split: str) -> data.Dataset:
+        return data.load(config.data.name, split, data_dir=config.data.dir or None, **options)
+
+    try:
+        if jax.process_index() > 0:
+            _barrier("data")
+        loaded = load("train"), load(EVAL_SPLIT)
+        if jax.process_index() == 0:
+            _barrier("data")
+        return loaded
+    except (TypeError, ValueError) as error:
+        raise configs.ConfigError(f"data: {error}") from error
+
+
+def _barrier(name: str) -> None:
+    """Waits for all processes, if there are several."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+def _train_batches(config: ConfigDict, dataset: data.Dataset) -> Any:
+    """The endless, resumable batches of this process."""
+    section = config.data.augmentation
+    try:
+        augmentation = data.Augmentation(
+            scale=tuple(section.scale),
+            rotation=section.rotation,
+            crop=tuple(section.crop) if any(section.crop) else None,
+            color=section.color,
+            lighting=section.lighting,
+            flip=section.flip,
+        )
+        return data.train_iterator(
+            dataset,
+            batch_size=config.batch_size // jax.process_count(),
+            seed=config.seed,
+            augmentation=augmentation,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+    except ValueError as error:
+        raise configs.ConfigError(f"data: {error}") from error
+
+
+def _set_up(config: ConfigDict, workdir: Path, *, fresh: bool) -> tuple[Run, TrainState, Any]:
+    """Data, network, steps and the state before the first step."""
+    train_data, eval_data = _datasets(config)
+    model = build_model(config, train_data.num_classes, axis_name=steps.AXIS)
+    optimizer, schedule = optimizers.from_config(config)
+    max_surround = config.model.head_options.max_surround or sigmas.MAX_SURROUND
+    train_step = steps.make_train_step(
+        model,
+        optimizer,
+        trainable=config.trainable,
+        seed=config.seed,
+        observe=partial(sigmas.standard_deviations, max_surround=max_surround),
+    )
+    image_shape = np.shape(train_data.source[0]["image"])
+    variables = states.initial_variables(model, jax.random.key(config.seed), image_shape)
+    if fresh and config.model.weights:
+        variables = weights.load(config, variables, num_classes=train_data.num_classes)
+    try:
+        state = states.create(variables, optimizer, trainable=config.trainable)
+    except ValueError as error:
+        raise configs.ConfigError(str(error)) from error
+    run = Run(
+        config=config,
+        workdir=workdir,
+        train_data=train_data,
+        eval_data=eval_data,
+        model=model,
+        train_step=steps.data_parallel(train_step, donate=True),
+        eval_step=steps.data_parallel(steps.make_eval_step(model)),
+        schedule=schedule,
+        max_surround=max_surround,
+    )
+    if jax.process_index() == 0:
+        reporting.write_json(workdir / "config.json", config.to_dict())
+    return run, state, _train_batches(config, train_data)
+
+
+def _reporter(run: Run, *, start: int) -> reporting.Reporter:
+    config = run.config
+    return reporting.Reporter(
+        run.workdir,
+        start=start,
+        steps=config.steps,
+        batch_size=config.batch_size,
+        log_every=config.log_every,
+        schedule=run.schedule,
+        writes=jax.process_index() == 0,
+    )
+
+
+def _introduction(run: Run, start: int) -> str:
+    """What is about to happen, in one line."""
+    config = run.config
+    verb = f"resuming at step {start}:" if start else "training"
+    return (
+        f"{verb} {config.model.name} with head {config.model.head} on {config.data.name} "
+        f"({len(run.train_data.source)} images), {config.steps} steps of {config.batch_size} "
+        f"on {jax.device_count()} {jax.devices()[0].platform} device(s); files in {run.workdir}"
+    )
+
+
+# -- the loop ------------------------------------------------------------------------------------------
+
+def _run(
+    run: Run,
+    state: TrainState,
+    batches: Any,
+    checkpoints: Checkpoints,
+    reporter: reporting.Reporter,
+    stop: Interruption,
+) -> dict[str, Any]:
+    """Steps to the end, with evaluations and checkpoints between; returns the result."""
+    config, scores = run.config, None
+    for step in range(int(state.step) + 1, config.steps + 1):
+        batch = steps.shard(next(batches), jax.local_device_count())
+        state, metrics = run.train_step(state, batch)
+        reporter.push(step, metrics)
+        last, signum = step == config.steps, stop.reached(step)
+        evaluates = last or step % config.eval_every == 0
+        saves = evaluates or signum or step % config.checkpoint_every == 0
+        if saves:
+            reporter.flush()
+        scores = _evaluation(run, state, step, reporter) if evaluates else None
+        if saves:
+            mean_iu = scores and scores["mean_iu"]
+            checkpoints.save(state, meta=run.meta(batches), mean_iu=mean_iu)
+        if signum and not last:
+            checkpoints.wait()
+            raise Interrupted(signum, step)
+    checkpoints.wait()
+    return _result(run, state, scores, reporter)
+
+
+def _result(
+    run: Run, state: TrainState, scores: dict[str, Any] | None, reporter: reporting.Reporter
+) -> dict[str, Any]:
+    """Writes and returns the result; that of a run which was complete already is read or made again."""
+    step = int(state.step)
+    records = reporting.read_records(run.workdir)
+    scores = scores or _recorded(records, step) or _evaluation(run, state, step, reporter)
+    speeds = [r["images_per_second"] for r in records if r.get("images_per_second")]
+    learned = jax.device_get(
+        sigmas.standard_deviations(jax.device_get(state.params), max_surround=run.max_surround)
+    )
+    result = {
+        "step": step,
+        **scores,
+        "sigmas": {layer: value.tolist() for layer, value in learned.items()},
+        "images_per_second": float(np.median(speeds)) if speeds else None,
+    }
+    if jax.process_index() == 0:
+        reporting.write_json(run.workdir / "result.json", result)
+    return result
+
+
+def _recorded(records: list[dict[str, Any]], step: int) -> dict[str, Any] | None:
+    """The scores of an evaluation at `step` that was made before, or None."""
+    for record in reversed(records):
+        if record["step"] == step and record["split"] == EVAL_SPLIT:
+            return {key: record[key] for key in record if key not in ("step", "split", "seconds")}
+    return None
+
+
+# -- evaluation ----------------------------------------------------------------------------------------
+
+def evaluate(eval_step: Callable, variables: dict[str, Any], batches: Iterable[dict]) -> dict[str, Any]:
+    """The scores of a network over all `batches`.
+
+    Args:
+        eval_step: `steps.make_eval_step`, made parallel.
+        variables: of the network.
+        batches: of this process; padded with void pixels where there are too few images.
+
+    Returns:
+        `metrics.summarize` of all pixels of all processes, and `loss`, their mean cross-entropy.
+    """
+    totals = {"confusion": np.zeros((), np.int64), "loss": 0.0, "count": 0.0}
+    pending = None
+    for batch in batches:
+        counts = eval_step(variables, steps.shard(batch, jax.local_device_count()))
+        totals, pending = _add(totals, pending), counts
+    totals = _add(totals, pending)
+    loss = totals["loss"] / totals["count"] if totals["count"] else float("nan")
+    return {"loss": loss, **measures.summarize(totals["confusion"])}
+
+
+def _add(totals: dict[str, Any], counts: dict[str, jax.Array] | None) -> dict[str, Any]:
+    """`totals` with the counts of one batch, in int64 and float64."""
+    if counts is None:
+        return totals
+    counts = jax.device_get(counts)
+    return {
+        "confusion": totals["confusion"] + counts["confusion"].astype(np.int64),
+        "loss": totals["loss"] + float(counts["loss"]),
+        "count": totals["count"] + float(counts["count"]),
+    }
+
+
+def eval_rows(batch_size: int) -> int:
+    """The rows of an evaluation batch in this process: enough for all its devices."""
+    devices = jax.device_count()
+    return -(-batch_size // devices) * devices // jax.process_count()
+
+
+def _evaluation(run: Run, state: TrainState, step: int, reporter: reporting.Reporter) -> dict[str, Any]:
+    """Evaluates on full images, tells the scores and draws the figures."""
+    started = time.perf_counter()
+    batches = data.eval_batches(
+        run.eval_data,
+        batch_size=eval_rows(run.config.eval_batch_size),
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    scores = evaluate(run.eval_step, state.variables, batches)
+    seconds = time.perf_counter() - started
+    reporter.evaluation(step, scores, split=EVAL_SPLIT, seconds=seconds)
+    if jax.process_index() == 0:
+        variables = jax.device_get(state.variables)
+        covariances = sigmas.covariances(variables["params"], max_surround=run.max_surround)
+        drawn = pictures.draw(run.workdir, run.model, variables, covariances, run.eval_data)
+        for name, rgb in drawn.items():
+            reporter.picture(step, name, rgb)
+    return scores

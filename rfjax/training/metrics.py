@@ -1,0 +1,85 @@
+"""Measures of segmentation, all from one confusion matrix of pixel counts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rfjax.training.losses import VOID
+
+
+def confusion_matrix(labels: jax.Array, predictions: jax.Array, *, num_classes: int) -> jax.Array:
+    """The numbers of pixels of each true (row) and predicted (column) class.
+
+    Args:
+        labels: [...] integers in 0..num_classes-1, or `VOID` (255) for pixels that are not counted.
+        predictions: [...] integers in 0..num_classes-1.
+        num_classes: static.
+
+    Returns:
+        int32 [num_classes, num_classes]; exact up to 2^31 pixels, so add matrices of batches up in
+        int64 on the host.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> confusion_matrix(jnp.array([0, 0, 1, VOID]), jnp.array([0, 1, 1, 1]), num_classes=2)
+        Array([[1, 1],
+               [0, 1]], dtype=int32)
+    """
+    if labels.shape != predictions.shape:
+        raise ValueError(f"predictions must have shape {labels.shape}, as labels; got {predictions.shape}")
+    cell = labels.astype(jnp.int32) * num_classes + predictions.astype(jnp.int32)
+    # Void pixels are counted in one cell more, which is then dropped.
+    cell = jnp.where(labels == VOID, num_classes**2, cell)
+    counts = jnp.zeros(num_classes**2 + 1, jnp.int32).at[cell.reshape(-1)].add(1)
+    return counts[:-1].reshape(num_classes, num_classes)
+
+
+def _quotient(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """numerator / denominator, nan where the latter is zero."""
+    safe = np.where(denominator > 0, denominator, 1)
+    return np.where(denominator > 0, numerator / safe, np.nan)
+
+
+def _mean(values: np.ndarray) -> float:
+    """The mean of the values that are defined, nan without any."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else float("nan")
+
+
+def summarize(confusion: np.ndarray) -> dict[str, float | list[float]]:
+    """The measures of segmentation of a confusion matrix C (row true, column predicted).
+
+        class_iu  IU_i = C_ii / (sum_j C_ij + sum_j C_ji - C_ii)
+        mean_iu   the mean of IU_i
+        pixel_accuracy  sum_i C_ii / sum_ij C_ij
+        mean_accuracy   the mean of C_ii / sum_j C_ij
+        frequency_weighted_iu   sum_i (sum_j C_ij) IU_i / sum_ij C_ij
+
+    Args:
+        confusion: [K, K] counts.
+
+    Returns:
+        The five, as Python floats (`class_iu`: a list of K). The IU of a class that is neither true nor
+        predicted anywhere is nan and left out of `mean_iu`; the accuracy of one that is nowhere true is
+        left out of `mean_accuracy`. Without any pixel all are nan.
+
+    Example:
+        >>> summarize(np.array([[3, 1], [0, 4]]))["class_iu"]
+        [0.75, 0.8]
+
+    Reference: Long, Shelhamer, Darrell, Fully Convolutional Networks, section 5.
+    """
+    counts = np.asarray(confusion, np.float64)
+    hits, true, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
+    class_iu = _quotient(hits, true + predicted - hits)
+    pixels = counts.sum()
+    weighted = np.where(true > 0, true * class_iu, 0.0).sum()
+    return {
+        "mean_iu": _mean(class_iu),
+        "pixel_accuracy": float(_quotient(hits.sum(), pixels)),
+        "mean_accuracy": _mean(_quotient(hits, true)),
+        "frequency_weighted_iu": float(_quotient(weighted, pixels)),
+        "class_iu": class_iu.tolist(),
+    }

@@ -1,0 +1,347 @@
+"""What a run tells: a bar or lines, metrics.jsonl, TensorBoard, pictures.
+
+The loop pushes the metrics of a step as soon as the step is dispatched; they are fetched one step
+later, when the next is on its way, so that no device waits for the host. Process 0 alone writes.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from rfjax.training import metrics as measures
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss became NaN or infinite; the message names the step."""
+
+
+# -- files ---------------------------------------------------------------------------------------------
+
+def read_records(workdir: str | Path) -> list[dict[str, Any]]:
+    """The complete lines of a run's metrics.jsonl, [] without one; a torn last line is left out."""
+    path = Path(workdir) / METRICS_FILE
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:  # the line that was being written at a kill
+            continue
+    return records
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON knows it: Python numbers, and null for what is not finite."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` to `path` in one piece: the file is there whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(_plain(value), indent=2) + "\n")
+    os.replace(partial, path)
+
+
+class MetricsFile:
+    """metrics.jsonl, one JSON object a line with "step" and "split"; undefined numbers are null.
+
+    Lines after `start` come from steps that a kill has undone, and are dropped.
+    """
+
+    def __init__(self, workdir: Path, *, start: int):
+        path = workdir / METRICS_FILE
+        kept = [record for record in read_records(workdir) if record["step"] <= start]
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        os.replace(partial, path)
+        self._file = path.open("a")
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Appends one line."""
+        self._file.write(json.dumps(_plain(record)) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+# -- terminal ------------------------------------------------------------------------------------------
+
+def duration(seconds: float) -> str:
+    """`seconds` as h:mm:ss.
+
+    Example:
+        >>> duration(3725.4)
+        '1:02:05'
+    """
+    minutes, second = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{second:02d}"
+
+
+def sigma_text(sigmas: dict[str, Iterable[float]]) -> str:
+    """The standard deviations of all layers in a few words, "" without any.
+
+    Example:
+        >>> sigma_text({"head/conv": [1.5, 1.5], "head/dog/center": [0.5, 0.25]})
+        'sigma conv 1.50, center 0.50/0.25'
+    """
+    words = []
+    for layer, (y, x) in sigmas.items():
+        same = math.isclose(y, x, rel_tol=1e-3)
+        words.append(f"{layer.split('/')[-1]} {y:.2f}" if same else f"{layer.split('/')[-1]} {y:.2f}/{x:.2f}")
+    shown = words if len(words) <= 4 else [*words[:3], f"… {len(words) - 3} more"]
+    return "sigma " + ", ".join(shown) if words else ""
+
+
+class Bar:
+    """Progress as a bar, on a terminal."""
+
+    def __init__(self, start: int, steps: int):
+        self._bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, smoothing=0.05)
+
+    def advance(self) -> None:
+        """One step more."""
+        self._bar.update()
+
+    def status(self, step: int, words: list[str], remaining: float) -> None:
+        """The latest numbers, beside the bar, which knows step and time itself."""
+        self._bar.set_postfix_str(", ".join(words), refresh=False)
+
+    def say(self, text: str) -> None:
+        """A line of its own above the bar."""
+        self._bar.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        """Leaves the bar as it stands."""
+        self._bar.close()
+
+
+class Lines:
+    """Progress as plain lines, for logs."""
+
+    def __init__(self, start: int, steps: int):
+        self._steps = steps
+
+    def advance(self) -> None:
+        """Lines come with the numbers only."""
+
+    def status(self, step: int, words: list[str], remaining: float) -> None:
+        """One line with the latest numbers."""
+        eta = [f"ETA {duration(remaining)}"] if math.isfinite(remaining) else []
+        self.say("  ".join([f"step {step}/{self._steps}", *words, *eta]))
+
+    def say(self, text: str) -> None:
+        """One line."""
+        print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Silent(Lines):
+    """No progress, for all processes but the first."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+
+# -- the reporter --------------------------------------------------------------------------------------
+
+@dataclasses.dataclass
+class _Interval:
+    """What was measured since the last line."""
+
+    steps: int = 0
+    loss: float = 0.0
+    confusion: Any = 0
+    grad_norm: float = 0.0
+
+
+class Clock:
+    """Seconds spent on training steps: it stands still during compilation, evaluation and saving."""
+
+    def __init__(self) -> None:
+        self._started: float | None = None
+        self.seconds = 0.0
+
+    @property
+    def running(self) -> bool:
+        """Whether it counts now."""
+        return self._started is not None
+
+    def start(self) -> None:
+        """Runs, unless it runs already."""
+        self._started = self._started or time.perf_counter()
+
+    def stop(self) -> None:
+        """Stands still."""
+        if self.running:
+            self.seconds += time.perf_counter() - self._started
+        self._started = None
+
+    def lap(self) -> float:
+        """The seconds since the last lap; it runs on if it ran."""
+        running = self.running
+        self.stop()
+        seconds, self.seconds = self.seconds, 0.0
+        if running:
+            self.start()
+        return seconds
+
+
+class Reporter:
+    """Collects the metrics of steps and evaluations and tells them; a context manager.
+
+    Args:
+        workdir: the run's directory.
+        start: the step that the run stands at.
+        steps, batch_size, log_every: as in the config.
+        schedule: the learning rate as a function of the step.
+        writes: whether this process tells anything.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        start: int,
+        steps: int,
+        batch_size: int,
+        log_every: int,
+        schedule: Callable[[int], jax.Array],
+        writes: bool = True,
+    ):
+        self._steps, self._batch_size, self._log_every = steps, batch_size, log_every
+        self._schedule = schedule
+        self._pending: tuple[int, dict] | None = None
+        self._interval, self._clock, self._timed = _Interval(), Clock(), 0
+        display = (Bar if sys.stderr.isatty() else Lines) if writes else Silent
+        self._display = display(start, steps)
+        self._file = MetricsFile(workdir, start=start) if writes else None
+        self._board = SummaryWriter(str(workdir), purge_step=start + 1) if writes else None
+
+    def __enter__(self) -> "Reporter":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._display.close()
+        if self._file:
+            self._file.close()
+            self._board.close()
+
+    def say(self, text: str) -> None:
+        """Tells a person something."""
+        self._display.say(text)
+
+    def push(self, step: int, metrics: dict[str, Any]) -> None:
+        """Takes the metrics of a dispatched step, and tells those of the step before.
+
+        Raises:
+            NonFiniteLoss: if the loss of the step before is not finite.
+        """
+        previous, self._pending = self._pending, (step, metrics)
+        if previous is not None:
+            self._collect(*previous)
+
+    def flush(self) -> None:
+        """Waits for the last dispatched step and stops the clock, before something else is done.
+
+        Raises:
+            NonFiniteLoss: if its loss is not finite.
+        """
+        previous, self._pending = self._pending, None
+        if previous is not None:
+            self._collect(*previous)
+        self._clock.stop()
+
+    def _collect(self, step: int, metrics: dict[str, Any]) -> None:
+        """Fetches and adds up the metrics of one step."""
+        metrics = jax.device_get(metrics)
+        if not np.isfinite(metrics["loss"]):
+            raise NonFiniteLoss(f"the loss is {metrics['loss']} at step {step}")
+        interval = self._interval
+        interval.steps += 1
+        interval.loss += float(metrics["loss"])
+        interval.confusion = interval.confusion + metrics["confusion"].astype(np.int64)
+        interval.grad_norm = float(metrics["grad_norm"])
+        self._display.advance()
+        self._timed += self._clock.running  # not the first step, which compiles
+        if self._pending is not None:
+            self._clock.start()
+        if step % self._log_every == 0 or step == self._steps:
+            self._tell(step, metrics["sigmas"])
+
+    def _tell(self, step: int, sigmas: dict[str, np.ndarray]) -> None:
+        """Writes the numbers of the interval that ends at `step`."""
+        interval, self._interval = self._interval, _Interval()
+        timed, self._timed = self._timed, 0
+        speed = timed * self._batch_size / max(self._clock.lap(), 1e-9) if timed else float("nan")
+        scores = measures.summarize(interval.confusion)
+        record = {
+            "step": step,
+            "split": "train",
+            "loss": interval.loss / interval.steps,
+            "mean_iu": scores["mean_iu"],
+            "pixel_accuracy": scores["pixel_accuracy"],
+            "learning_rate": float(self._schedule(step - 1)),
+            "grad_norm": interval.grad_norm,
+            "images_per_second": speed,
+            "sigmas": {layer: value.tolist() for layer, value in sigmas.items()},
+        }
+        self._record(record)
+        remaining = (self._steps - step) * self._batch_size / speed
+        self._display.status(step, _words(record), remaining)
+
+    def evaluation(self, step: int, scores: dict[str, Any], *, split: str, seconds: float) -> None:
+        """Tells the scores of an evaluation."""
+        self._record({"step": step, "split": split, **scores, "seconds": seconds})
+        self.say(
+            f"step {step} {split}: mean IU {100 * scores['mean_iu']:.2f} %  pixel accuracy "
+            f"{100 * scores['pixel_accuracy']:.2f} %  loss {scores['loss']:.4f}  ({seconds:.1f} s)"
+        )
+
+    def picture(self, step: int, name: str, rgb: np.ndarray) -> None:
+        """Shows a picture [H, W, 3] uint8 in TensorBoard."""
+        if self._board:
+            self._board.add_image(name, rgb, step, dataformats="HWC")
+
+    def _record(self, record: dict[str, Any]) -> None:
+        """One line in metrics.jsonl, and its scalars in TensorBoard."""
+        if not self._file:
+            return
+        self._file.write(record)
+        step, split = record["step"], record["split"]
+        for key, value in record.items():
+            if isinstance(value, float) and math.isfinite(value):
+                self._board.add_scalar(f"{split}/{key}", value, step)
+        for layer, (y, x) in record.get("sigmas", {}).items():
+            self._board.add_scalar(f"sigma/{layer}/y", y, step)
+            self._board.add_scalar(f"sigma/{layer}/x", x, step)
+
+
+def _words(record: dict[str, Any]) -> list[str]:
+    """The numbers of a training record that a person follows."""
+    words = [f"loss {record['loss']:.4f}", f"IU {100 * record['mean_iu']:.1f} %"]
+    if math.isfinite(record["images_per_second"]):
+        words.append(f"{record['images_per_second']:.0f} images/s")
+    sigma = sigma_text(record["sigmas"])
+    return [*words, sigma] if sigma else words

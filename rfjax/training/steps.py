@@ -1,0 +1,160 @@
+"""One update and one evaluation, as pure functions of (state, batch).
+
+A step knows nothing of devices but the name of the axis over which its sums go; `data_parallel` is the
+one place where a step is spread over them. A batch is {"image": [N, H, W, 3], "label": [N, H, W]}, and
+for a parallel step has one axis more in front, the devices of this process.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen
+
+from rfjax.training import losses, metrics, optimizers
+from rfjax.training.sigmas import standard_deviations
+from rfjax.training.state import TrainState
+
+AXIS = "devices"
+Batch = dict[str, Any]
+
+
+def data_parallel(step: Callable, *, donate: bool = False, devices: list | None = None) -> Callable:
+    """`step` over all devices: the first argument on every one, the batch split between them.
+
+    Args:
+        step: a function of (state, batch) whose results are the same on all devices, which sums over
+            the axis `AXIS` make them.
+        donate: whether the state's memory may be used for the result.
+        devices: the devices, all of them by default.
+
+    Returns:
+        A function of (state, batch), where the first state comes from `replicate` and batches come from
+        `shard`. State and results have no axis of devices: they read as ordinary arrays.
+    """
+    return jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, 0),
+        out_axes=None,
+        donate_argnums=0 if donate else (),
+        devices=devices,
+    )
+
+
+def replicate(tree: Any, devices: list | None = None) -> Any:
+    """`tree` on every device of this process, in the form in which parallel steps return it.
+
+    A step takes arrays of the host as well, but would be compiled once for them and again for the
+    arrays that it returned.
+    """
+    mesh = jax.sharding.Mesh(np.array(devices or jax.local_devices()), (AXIS,))
+    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+
+
+def shard(batch: Batch, devices: int) -> Batch:
+    """`batch` with its rows dealt to `devices`: [N, ...] -> [devices, N / devices, ...]."""
+    return {
+        key: np.reshape(batch[key], (devices, -1, *np.shape(batch[key])[1:]))
+        for key in ("image", "label")
+    }
+
+
+def _sum(tree: Any, axis_name: str | None) -> Any:
+    """The sum over the devices."""
+    return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+
+
+def make_train_step(
+    model: linen.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    trainable: str = "all",
+    seed: int = 0,
+    axis_name: str | None = AXIS,
+    observe: Callable[[dict], dict] = standard_deviations,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
+    """The function that makes one update.
+
+        loss = sum over all valid pixels of the batch of the cross-entropy / their number
+
+    The sum and the number go over all devices before they are divided, so N devices make the update
+    that one device would make of the whole batch. Unless `trainable` is "all", the network runs as in
+    evaluation (fixed batch normalisation, no dropout), and what is frozen comes back bit by bit.
+
+    Args:
+        model: a module of `rfjax.models.create`, with `axis_name` as here.
+        optimizer: acts on the trained parameters.
+        trainable: all | last_stage | structure.
+        seed: of dropout; each step and device draws anew.
+        axis_name: the axis of the devices; None for a step on its own.
+        observe: the function of the parameters that gives the standard deviations by layer.
+
+    Returns:
+        A function of (state, batch) that returns the next state and the metrics of this step: `loss`,
+        `confusion`, `grad_norm` and `sigmas`, what `observe` sees after it.
+    """
+    training = trainable == "all"
+
+    def loss_function(trained, frozen, state, batch):
+        params = optimizers.merge(trained, frozen)
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        if training:
+            rngs = {"dropout": _dropout_key(seed, state.step, axis_name)}
+            logits, updates = model.apply(
+                variables, batch["image"], train=True, mutable=["batch_stats"], rngs=rngs
+            )
+            batch_stats = updates.get("batch_stats", state.batch_stats)
+        else:
+            logits, batch_stats = model.apply(variables, batch["image"], train=False), state.batch_stats
+        total, count = losses.cross_entropy(logits, batch["label"])
+        return total / jnp.maximum(_sum(count, axis_name), 1.0), (logits, batch_stats)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
+        trained, frozen = optimizers.select(state.params, trainable)
+        gradient = jax.value_and_grad(loss_function, has_aux=True)
+        (loss, (logits, batch_stats)), grads = gradient(trained, frozen, state, batch)
+        loss, grads = _sum((loss, grads), axis_name)
+        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+        params = optimizers.merge(optax.apply_updates(trained, updates), frozen)
+        next_state = TrainState(state.step + 1, params, batch_stats, opt_state)
+        return next_state, {
+            "loss": loss,
+            "confusion": _sum(_confusion(logits, batch["label"]), axis_name),
+            "grad_norm": optax.tree.norm(grads),
+            "sigmas": observe(params),
+        }
+
+    return step
+
+
+def make_eval_step(model: linen.Module, *, axis_name: str | None = AXIS) -> Callable:
+    """The function of (variables, batch) that counts the right and wrong pixels of one batch.
+
+    Returns:
+        A function that returns {"confusion": int32 [K, K], "loss": the sum of the pixels'
+        cross-entropies, "count": their number}, over all devices.
+    """
+
+    def step(variables: dict[str, Any], batch: Batch) -> dict[str, jax.Array]:
+        logits = model.apply(variables, batch["image"], train=False)
+        total, count = losses.cross_entropy(logits, batch["label"])
+        counts = {"confusion": _confusion(logits, batch["label"]), "loss": total, "count": count}
+        return _sum(counts, axis_name)
+
+    return step
+
+
+def _confusion(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """The confusion matrix of the highest scores."""
+    predictions = jnp.argmax(logits, -1)
+    return metrics.confusion_matrix(labels, predictions, num_classes=logits.shape[-1])
+
+
+def _dropout_key(seed: int, step: jax.Array, axis_name: str | None) -> jax.Array:
+    """A key of its own for each step and device."""
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    return key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))

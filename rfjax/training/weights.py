@@ -1,0 +1,86 @@
+"""Starting from trained weights: a file of torch-named arrays, or another run."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+from rfjax import models
+from rfjax.training import checkpoints
+from rfjax.training import config as configs
+
+
+def load(config: ConfigDict, variables: dict[str, Any], *, num_classes: int) -> dict[str, Any]:
+    """`variables` with the weights that `config.model.weights` names put in.
+
+    Args:
+        config: of the run; `model.weights` is the path of an .npz of torch-named arrays, or the
+            directory of another run, whose best checkpoint is taken.
+        variables: freshly drawn ones, which say what is wanted.
+        num_classes: of the data.
+
+    Raises:
+        ConfigError: if there is nothing at the path, or it does not fit the network.
+    """
+    path = Path(config.model.weights).expanduser()
+    try:
+        if path.is_dir():
+            given, _, _ = checkpoints.load(path)
+            return transplant(given, variables)
+        return _from_torch(path, config, num_classes)
+    except FileNotFoundError as error:
+        raise configs.ConfigError(f"model.weights: there is no {path}") from error
+    except (KeyError, ValueError, checkpoints.CheckpointError) as error:
+        raise configs.ConfigError(f"model.weights: {path}: {error}") from error
+
+
+def _from_torch(path: Path, config: ConfigDict, num_classes: int) -> dict[str, Any]:
+    """The variables that a file of torch-named arrays makes."""
+    with np.load(path, allow_pickle=False) as stored:
+        state_dict = {name: stored[name] for name in stored.files}
+    section = config.model
+    return models.import_torch(
+        section.name,
+        state_dict,
+        num_classes=num_classes,
+        key=jax.random.key(config.seed),
+        head=section.head,
+        head_options=configs.options(section.head_options),
+        backbone_options=configs.options(section.backbone_options),
+    )
+
+
+def transplant(given: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+    """`variables` with every array of `given` that has its place there.
+
+    An array goes to the one of the same path. A 1x1 kernel goes into the centre of a larger kernel, with
+    zeros around it, so that a head which is widened starts from what the narrow one computes. Arrays
+    of `variables` without a counterpart, as the covariances of a composed head, stay as they are.
+
+    Args:
+        given: trained variables, nested dictionaries.
+        variables: fresh variables of the network to be trained.
+
+    Raises:
+        ValueError: if nothing fits, or an array has a shape that cannot be fitted.
+    """
+    flat, source = traverse_util.flatten_dict(variables), traverse_util.flatten_dict(given)
+    shared = [path for path in flat if path in source]
+    if not shared:
+        raise ValueError("no array has the path of one in this network")
+    placed = {path: _fit("/".join(path), source[path], flat[path]) for path in shared}
+    return traverse_util.unflatten_dict(flat | placed)
+
+
+def _fit(name: str, given: np.ndarray, wanted: np.ndarray) -> jnp.ndarray:
+    """`given` in the shape of `wanted`."""
+    if given.shape == wanted.shape:
+        return jnp.asarray(given, wanted.dtype)
+    if given.ndim != 4 or given.shape[:2] != (1, 1) or given.shape[2:] != wanted.shape[2:]:
+        raise ValueError(f"{name} has shape {given.shape}; this network wants {wanted.shape}")
+    y, x = wanted.shape[0] // 2, wanted.shape[1] // 2
+    return jnp.zeros(wanted.shape, wanted.dtype).at[y, x].set(given[0, 0])

@@ -1,0 +1,340 @@
+"""Every figure, each a function that returns a Matplotlib `Figure`.
+
+Figures are made without pyplot, so nothing is shown, kept or configured globally: they work without a
+display and in any thread. `save` writes one to a file and `to_rgb` turns one into an array. Label maps
+are integers [H, W]; values without a color, as 255 for void, are drawn in light grey.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse, Patch
+from numpy.typing import ArrayLike
+
+from rfjax import covariance
+
+VOID_COLOR = (225, 225, 225)
+INK, MUTED, RULE = "#222222", "#6b6b6b", "#e3e3e3"
+LINES = ("#2166ac", "#c8502d", "#3a8f5c", "#8c5aa8", "#b8860b", "#3c9fb0", "#d46a9f", "#5f6b76")
+DOTS_PER_INCH = 120
+
+
+# -- output --------------------------------------------------------------------------------------------
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Writes `figure` to `path`, whose ending picks the format, and makes its directory."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=DOTS_PER_INCH, facecolor="white")
+
+
+def to_rgb(figure: Figure) -> np.ndarray:
+    """`figure` as an image, uint8 [H, W, 3]."""
+    figure.set_dpi(DOTS_PER_INCH)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+# -- label maps ----------------------------------------------------------------------------------------
+
+def colorize(labels: ArrayLike, palette: ArrayLike) -> np.ndarray:
+    """The colors of a label map.
+
+    Args:
+        labels: [...] integers.
+        palette: [K, 3] uint8 colors of the classes.
+
+    Returns:
+        uint8 [..., 3]; light grey where a label is not in 0..K-1.
+
+    Example:
+        >>> colorize([[0, 255]], [[10, 20, 30]]).tolist()
+        [[[10, 20, 30], [225, 225, 225]]]
+    """
+    labels, palette = np.asarray(labels), np.asarray(palette, np.uint8)
+    colors = np.concatenate([palette, np.array([VOID_COLOR], np.uint8)])
+    known = (labels >= 0) & (labels < len(palette))
+    return colors[np.where(known, labels, len(palette))]
+
+
+def overlay(image: ArrayLike, labels: ArrayLike, palette: ArrayLike, *, opacity: float = 0.55) -> np.ndarray:
+    """A picture with the colors of its label map laid over it.
+
+    Args:
+        image: [H, W, 3] uint8.
+        labels: [H, W] integers.
+        palette: [K, 3] uint8.
+        opacity: of the colors, 0..1.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    colors = colorize(labels, palette).astype(np.float32)
+    mixed = (1.0 - opacity) * np.asarray(image, np.float32) + opacity * colors
+    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+
+
+def legend(class_names: Sequence[str], palette: ArrayLike) -> Figure:
+    """The colors of the classes with their names, and that of void."""
+    patches = _patches(class_names, palette)
+    columns = min(4, len(patches))
+    rows = math.ceil(len(patches) / columns)
+    figure = Figure(figsize=(1.75 * columns + 0.2, 0.28 * rows + 0.2))
+    figure.legend(handles=patches, loc="center", ncols=columns, frameon=False, fontsize=10)
+    return figure
+
+
+def _patches(class_names: Sequence[str], palette: ArrayLike) -> list[Patch]:
+    colors = [*np.asarray(palette)[: len(class_names)], np.array(VOID_COLOR)]
+    names = [*class_names, "void"]
+    return [
+        Patch(facecolor=tuple(c / 255.0), edgecolor="#999999", linewidth=0.5, label=name)
+        for c, name in zip(colors, names)
+    ]
+
+
+# -- curves --------------------------------------------------------------------------------------------
+
+def training_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
+    """Loss and mean IU over the steps of a run, on training batches and in evaluations.
+
+    Args:
+        records: the lines of metrics.jsonl as dictionaries with "step" and "split".
+    """
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _split_lines(left, records, "loss", scale=1.0)
+    _split_lines(right, records, "mean_iu", scale=100.0)
+    _finish(left, title="loss", xlabel="step")
+    _finish(right, title="mean IU (%)", xlabel="step")
+    left.set_ylim(bottom=0)
+    right.set_ylim(bottom=0)
+    return figure
+
+
+def _split_lines(axes: Axes, records: Sequence[Mapping[str, Any]], key: str, *, scale: float) -> None:
+    """One line for each split that has `key`; evaluations, which are few, with their points."""
+    splits = list(dict.fromkeys(record["split"] for record in records))
+    for index, split in enumerate(splits):
+        chosen = [r for r in records if r["split"] == split and r.get(key) is not None]
+        if not chosen:
+            continue
+        steps, values = [r["step"] for r in chosen], [scale * r[key] for r in chosen]
+        marker = None if split == "train" and len(chosen) > 1 else "o"
+        axes.plot(
+            steps, values, color=LINES[index % len(LINES)], marker=marker, markersize=4, linewidth=1.6,
+            label=f"{split}: {values[-1]:.3g}",
+        )
+
+
+def sigma_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
+    """The learned standard deviations over the steps of a run, by layer.
+
+    Layers whose two standard deviations differ get a solid line for y and a dashed one for x.
+
+    Args:
+        records: the lines of metrics.jsonl, of which those with "sigmas" are drawn.
+    """
+    chosen = [record for record in records if record.get("sigmas")]
+    figure = Figure(figsize=(7, 3.8), layout="constrained")
+    axes = figure.subplots()
+    steps = [record["step"] for record in chosen]
+    marker = "o" if len(steps) == 1 else None
+    for index, layer in enumerate(chosen[-1]["sigmas"] if chosen else ()):
+        values = np.array([record["sigmas"].get(layer, (np.nan, np.nan)) for record in chosen])
+        color = LINES[index % len(LINES)]
+        same = np.allclose(values[:, 0], values[:, 1], rtol=1e-3)
+        axes.plot(steps, values[:, 0], color=color, linewidth=1.6, marker=marker, label=layer)
+        if not same:
+            axes.plot(steps, values[:, 1], color=color, linewidth=1.6, linestyle="--", marker=marker)
+    _finish(axes, title="learned standard deviations (pixels of the layer's map)", xlabel="step")
+    axes.set_ylim(bottom=0)
+    return figure
+
+
+def _finish(axes: Axes, *, title: str, xlabel: str = "", legend: bool = True) -> None:
+    """Title, quiet axes, and a legend if there is something to tell apart."""
+    axes.set_title(title, loc="left", fontsize=11, color=INK)
+    axes.set_xlabel(xlabel, color=MUTED)
+    axes.grid(True, color=RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=MUTED, length=0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color("#bbbbbb")
+    if legend and axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+
+
+# -- covariances ---------------------------------------------------------------------------------------
+
+def covariance_ellipses(covariances: Mapping[str, ArrayLike], *, columns: int = 4) -> Figure:
+    """The Gaussian of each layer over the pixels of its map, with ellipses at one and two sigma.
+
+    Args:
+        covariances: log-Cholesky parameters [..., F] by layer; of a layer with several, all
+            ellipses are drawn, and the density is that of the first.
+        columns: panels in a row.
+
+    Returns:
+        A figure with a panel for each layer, all to the same scale; y points down.
+    """
+    count = max(len(covariances), 1)
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(3.1 * columns, 3.25 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    largest = max((_largest_sigma(params) for params in covariances.values()), default=1.0)
+    reach = math.ceil(2.0 * largest) + 0.5
+    for axes, (layer, params) in zip(panels, covariances.items()):
+        _gaussian_panel(axes, np.asarray(params), reach)
+        sigma = np.asarray(covariance.standard_deviations(params)).reshape(-1, 2)
+        text = f"σ {sigma[0, 0]:.2f}, {sigma[0, 1]:.2f}" if len(sigma) == 1 else f"{len(sigma)} Gaussians"
+        axes.set_title(f"{layer}\n{text}", fontsize=9, color=INK)
+    for axes in list(panels):
+        axes.set_visible(False)
+    return figure
+
+
+def _largest_sigma(params: ArrayLike) -> float:
+    return float(np.max(np.asarray(covariance.standard_deviations(params))))
+
+
+def _gaussian_panel(axes: Axes, params: np.ndarray, reach: float) -> None:
+    """Density, grid of pixels, and ellipses of one layer."""
+    matrices = np.asarray(covariance.covariance_matrix(params), np.float64).reshape(-1, 2, 2)
+    fine = np.linspace(-reach, reach, 241)
+    points = np.stack(np.meshgrid(fine, fine, indexing="ij"), -1)
+    inverse = np.linalg.inv(matrices[0])
+    density = np.exp(-0.5 * np.einsum("...i,ij,...j->...", points, inverse, points))
+    axes.imshow(density, extent=(-reach, reach, reach, -reach), cmap="Blues", vmin=0, vmax=1.25)
+    _pixel_grid(axes, reach)
+    for matrix in matrices:
+        for level, style in ((1.0, "-"), (2.0, "--")):
+            _ellipse(axes, matrix, level, style, opacity=1.0 if len(matrices) == 1 else 0.4)
+    axes.plot(0, 0, marker="+", color=INK, markersize=7)
+
+
+def _pixel_grid(axes: Axes, reach: float) -> None:
+    """Lines between the pixels, as long as they can be told apart."""
+    edges = np.arange(-reach, reach + 1)
+    if len(edges) <= 60:
+        axes.hlines(edges, -reach, reach, color="#00000018", linewidth=0.6)
+        axes.vlines(edges, -reach, reach, color="#00000018", linewidth=0.6)
+    axes.set_xlim(-reach, reach)
+    axes.set_ylim(reach, -reach)
+    axes.tick_params(colors=MUTED, length=0, labelsize=8)
+    for spine in axes.spines.values():
+        spine.set_color("#bbbbbb")
+
+
+def _ellipse(axes: Axes, matrix: np.ndarray, level: float, style: str, *, opacity: float) -> None:
+    """The contour at `level` standard deviations of a covariance in (y, x) order."""
+    variances, vectors = np.linalg.eigh(matrix)
+    height, width = 2.0 * level * np.sqrt(variances)
+    y, x = vectors[:, 1]  # direction of the larger axis
+    angle = math.degrees(math.atan2(y, x))
+    axes.add_patch(
+        Ellipse(
+            (0, 0), width, height, angle=angle, fill=False, edgecolor=LINES[1], linestyle=style,
+            linewidth=1.5, alpha=opacity,
+        )
+    )
+
+
+# -- panels of images ----------------------------------------------------------------------------------
+
+def segmentation_panels(
+    images: Sequence[ArrayLike],
+    truths: Sequence[ArrayLike],
+    outputs: Sequence[ArrayLike],
+    *,
+    palette: ArrayLike,
+    class_names: Sequence[str],
+) -> Figure:
+    """Input, truth and output of each image in a row, with the legend below.
+
+    Args:
+        images: uint8 [H, W, 3] each.
+        truths, outputs: integers [H, W] each; output is greyed where truth is void.
+        palette: [K, 3] uint8.
+        class_names: K names.
+    """
+    rows = [
+        (image, colorize(truth, palette), colorize(_greyed(output, truth), palette))
+        for image, truth, output in zip(images, truths, outputs)
+    ]
+    figure, panels = _image_grid(rows, titles=("input", "truth", "output"))
+    used = _used_classes([*truths, *outputs], len(class_names))
+    patches = _patches([class_names[k] for k in used], np.asarray(palette)[used])
+    columns = min(len(patches), 6)
+    figure.legend(
+        handles=patches, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+    )
+    return figure
+
+
+def _greyed(output: ArrayLike, truth: ArrayLike) -> np.ndarray:
+    """`output`, void where `truth` is."""
+    return np.where(np.asarray(truth) == 255, 255, np.asarray(output))
+
+
+def _used_classes(maps: Sequence[ArrayLike], num_classes: int) -> list[int]:
+    """The classes that are seen somewhere in `maps`."""
+    seen = np.unique(np.concatenate([np.unique(np.asarray(labels)) for labels in maps]))
+    return [int(label) for label in seen if 0 <= label < num_classes]
+
+
+def scale_panels(images: Sequence[ArrayLike], scale_maps: Sequence[ArrayLike]) -> Figure:
+    """Each image beside the map of scales that a dynamic layer chose for it.
+
+    Args:
+        images: uint8 [H, W, 3] each.
+        scale_maps: float [H', W'] each, in pixels of the layer's map; colors are shared by all.
+    """
+    maps = [np.asarray(scale_map, np.float32) for scale_map in scale_maps]
+    stacked = np.concatenate([scale_map.ravel() for scale_map in maps])
+    low, high = float(stacked.min()), float(stacked.max())
+    if high - low < 1e-3 * max(abs(high), 1e-6):  # a constant map
+        low, high = low - 0.5, high + 0.5
+    rows = [(image, None) for image in images]
+    figure, panels = _image_grid(rows, titles=("input", "scale"), margin=1.4)
+    for axes, scale_map, image in zip(panels[:, 1], maps, images):
+        height, width = np.shape(image)[:2]
+        drawn = axes.imshow(
+            scale_map, cmap="viridis", vmin=low, vmax=high, interpolation="nearest",
+            extent=(0, width, height, 0),
+        )
+    bar = figure.colorbar(drawn, ax=list(panels[:, 1]), shrink=0.8, aspect=30)
+    bar.set_label("scale (pixels of the layer's map)", color=MUTED)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _image_grid(
+    rows: Sequence[Sequence[Any]], *, titles: Sequence[str], margin: float = 0.4
+) -> tuple[Figure, np.ndarray]:
+    """A figure of images in rows, `margin` inches wider; None leaves a panel empty for its caller."""
+    height, width = np.shape(rows[0][0])[:2]
+    panel_width = 2.2 if height >= width else 3.2
+    panel_height = panel_width * height / width
+    figure = Figure(
+        figsize=(panel_width * len(titles) + margin, panel_height * len(rows) + 0.8), layout="constrained"
+    )
+    panels = figure.subplots(len(rows), len(titles), squeeze=False)
+    for row, images in enumerate(rows):
+        for column, image in enumerate(images):
+            axes = panels[row, column]
+            axes.set_axis_off()
+            if image is not None:
+                axes.imshow(np.asarray(image), interpolation="nearest")
+            if row == 0:
+                axes.set_title(titles[column], fontsize=10, color=INK)
+    return figure, panels

@@ -1,0 +1,141 @@
+"""Keys, checks, JSON, what may change on resume, and the config files."""
+
+import importlib.util
+import re
+
+import pytest
+
+from rfjax import models
+from rfjax.training import config as configs
+from tests.training.runs import ROOT, set_key
+
+FILES = ("quickstart", "camvid", "cityscapes")
+
+
+def load_file(name, variant=""):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(variant)
+
+
+WRONG = {
+    "seed": -1,
+    "steps": 0,
+    "batch_size": 0,
+    "trainable": "some",
+    "eval_every": 0,
+    "eval_batch_size": 0,
+    "checkpoint_every": 0,
+    "keep_latest": 0,
+    "log_every": 0,
+    "data.augmentation.scale": (2.0, 0.5),
+    "data.augmentation.rotation": 270.0,
+    "data.augmentation.crop": (0, 64),
+    "data.augmentation.color": 1.5,
+    "data.augmentation.lighting": -0.1,
+    "data.name": "digits",
+    "model.name": "resnet_tinny",
+    "model.head": "tail",
+    "model.dtype": "float8",
+    "optimizer.learning_rate": 0.0,
+    "optimizer.poly_power": -1.0,
+    "optimizer.warmup_steps": -1,
+    "optimizer.momentum": 1.5,
+    "optimizer.weight_decay": float("nan"),
+    "optimizer.grad_clip": -1.0,
+    "optimizer.covariance_multiplier": -0.5,
+}
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG.items())
+def test_every_wrong_value_is_named_with_what_is_wanted(key, value):
+    config = configs.base()
+    set_key(config, key, value)
+    with pytest.raises(configs.ConfigError, match=rf"^{key}(:| is one of)"):
+        configs.validate(config)
+
+
+def test_all_faults_are_told_at_once():
+    config = configs.base()
+    config.steps, config.model.name = 0, "nothing"
+    with pytest.raises(configs.ConfigError) as fault:
+        configs.validate(config)
+    assert "steps: got 0; want an integer of at least 1" in str(fault.value)
+    assert "model.name is one of resnet_18" in str(fault.value)
+
+
+def test_a_batch_is_shared_evenly():
+    config = configs.base()
+    configs.validate(config, devices=8)
+    with pytest.raises(configs.ConfigError, match="multiple of the 3 devices"):
+        configs.validate(config, devices=3)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_are_valid_locked_and_survive_json(name):
+    config = load_file(name)
+    configs.validate(config)
+    assert config.is_locked
+    assert configs.from_json(configs.to_json(config)) == config
+    docstring = (ROOT / "configs" / f"{name}.py").read_text().split('"""')[1]
+    assert f"--config=configs/{name}.py" in docstring
+    assert re.search("mean IU|no result", docstring, re.IGNORECASE)
+
+
+def test_options_that_are_set_survive_json():
+    config = configs.base()
+    config.model.head_options.sigma = 0.75
+    config.data.augmentation.crop = (32, 48)
+    again = configs.from_json(configs.to_json(config))
+    assert configs.options(again.model.head_options) == {"sigma": 0.75}
+    assert again.data.augmentation.crop == (32, 48)
+    assert not configs.incompatible(config, again)
+
+
+def test_the_protocol_of_the_paper():
+    config = load_file("cityscapes")
+    assert config.steps == 44400  # 240 epochs of 185
+    assert (config.batch_size, config.data.augmentation.crop) == (16, (800, 800))
+    optimizer = config.optimizer
+    assert (optimizer.learning_rate, optimizer.poly_power) == (0.01, 0.9)
+    assert (optimizer.momentum, optimizer.weight_decay) == (0.9, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("variant", "model", "head"),
+    [
+        ("", "drn_a_34", "composition"),
+        ("dog", "drn_a_34", "dog"),
+        ("resnet_34", "resnet_34", "composition"),
+        ("resnet_34+dog", "resnet_34", "dog"),
+        ("dog+resnet_34", "resnet_34", "dog"),
+    ],
+)
+def test_variants(variant, model, head):
+    config = load_file("cityscapes", variant)
+    assert (config.model.name, config.model.head) == (model, head)
+
+
+def test_every_head_and_model_is_a_variant():
+    for name in (*models.names(), *models.heads.HEADS):
+        load_file("quickstart", name)
+
+
+def test_unknown_variants_list_the_choices():
+    with pytest.raises(configs.ConfigError, match=r"'nose' is no model \(.*drn_a_34.*composition"):
+        load_file("camvid", "drn_a_34+nose")
+    with pytest.raises(configs.ConfigError, match="names both 'score' and 'dog'"):
+        load_file("camvid", "score+dog")
+
+
+def test_what_may_change_on_resume():
+    old, new = configs.base(), configs.base()
+    for key in configs.FREE_ON_RESUME:
+        value = configs.flatten(new)[key]
+        set_key(new, key, "elsewhere" if isinstance(value, str) else not value if value is False else 7)
+    assert configs.incompatible(old, new) == []
+    new.steps = 3000
+    assert [str(d) for d in configs.incompatible(old, new)] == ["steps: 1500 -> 3000"]
+    old.optimizer.poly_power = new.optimizer.poly_power = 0.0
+    assert configs.incompatible(old, new) == []

@@ -1,0 +1,159 @@
+"""The program itself, as a process: signals, kills, flags, several processes."""
+
+import json
+import random
+import signal
+import socket
+import time
+
+import pytest
+
+from rfjax.training import reporting
+from tests.training.runs import ROOT, arrays, assert_identical, command, start
+
+
+def flags(cache_dir, steps=400):
+    """Long enough to be hit by a signal, short enough to wait for."""
+    return (
+        f"--compilation_cache={cache_dir}",
+        f"--config.steps={steps}",
+        "--config.eval_every=1000",
+        "--config.checkpoint_every=20",
+        "--config.log_every=10",
+    )
+
+
+def wait_for_line(process, text):
+    """Reads what a process says until `text` appears in a line."""
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if text in line:
+            return
+    raise AssertionError(f"{text!r} never came:\n{''.join(seen)}")
+
+
+def finish(process, status=0):
+    """What a process still says, after it ended with `status`."""
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == status, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, data_dir, cache_dir):
+    """A run that nobody touches."""
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    finish(start(command(workdir, data_dir, *flags(cache_dir))))
+    return workdir
+
+
+def test_stopped_and_killed_runs_end_bit_identically(undisturbed, data_dir, cache_dir, tmp_path):
+    arguments = command(tmp_path, data_dir, *flags(cache_dir))
+    stopped = start(arguments)
+    wait_for_line(stopped, "step 30/400")
+    stopped.send_signal(signal.SIGTERM)
+    assert "stopped by SIGTERM" in finish(stopped, 128 + signal.SIGTERM)
+    saved = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    assert saved >= 30
+
+    killed = start(arguments)
+    wait_for_line(killed, f"resuming at step {saved}:")
+    wait_for_line(killed, "step 110/400")
+    killed.kill()
+    killed.communicate()
+
+    finish(start(arguments))
+    assert_identical(arrays(tmp_path), arrays(undisturbed))
+    records = [(r["step"], r["split"]) for r in reporting.read_records(tmp_path)]
+    assert len(records) == len(set(records))
+    mine, theirs = (
+        json.loads((path / "result.json").read_text()) for path in (tmp_path, undisturbed)
+    )
+    assert mine["class_iu"] == theirs["class_iu"]
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_moments(undisturbed, data_dir, cache_dir, tmp_path):
+    arguments = command(tmp_path, data_dir, *flags(cache_dir))
+    rng = random.Random(0)
+    for _ in range(10):
+        process = start(arguments)
+        time.sleep(rng.uniform(2.0, 14.0))
+        process.kill()
+        process.communicate()
+    finish(start(arguments))
+    assert_identical(arrays(tmp_path), arrays(undisturbed))
+
+
+def test_missing_flags_are_named(tmp_path):
+    process = start(command(tmp_path, tmp_path, "--workdir="))
+    assert "flag --workdir=: needed, as --workdir=runs/first" in finish(process, 1)
+
+
+def test_half_of_the_process_flags_is_refused(tmp_path):
+    process = start(command(tmp_path, tmp_path, "--num_processes=2"))
+    assert "given together or not at all" in finish(process, 1)
+
+
+def test_a_wrong_config_is_a_message_and_no_traceback(tmp_path):
+    output = finish(start(command(tmp_path, tmp_path, "--config.optimizer.momentum=7.0")), 1)
+    assert "train.py: error: optimizer.momentum: got 7.0" in output
+    assert "Traceback" not in output
+
+
+def free_port():
+    with socket.socket() as bound:
+        bound.bind(("localhost", 0))
+        return bound.getsockname()[1]
+
+
+def start_two(workdir, data_dir, *more):
+    """Two processes of one run, with two fake devices each."""
+    port = free_port()
+    return [
+        start(
+            command(
+                workdir, data_dir, *more, f"--coordinator=localhost:{port}", "--num_processes=2",
+                f"--process_id={index}",
+            ),
+            devices=2,
+        )
+        for index in range(2)
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_processes_agree_with_one(data_dir, tmp_path):
+    for process in start_two(tmp_path / "two", data_dir):
+        finish(process)
+    finish(start(command(tmp_path / "one", data_dir), devices=4))
+    two, one = arrays(tmp_path / "two"), arrays(tmp_path / "one")
+    assert two.keys() == one.keys()
+    for name in one:  # rows are dealt to other devices, so sums round otherwise
+        assert abs(two[name] - one[name]).max() <= 1e-5, name
+    scores = [json.loads((tmp_path / run / "result.json").read_text()) for run in ("one", "two")]
+    assert abs(scores[0]["pixel_accuracy"] - scores[1]["pixel_accuracy"]) < 1e-2
+    logs = list((tmp_path / "two").glob("events.out.tfevents.*"))
+    assert len(logs) == 1  # process 0 alone writes
+
+
+@pytest.mark.slow
+def test_two_processes_stop_at_one_step_and_one_goes_on(data_dir, cache_dir, tmp_path):
+    more = flags(cache_dir, steps=1000)
+    first, second = start_two(tmp_path, data_dir, *more)
+    wait_for_line(first, "step 10/1000")
+    second.send_signal(signal.SIGTERM)
+    output = finish(first, 128 + signal.SIGTERM)
+    finish(second, 128 + signal.SIGTERM)
+    step = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    assert f"stopped by SIGTERM at step {step}" in output
+    alone = start(command(tmp_path, data_dir, *more), devices=2)
+    wait_for_line(alone, f"resuming at step {step}:")
+    wait_for_line(alone, f"step {step // 10 * 10 + 20}/1000")
+    alone.kill()
+    alone.communicate()
+
+
+def test_the_program_is_thin():
+    assert len((ROOT / "train.py").read_text().splitlines()) < 100

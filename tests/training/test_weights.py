@@ -1,0 +1,90 @@
+"""Starting from another run or from a file of torch-named arrays."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rfjax import models
+from rfjax.training import config as configs
+from rfjax.training import optimizers, state, weights
+from rfjax.training.checkpoints import Checkpoints
+
+IMAGES = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype(np.float32)
+WIDTH = {"width": 4}
+
+
+@functools.cache
+def make(head):
+    model = models.create("resnet_tiny", num_classes=3, head=head, backbone_options=WIDTH)
+    return model, state.initial_variables(model, jax.random.key(len(head)), (32, 32, 3))
+
+
+def config_of(head, path):
+    config = configs.base()
+    config.model.head, config.model.weights, config.model.backbone_options.width = head, str(path), 4
+    return config
+
+
+@pytest.fixture(scope="module")
+def plain_run(tmp_path_factory):
+    """A run of a 1x1 head, with some variables."""
+    workdir = tmp_path_factory.mktemp("plain")
+    model, variables = make("score")
+    with Checkpoints(workdir) as checkpoints:
+        checkpoints.save(state.create(variables, optimizers.sgd(lambda t: 0.1)), meta={})
+    return workdir, model, variables
+
+
+def test_a_widened_head_starts_from_what_the_narrow_one_computes(plain_run):
+    workdir, plain, trained = plain_run
+    wide, fresh = make("conv3")
+    placed = weights.load(config_of("conv3", workdir), fresh, num_classes=3)
+    expected, apply = jax.jit(plain.apply)(trained, IMAGES), jax.jit(wide.apply)
+    np.testing.assert_allclose(apply(placed, IMAGES), expected, atol=1e-5)
+    assert not np.allclose(apply(fresh, IMAGES), expected, atol=1e-2)
+
+
+def test_covariances_stay_as_drawn(plain_run):
+    _, fresh = make("composition")
+    placed = weights.load(config_of("composition", plain_run[0]), fresh, num_classes=3)
+    covariance = placed["params"]["head"]["covariance"]
+    np.testing.assert_array_equal(covariance, fresh["params"]["head"]["covariance"])
+    kernel = np.array(placed["params"]["head"]["kernel"])
+    np.testing.assert_array_equal(kernel[1, 1], plain_run[2]["params"]["head"]["kernel"][0, 0])
+    kernel[1, 1] = 0
+    assert not kernel.any()
+
+
+def test_arrays_that_do_not_fit_are_named(plain_run):
+    params = make("score")[1]["params"]
+    fresh = {"params": {"head": params["head"] | {"bias": jnp.zeros(5)}}}
+    with pytest.raises(configs.ConfigError, match=r"params/head/bias has shape \(3,\).*\(5,\)"):
+        weights.load(config_of("score", plain_run[0]), fresh, num_classes=3)
+
+
+def test_a_file_is_read_by_torch_names(tmp_path, monkeypatch):
+    path = tmp_path / "weights.npz"
+    np.savez(path, **{"conv1.weight": np.arange(4.0)})
+    given = {}
+
+    def import_torch(name, state_dict, **options):
+        given.update(options, name=name, arrays=state_dict)
+        return "variables"
+
+    monkeypatch.setattr(models, "import_torch", import_torch)
+    assert weights.load(config_of("dog", path), {}, num_classes=3) == "variables"
+    assert (given["name"], given["head"], given["num_classes"]) == ("resnet_tiny", "dog", 3)
+    np.testing.assert_array_equal(given["arrays"]["conv1.weight"], np.arange(4.0))
+
+
+def test_errors_name_the_path(tmp_path):
+    with pytest.raises(configs.ConfigError, match="model.weights: there is no .*missing.npz"):
+        weights.load(config_of("score", tmp_path / "missing.npz"), {}, num_classes=3)
+    (tmp_path / "broken.npz").write_bytes(b"not a zip file")
+    with pytest.raises(configs.ConfigError, match="broken.npz"):
+        weights.load(config_of("score", tmp_path / "broken.npz"), {}, num_classes=3)
+    with pytest.raises(configs.ConfigError, match="holds no checkpoints/"):
+        weights.load(config_of("score", tmp_path), {}, num_classes=3)
