@@ -3,8 +3,9 @@
     python train.py --config=configs/quickstart.py --workdir=runs/first
     python train.py --config=configs/quickstart.py:dog --workdir=runs/dog --config.steps=3000
 
-Goes on where `workdir` stands; ends with 0 when the run is complete, with 1 when it failed, and with
-128 + signal (143 for SIGTERM, 130 for SIGINT) when it was asked to stop and has saved its state.
+Goes on where `workdir` stands; ends with 0 when the run is complete, with 1 when it failed, and
+with 128 + signal (143 for SIGTERM, 130 for SIGINT) when it was asked to stop and has saved its
+state.
 """
 
 import os
@@ -15,12 +16,23 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "The run: a file of configs/, with a variant after a colon if it has any.", lock_config=True
+    "config",
+    None,
+    "The run: a file of configs/, with a variant after a colon if it has any.",
+    lock_config=True,
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory, on a disk that all processes share.")
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, for several processes.")
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.", lower_bound=1)
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "The number of this process, from 0.", lower_bound=0)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "The run's directory, on a disk that all processes share."
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "host:port of process 0, for several processes."
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "How many processes there are.", lower_bound=1
+)
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "The number of this process, from 0.", lower_bound=0
+)
 _CACHE = flags.DEFINE_string(
     "compilation_cache",
     str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rfjax" / "xla"),
@@ -39,6 +51,19 @@ flags.register_validator("workdir", bool, message="needed, as --workdir=runs/fir
 )
 def _together(values: dict) -> bool:
     return len({value is None for value in values.values()}) == 1
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """The arguments that are no flags; a wrong flag ends the program with a message."""
+    try:
+        return flags.FLAGS(argv)
+    except AttributeError as error:  # from a key that the config does not have
+        cause = error.args[0]
+        message = f"the config has no key {cause.args[0] if isinstance(cause, KeyError) else cause}"
+    except flags.Error as error:
+        # Of an error inside a config file the message holds the whole traceback.
+        message = str(error).split("ConfigError: ")[-1]
+    sys.exit(f"train.py: error: {message.strip()}")
 
 
 def _prepare_jax() -> None:
@@ -66,12 +91,18 @@ def main(argv: list[str]) -> int:
     except training.Interrupted as stopped:
         print(f"train.py: {stopped}", file=sys.stderr)
         return 128 + stopped.signum
-    except (training.ConfigError, training.TrainingFailed, training.CheckpointError, OSError) as error:
+    except (
+        training.ConfigError,
+        training.TrainingFailed,
+        training.CheckpointError,
+        OSError,
+    ) as error:
         print(f"train.py: error: {error}", file=sys.stderr)
         return 1
-    print(f"mean IU {100 * result['mean_iu']:.2f} % at step {result['step']}; see {_WORKDIR.value}/result.json")
+    scores = f"mean IU {100 * result['mean_iu']:.2f} % at step {result['step']}"
+    print(f"{scores}; see {_WORKDIR.value}/result.json")
     return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=_parse)

@@ -1,13 +1,19 @@
 """The engine of `sampling.sampled_conv`: reads of shifted taps joined to matrix products.
 
-Outputs are worked off in blocks. For each tap of a block four rows of contiguous channels are
-gathered from a zero-bordered map and blended; one matrix product with all taps' weights finishes
-the block. Memory beyond the operands is one block of samples. The derivative reads the map again.
+Outputs are worked off in blocks and each block tap by tap: four rows of contiguous channels are
+gathered from a zero-bordered map, blended, and multiplied by the tap's weights. Memory beyond the
+operands is one tap's samples of one block. Derivatives read the map again. Reading and multiplying
+commute, so where all taps' outputs are fewer numbers than the channels of the map, it is first
+multiplied ("projected") and the narrow products are read.
 
-What is fast differs by platform, so there is a plan for each: small blocks that stay in the cache on
-a CPU, large ones elsewhere; the gradient of the map by a loop over 2x2 windows on a CPU, where
-scatters are slow, by scatter-add elsewhere; sums as products with ones on a CPU, where reductions of
-fused expressions are slow. Under vmap a CPU takes one example after the other.
+The map's gradient under positions that all outputs share is a convolution of the cotangent at the
+negative positions; one sweep over it gives all gradients. Under free positions samples are added to
+the map ("splatted").
+
+What is fast differs by platform, so there is a plan for each: small blocks that stay in the cache
+on a CPU, large ones elsewhere; splats by a loop over 2x2 windows on a CPU, where scatters are slow,
+by scatter-add elsewhere; sums as matrix products on a CPU, where reductions of fused expressions
+are slow. Under vmap a CPU takes one example after the other.
 
 Maps are [N, H, W, C], weights [K, C_in, C_out], positions [K, 2] or [N, H', W', K, 2], (y, x).
 """
@@ -27,7 +33,7 @@ from rfjax import _checks
 _BORDER = 2
 
 # Positions are cut here: farther out than any map, and small enough for exact integers in float32.
-_FAR = 2.0**23
+_FAR = 2.0**22
 
 
 class _Cells(NamedTuple):
@@ -38,6 +44,26 @@ class _Cells(NamedTuple):
     x: jax.Array
 
 
+class _Rows(NamedTuple):
+    """A bordered map of `width` pixels a line, a pixel a row: [pixels * groups, features].
+
+    A projected map has a group of features for each tap; a map that is read as it is has one.
+    """
+
+    values: jax.Array
+    width: int
+    groups: int = 1
+
+    def index(self, cells: _Cells, tap: jax.Array) -> list[jax.Array]:
+        """The rows of the cells' corners: top left, top right, bottom left, bottom right."""
+        corners = (cells.row + offset for offset in (0, 1, self.width, self.width + 1))
+        return [corner * self.groups + self.group(tap) for corner in corners]
+
+    def group(self, tap: jax.Array) -> jax.Array:
+        """The group that a tap reads."""
+        return tap if self.groups > 1 else jnp.zeros_like(tap)
+
+
 class _Plan(NamedTuple):
     """How to work on a platform."""
 
@@ -45,12 +71,6 @@ class _Plan(NamedTuple):
     splat: Callable
     row_sums: Callable
     dot: Callable
-
-
-def centres(output: tuple[int, int], stride: int, dtype: jnp.dtype) -> jax.Array:
-    """The places [H', W', 2] of the outputs on the map."""
-    axes = (stride * jnp.arange(size, dtype=dtype) for size in output)
-    return jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1)
 
 
 def shared(x: jax.Array, weights: jax.Array, positions: jax.Array, *, stride: int) -> jax.Array:
@@ -65,19 +85,16 @@ def free(x: jax.Array, weights: jax.Array, positions: jax.Array, *, stride: int)
 
 @functools.cache
 def _shared_operator(stride: int) -> Callable:
-    def everywhere(function):
-        def at_all_outputs(x, weights, positions, *cotangent):
+    def at_all_outputs(function):
+        def spread(x, weights, positions):
             output = [(size - 1) // stride + 1 for size in x.shape[1:3]]
-            spread = jnp.broadcast_to(positions, (x.shape[0], *output, *positions.shape))
-            return function(stride, x, weights, spread, *cotangent)
+            everywhere = (x.shape[0], *output, *positions.shape)
+            return function(stride, x, weights, jnp.broadcast_to(positions, everywhere))
 
-        return at_all_outputs
+        return spread
 
-    return _operator(
-        everywhere(_forward),
-        functools.partial(_shared_backward, stride),
-        everywhere(_plain),
-    )
+    backward = functools.partial(_shared_backward, stride)
+    return _operator(at_all_outputs(_forward), backward, at_all_outputs(_plain))
 
 
 @functools.cache
@@ -124,115 +141,174 @@ def _by_platform(function: Callable) -> Callable:
     return planned
 
 
-def _convolve(plan: _Plan, stride: int, x, weights, positions) -> jax.Array:
+@_by_platform
+def _forward(plan: _Plan, stride: int, x, weights, positions) -> jax.Array:
     taps, features_in, features_out = weights.shape
-    rows, cells = _bordered(x), _cells(x.shape, positions, stride)
-    blocks = _blocked(cells, _block_size(plan, positions, features_in))
-    matrix = weights.reshape(taps * features_in, features_out)
+    rows, project = _rows_to_read(x, weights)
+    cells = _cells(x.shape, *_whole_and_inside(positions), stride)
+    size = _block_size(plan, positions, features_out if project else features_in)
 
-    def step(_, block):
-        samples = _samples(rows, x.shape[2], block)
-        return None, _matmul(samples.astype(x.dtype), matrix).astype(x.dtype)
+    def block(_, cells):
+        def add(y, tap):
+            index, matrix, cells = tap
+            sample = _read(rows, cells, index)[0]
+            return y + (sample if project else _matmul(sample.astype(x.dtype), matrix)), None
 
-    _, y = lax.scan(step, None, blocks)
+        y = jnp.zeros((size, features_out), _checks.accumulation_dtype(x))
+        y, _ = lax.scan(add, y, (jnp.arange(taps), weights, cells))
+        return None, y.astype(x.dtype)
+
+    _, y = lax.scan(block, None, _blocked(cells, size))
     return _unblocked(y, positions.shape[:3])
-
-
-_forward = _by_platform(_convolve)
 
 
 @_by_platform
 def _free_backward(plan: _Plan, stride: int, x, weights, positions, cotangent):
     """Gradients by map, weights and positions [N, H', W', K, 2]."""
     taps, features_in, features_out = weights.shape
-    rows, cells = _bordered(x), _cells(x.shape, positions, stride)
-    size = _block_size(plan, positions, features_in)
-    matrix = weights.reshape(taps * features_in, features_out)
+    rows, project = _rows_to_read(x, weights)
+    cells = _cells(x.shape, *_whole_and_inside(positions), stride)
+    size = _block_size(plan, positions, features_out if project else features_in)
     sums = _checks.accumulation_dtype(x)
 
-    def step(carry, block):
-        map_gradient, matrix_gradient = carry
-        cells, cotangent = block
-        sample_gradient = _matmul(cotangent, matrix.T).reshape(-1, taps, features_in)
-        samples, slopes = [], []
-        for tap in range(taps):
-            sample, *slope = _read(rows, x.shape[2], _tap(cells, tap))
-            samples.append(sample)
-            slopes += [plan.row_sums(along * sample_gradient[:, tap]) for along in slope]
-        samples = jnp.stack(samples, 1).reshape(-1, taps * features_in).astype(x.dtype)
-        matrix_gradient += _matmul(samples.T, cotangent)
-        map_gradient = plan.splat(map_gradient, x.shape[2], cells, sample_gradient)
-        return (map_gradient, matrix_gradient), jnp.stack(slopes, -1)
+    def block(carry, operands):
+        cells, cotangent = operands
 
-    zeros = jnp.zeros(rows.shape, sums), jnp.zeros(matrix.shape, sums)
-    blocks = _blocked(cells, size), _block_rows(cotangent, size)
-    (map_gradient, matrix_gradient), slopes = lax.scan(step, zeros, blocks)
+        def add(rows_gradient, tap):
+            index, matrix, cells = tap
+            sample, *slopes = _read(rows, cells, index)
+            if project:
+                sample_gradient, outer = cotangent.astype(sums), jnp.zeros((), sums)
+            else:
+                sample_gradient = _matmul(cotangent, matrix.T)
+                outer = _matmul(sample.astype(x.dtype).T, cotangent)
+            slopes = [plan.row_sums(slope * sample_gradient) for slope in slopes]
+            target = rows._replace(values=rows_gradient)
+            rows_gradient = plan.splat(target, cells, index, sample_gradient)
+            return rows_gradient, (outer, jnp.stack(slopes, -1))
+
+        rows_gradient, weights_gradient = carry
+        rows_gradient, (outer, slopes) = lax.scan(
+            add, rows_gradient, (jnp.arange(taps), weights, cells)
+        )
+        return (rows_gradient, weights_gradient + outer), slopes
+
+    zeros = jnp.zeros(rows.values.shape, sums)
+    weights_gradient = jnp.zeros((taps,) if project else weights.shape, sums)
+    (map_gradient, weights_gradient), slopes = lax.scan(
+        block, (zeros, weights_gradient), (_blocked(cells, size), _block_rows(cotangent, size))
+    )
+    if project:
+        # Both products round their operands to the map's dtype, as those of the samples do.
+        products = map_gradient.reshape(-1, taps * features_out).astype(x.dtype)
+        map_gradient = _matmul(products, _side_by_side(weights).T)
+        weights_gradient = _matmul(_bordered(x).T, products)
+        weights_gradient = weights_gradient.reshape(features_in, taps, features_out).swapaxes(0, 1)
+    slopes = _unblocked(slopes.swapaxes(1, 2).reshape(-1, taps * 2), positions.shape[:3])
     return (
         _unbordered(map_gradient, x.shape).astype(x.dtype),
-        matrix_gradient.reshape(weights.shape).astype(weights.dtype),
-        _unblocked(slopes, positions.shape[:3]).reshape(positions.shape).astype(positions.dtype),
+        weights_gradient.astype(weights.dtype),
+        slopes.reshape(positions.shape).astype(positions.dtype),
     )
 
 
 @_by_platform
 def _shared_backward(plan: _Plan, stride: int, x, weights, positions, cotangent):
-    """Gradients by map, weights and positions [K, 2]."""
-    taps, features_in, _ = weights.shape
-    spread = jnp.broadcast_to(positions, (*cotangent.shape[:3], *positions.shape))
-    rows, cells = _bordered(x), _cells(x.shape, spread, stride)
-    size = _block_size(plan, spread, features_in)
+    """Gradients by map, weights and positions [K, 2], in one sweep over the map's pixels.
+
+    The adjoint of a shift by p is the shift by -p. Its cells are the mirror images of the forward
+    ones, so that on integers too the slope is that of the cell which the forward pass reads.
+    """
+    taps, features_in, features_out = weights.shape
+    cotangent = _stuffed(cotangent, x.shape, stride)
+    rows = _Rows(_bordered(cotangent), x.shape[2] + 2 * _BORDER)
+    whole, inside = _whole_and_inside(jnp.broadcast_to(positions, (*x.shape[:3], taps, 2)))
+    cells = _cells(cotangent.shape, -whole - 1, 1 - inside, 1)
+    size = _block_size(plan, whole, features_out)
     sums = _checks.accumulation_dtype(x)
 
-    def step(carry, block):
-        matrix_gradient, position_gradient = carry
-        cells, cotangent = block
-        samples, slopes = [], []
-        for tap in range(taps):
-            sample, *slope = _read(rows, x.shape[2], _tap(cells, tap))
-            samples.append(sample)
-            slopes.append(plan.dot(slope, _matmul(cotangent, weights[tap].T)))
-        samples = jnp.stack(samples, 1).reshape(-1, taps * features_in).astype(x.dtype)
-        return (
-            matrix_gradient + _matmul(samples.T, cotangent),
-            position_gradient + jnp.stack(slopes),
-        ), None
+    project = _is_narrow(weights)
 
-    zeros = jnp.zeros((taps * features_in, weights.shape[-1]), sums), jnp.zeros((taps, 2), sums)
-    blocks = _blocked(cells, size), _block_rows(cotangent, size)
-    (matrix_gradient, position_gradient), _ = lax.scan(step, zeros, blocks)
+    def block(carry, operands):
+        cells, pixels = operands
+        products = _matmul(pixels, _side_by_side(weights)) if project else pixels
+        products = products.reshape(size, taps, -1).swapaxes(0, 1) if project else weights
+
+        def add(map_gradient, tap):
+            index, matrix, product, cells = tap
+            sample, *slopes = _read(rows, cells, index)
+            sample = sample.astype(x.dtype)
+            if project:
+                return map_gradient, (sample, plan.dot(slopes, -product))
+            outer = _matmul(pixels.T, sample)
+            slope = plan.dot(slopes, -_matmul(pixels, matrix))
+            return map_gradient + _matmul(sample, matrix.T), (outer, slope)
+
+        zeros = jnp.zeros((size, features_in), sums)
+        taps_in = jnp.arange(taps), weights, products, cells
+        map_gradient, (outer, slopes) = lax.scan(add, zeros, taps_in)
+        if project:
+            samples = outer.swapaxes(0, 1).reshape(size, -1)
+            map_gradient = _matmul(samples, _side_by_side(weights).T)
+            outer = _matmul(pixels.T, samples)
+            outer = outer.reshape(features_in, taps, features_out).swapaxes(0, 1)
+        return (carry[0] + outer, carry[1] + slopes), map_gradient.astype(x.dtype)
+
+    zeros = jnp.zeros(weights.shape, sums), jnp.zeros((taps, 2), sums)
+    (weights_gradient, slopes), map_gradient = lax.scan(
+        block, zeros, (_blocked(cells, size), _block_rows(x, size))
+    )
     return (
-        _shared_map_gradient(plan, stride, x.shape, weights, positions, cotangent),
-        matrix_gradient.reshape(weights.shape).astype(weights.dtype),
-        position_gradient.astype(positions.dtype),
+        _unblocked(map_gradient, x.shape[:3]),
+        weights_gradient.astype(weights.dtype),
+        slopes.astype(positions.dtype),
     )
 
 
-def _shared_map_gradient(plan, stride, shape, weights, positions, cotangent) -> jax.Array:
-    """The adjoint of a shift by p is the shift by -p: the same convolution of the cotangent."""
+def _plain(stride: int, x, weights, positions) -> jax.Array:
+    """The same value in operations that JAX differentiates to any order, a tap at a time."""
+    rows = _Rows(_bordered(x), x.shape[2] + 2 * _BORDER)
+    cells = _cells(x.shape, *_whole_and_inside(positions), stride)
+
+    @jax.checkpoint
+    def add(y, tap):
+        cells, matrix = tap
+        sample = _read(rows, cells, jnp.int32(0))[0]
+        return y + _matmul(sample.astype(x.dtype), matrix), None
+
+    cells = jax.tree.map(lambda part: part.reshape(-1, weights.shape[0]).T, cells)
+    y = jnp.zeros((cells.row.shape[1], weights.shape[-1]), _checks.accumulation_dtype(x))
+    y, _ = lax.scan(add, y, (cells, weights))
+    return y.astype(x.dtype).reshape(*positions.shape[:3], weights.shape[-1])
+
+
+def _rows_to_read(x: jax.Array, weights: jax.Array) -> tuple[_Rows, bool]:
+    """The map, or where it is narrower its product with all taps' weights (and True)."""
+    rows, width = _bordered(x), x.shape[2] + 2 * _BORDER
+    if not _is_narrow(weights):
+        return _Rows(rows, width), False
+    products = _matmul(rows, _side_by_side(weights))
+    return _Rows(products.reshape(-1, weights.shape[2]), width, weights.shape[0]), True
+
+
+def _is_narrow(weights: jax.Array) -> bool:
+    """Whether all taps' outputs together are no more numbers than the channels that they read."""
+    taps, features_in, features_out = weights.shape
+    return taps * features_out <= features_in
+
+
+def _side_by_side(weights: jax.Array) -> jax.Array:
+    """All taps' weights as one matrix [C_in, K * C_out]."""
+    return weights.swapaxes(0, 1).reshape(weights.shape[1], -1)
+
+
+def _stuffed(cotangent: jax.Array, shape: tuple[int, ...], stride: int) -> jax.Array:
+    """The cotangent of strided outputs at their centres on the map, zeros between."""
     gaps = [(0, 0, 0)] * 4
     for axis in (1, 2):
         covered = (cotangent.shape[axis] - 1) * stride + 1
         gaps[axis] = (0, shape[axis] - covered, stride - 1)
-    cotangent = lax.pad(cotangent, jnp.zeros((), cotangent.dtype), gaps)
-    back = jnp.broadcast_to(-positions, (*shape[:3], *positions.shape))
-    return _convolve(plan, 1, cotangent, weights.swapaxes(1, 2), back)
-
-
-def _plain(stride: int, x, weights, positions) -> jax.Array:
-    """The same value, a tap at a time, in operations that JAX differentiates to any order."""
-    rows, cells = _bordered(x), _cells(x.shape, positions, stride)
-    sums = _checks.accumulation_dtype(x)
-
-    @jax.checkpoint
-    def step(y, tap):
-        cell, matrix = tap
-        sample, *_ = _read(rows, x.shape[2], cell)
-        return y + _matmul(sample.astype(x.dtype), matrix), None
-
-    cells = jax.tree.map(lambda part: part.reshape(-1, weights.shape[0]).T, cells)
-    y = jnp.zeros((cells.row.shape[1], weights.shape[-1]), sums)
-    y, _ = lax.scan(step, y, (cells, weights))
-    return y.astype(x.dtype).reshape(*positions.shape[:3], weights.shape[-1])
+    return lax.pad(cotangent, jnp.zeros((), cotangent.dtype), gaps)
 
 
 def _bordered(x: jax.Array) -> jax.Array:
@@ -247,33 +323,36 @@ def _unbordered(rows: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return x[:, _BORDER:-_BORDER, _BORDER:-_BORDER]
 
 
-def _cells(shape: tuple[int, ...], positions: jax.Array, stride: int) -> _Cells:
-    """The cells [N, H', W', K] of the taps; `shape` is the map's.
-
-    The centre is added to the whole part of a position, so the place inside a cell keeps its digits.
-    """
-    batch, height, width, _ = shape
+def _whole_and_inside(positions: jax.Array) -> tuple[jax.Array, jax.Array]:
     positions = jnp.clip(positions, -_FAR, _FAR)
-    whole = jnp.floor(positions)
-    inside = positions - whole
-    centre = centres(positions.shape[1:3], stride, positions.dtype)[None, :, :, None]
-    corner = lax.stop_gradient(whole) + jnp.broadcast_to(centre, whole.shape)
-    y = jnp.clip(corner[..., 0], -_BORDER, height).astype(jnp.int32) + _BORDER
-    x = jnp.clip(corner[..., 1], -_BORDER, width).astype(jnp.int32) + _BORDER
+    whole = lax.stop_gradient(jnp.floor(positions))
+    return whole, positions - whole
+
+
+def _cells(shape: tuple[int, ...], whole: jax.Array, inside: jax.Array, stride: int) -> _Cells:
+    """The cells [N, H', W', K] of taps at whole + inside [N, H', W', K, 2] on a map of `shape`.
+
+    The centre is added to the whole part of a position: the place inside a cell keeps its digits.
+    """
+    _, height, width, _ = shape
+    y, x = (
+        jnp.clip(part + stride * lax.broadcasted_iota(part.dtype, part.shape, axis), -_BORDER, size)
+        for axis, size, part in ((1, height, whole[..., 0]), (2, width, whole[..., 1]))
+    )
+    y, x = y.astype(jnp.int32) + _BORDER, x.astype(jnp.int32) + _BORDER
     example = lax.broadcasted_iota(jnp.int32, y.shape, 0)
     row = (example * (height + 2 * _BORDER) + y) * (width + 2 * _BORDER) + x
     return _Cells(row, inside[..., 0], inside[..., 1])
 
 
-def _read(rows: jax.Array, width: int, cell: _Cells) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """One tap's samples [P, C] and their slopes along y and x; unused ones cost nothing."""
-    sums = _checks.accumulation_dtype(rows)
-    below = width + 2 * _BORDER
+def _read(rows: _Rows, cells: _Cells, tap: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """One tap's samples [P, F] and their slopes along y and x; unused ones cost nothing."""
+    sums = _checks.accumulation_dtype(rows.values)
     top_left, top_right, bottom_left, bottom_right = (
-        rows.at[cell.row + offset].get(mode="promise_in_bounds").astype(sums)
-        for offset in (0, 1, below, below + 1)
+        rows.values.at[index].get(mode="promise_in_bounds").astype(sums)
+        for index in rows.index(cells, tap)
     )
-    y, x = cell.y.astype(sums)[:, None], cell.x.astype(sums)[:, None]
+    y, x = cells.y.astype(sums)[:, None], cells.x.astype(sums)[:, None]
     top = (1 - x) * top_left + x * top_right
     bottom = (1 - x) * bottom_left + x * bottom_right
     along_y = (1 - x) * (bottom_left - top_left) + x * (bottom_right - top_right)
@@ -281,31 +360,17 @@ def _read(rows: jax.Array, width: int, cell: _Cells) -> tuple[jax.Array, jax.Arr
     return (1 - y) * top + y * bottom, along_y, along_x
 
 
-def _samples(rows: jax.Array, width: int, cells: _Cells) -> jax.Array:
-    """A block's samples [P, K * C]."""
-    taps = cells.row.shape[0]
-    samples = [_read(rows, width, _tap(cells, tap))[0] for tap in range(taps)]
-    return jnp.stack(samples, 1).reshape(cells.row.shape[1], -1)
-
-
-def _tap(cells: _Cells, tap: int) -> _Cells:
-    return jax.tree.map(lambda part: part[tap], cells)
-
-
 def _block_size(plan: _Plan, positions: jax.Array, features: int) -> int:
-    """Outputs in a block: about `block_elements` samples, in blocks of nearly equal size."""
-    batch, height, width, taps, _ = positions.shape
-    outputs = max(1, batch * height * width)
-    largest = max(256, plan.block_elements // (taps * max(1, features)))
+    """Outputs in a block: about `block_elements` samples of a tap, in blocks of equal size."""
+    batch, height, width = positions.shape[:3]
+    outputs = batch * height * width
+    largest = max(256, plan.block_elements // features)
     return -(-outputs // -(-outputs // largest))
 
 
 def _blocked(cells: _Cells, size: int) -> _Cells:
     """Cells [N, H', W', K] as [blocks, K, size]."""
-    taps = cells.row.shape[-1]
-    return jax.tree.map(
-        lambda part: _block_rows(part.reshape(-1, taps), size).swapaxes(1, 2), cells
-    )
+    return jax.tree.map(lambda part: _block_rows(part, size).swapaxes(1, 2), cells)
 
 
 def _block_rows(rows: jax.Array, size: int) -> jax.Array:
@@ -324,37 +389,32 @@ def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.matmul(a, b, preferred_element_type=_checks.accumulation_dtype(a, b))
 
 
-def _splat_windows(rows, width: int, cells: _Cells, values: jax.Array) -> jax.Array:
-    """Add values [P, K, C] to the corners of cells [K, P], one 2x2 window after the other."""
-    below, features = width + 2 * _BORDER, values.shape[-1]
-    row, y, x = (part.T.reshape(-1) for part in cells)
-    top, left = row // below, row % below
-    values = values.reshape(-1, features)
+def _splat_windows(rows: _Rows, cells: _Cells, tap: jax.Array, values: jax.Array) -> jax.Array:
+    """`rows` with values [P, F] added at the corners of cells, one 2x2 window after the other."""
+    features = values.shape[-1]
+    top, left = cells.row // rows.width, cells.row % rows.width
+    first = (rows.group(tap) * features).astype(jnp.int32)
 
     def add(i, image):
-        weights = jnp.stack([1 - y[i], y[i]])[:, None] * jnp.stack([1 - x[i], x[i]])[None]
-        window = weights.astype(image.dtype)[:, :, None] * values[i][None, None]
-        start = top[i], left[i], jnp.int32(0)
+        y, x = cells.y[i].astype(image.dtype), cells.x[i].astype(image.dtype)
+        weights = jnp.stack([1 - y, y])[:, None] * jnp.stack([1 - x, x])[None]
+        window = weights[:, :, None] * values[i][None, None]
+        start = top[i], left[i], first
         window += lax.dynamic_slice(image, start, (2, 2, features))
         return lax.dynamic_update_slice(image, window, start)
 
-    image = rows.reshape(-1, below, features)
-    return lax.fori_loop(0, row.size, add, image, unroll=4).reshape(rows.shape)
+    image = rows.values.reshape(-1, rows.width, rows.groups * features)
+    return lax.fori_loop(0, top.size, add, image, unroll=4).reshape(rows.values.shape)
 
 
-def _splat_scatter(rows, width: int, cells: _Cells, values: jax.Array) -> jax.Array:
-    """Add values [P, K, C] to the corners of cells [K, P] by scatters."""
-    below = width + 2 * _BORDER
-    row = cells.row.T
-    y, x = (part.T.astype(rows.dtype)[..., None] for part in cells[1:])
-    for offset, weight in (
-        (0, (1 - y) * (1 - x)),
-        (1, (1 - y) * x),
-        (below, y * (1 - x)),
-        (below + 1, y * x),
-    ):
-        rows = rows.at[row + offset].add(weight * values, mode="promise_in_bounds")
-    return rows
+def _splat_scatter(rows: _Rows, cells: _Cells, tap: jax.Array, values: jax.Array) -> jax.Array:
+    """`rows` with values [P, F] added at the corners of cells."""
+    total = rows.values
+    y, x = (part.astype(total.dtype)[:, None] for part in cells[1:])
+    weights = (1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x
+    for index, weight in zip(rows.index(cells, tap), weights, strict=True):
+        total = total.at[index].add(weight * values, mode="promise_in_bounds")
+    return total
 
 
 def _row_products(values: jax.Array) -> jax.Array:
@@ -368,7 +428,7 @@ def _dot_products(slopes: list[jax.Array], values: jax.Array) -> jax.Array:
 
 
 _CPU = _Plan(
-    block_elements=2**20,
+    block_elements=2**19,
     splat=_splat_windows,
     row_sums=_row_products,
     dot=_dot_products,

@@ -3,8 +3,8 @@
 A composition is one Gaussian filtering and one convolution, or one convolution whose taps the
 covariance spreads. Maps are [*batch, H, W, C_in] with any batch axes, kernels [kh, kw, C_in, C_out]
 with odd sizes, and results [*batch, H', W', C_out] with H' = (H - 1) // stride + 1, zeros outside
-the map. Results have the dtype of the map; sums are kept in float32 at least. Blur and kernel act on
-the same map, so that sigma and positions are in its pixels whatever the stride.
+the map. Results have the dtype of the map; sums are kept in float32 at least. Blur and kernel act
+on the same map, so that sigma and positions are in its pixels whatever the stride.
 
 Convolution is cross-correlation, as in other frameworks. A Gaussian is symmetric, so composing with
 it is associative all the same: blurring the map and blurring the kernel are one (away from the

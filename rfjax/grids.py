@@ -1,7 +1,7 @@
 """Reference points of sampled filters, and the offsets that a covariance makes of them.
 
-Points are (y, x), y down, one row a tap. Their order is the reading order of a kernel's taps (left
-to right, top down) where there is such an order, so that row k belongs to `kernel[k // kw, k % kw]`.
+Points are (y, x), y down, one row a tap. Their order is the reading order of a kernel's taps, left
+to right and top down, where there is one: row k then belongs to `kernel[k // kw, k % kw]`.
 """
 
 from statistics import NormalDist
@@ -118,9 +118,7 @@ def circular_points(kernel_size: int | tuple[int, int]) -> jax.Array:
     return _float(lattice * (chebyshev / np.where(norm == 0, 1.0, norm))[:, None])
 
 
-def sampling_offsets(
-    params: ArrayLike, points: ArrayLike, *, rate: ArrayLike = 1.0
-) -> jax.Array:
+def sampling_offsets(params: ArrayLike, points: ArrayLike, *, rate: ArrayLike = 1.0) -> jax.Array:
     """The points warped by the covariance's factor, so that they spread as the Gaussian does.
 
     o_k = rate U^T c_k,  Sigma = U^T U

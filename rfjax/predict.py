@@ -4,8 +4,8 @@
 
 Writes for each picture NAME.png: `NAME_classes.png` (class indices as a palette image),
 `NAME_overlay.png`, and, for networks that choose scales by the input, `NAME_scales_LAYER.png`; and
-once `legend.png`. Takes the checkpoint of highest mean IU unless `--step` names another. Pictures may
-have any size; each new size compiles the network anew.
+once `legend.png`. Takes the checkpoint of highest mean IU unless `--step` names another. Pictures
+may have any size; each new size compiles the network anew.
 """
 
 import argparse
@@ -118,7 +118,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m rfjax.predict", description="Segments pictures with a trained run."
     )
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="pictures of any size")
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="pictures of any size"
+    )
     parser.add_argument("--workdir", required=True, type=Path, help="directory of the training run")
     parser.add_argument("--output", required=True, type=Path, help="directory for the results")
     parser.add_argument("--step", type=int, help="checkpoint to take (default: the best one)")
@@ -139,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         visualize.legend(predictor.class_names, predictor.palette), options.output / "legend.png"
     )
     failures = 0
-    for name, path in zip(_names(options.images), options.images):
+    for name, path in zip(_names(options.images), options.images, strict=True):
         try:
             written = write(options.output, name, read_image(path), predictor)
         except PredictionError as error:  # the other pictures are segmented nevertheless

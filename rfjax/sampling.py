@@ -64,7 +64,7 @@ def bilinear_sample(x: ArrayLike, coordinates: ArrayLike, *, padding: str = "zer
 
     Returns:
       [*batch, *points, C] in the dtype of `x`; weights and sums in float32 at least. The gradient
-      with respect to the coordinates is that of the interpolation (on integers the right-sided one).
+      with respect to the coordinates is that of the interpolation, on integers the right-sided one.
 
     Raises:
       ValueError: `padding` is none of these, or the shapes do not fit together.
@@ -122,10 +122,12 @@ def sampled_conv(
 ) -> jax.Array:
     """The convolution whose taps read the map at arbitrary positions about each output's centre.
 
-    y[i, j] = sum_k theta_k^T v(stride (i, j) + p_k),  v the bilinear interpolation of x, zero outside
+    y[i, j] = sum_k theta_k^T v(stride (i, j) + p_k)
+    v the bilinear interpolation of x, zero outside
 
-    The samples are never stored as a whole: a block of outputs is read and multiplied at a time, and
-    the derivative reads the map again. Gradients are reverse-mode, of any order.
+    The samples are never stored as a whole: a block of outputs is read and multiplied at a time,
+    and the derivative reads the map again. Gradients are reverse-mode, of any order; there is no
+    forward mode (`jax.jvp`).
 
     Args:
       x: [*batch, H, W, C_in] map.
@@ -210,7 +212,7 @@ def _check_taps(
     wanted = (taps, 2), (*x.shape[:-3], *output, taps, 2)
     if positions.shape not in wanted:
         raise ValueError(
-            f"positions must have shape {wanted[0]}, the same at all outputs, or {wanted[1]}, for x "
-            f"{x.shape} and the {kernel.shape[0]} x {kernel.shape[1]} taps of kernel; "
+            f"positions must have shape {wanted[0]}, the same at all outputs, or {wanted[1]}, for "
+            f"x {x.shape} and the {kernel.shape[0]} x {kernel.shape[1]} taps of kernel; "
             f"got {positions.shape}"
         )

@@ -1,8 +1,8 @@
 """Every figure, each a function that returns a Matplotlib `Figure`.
 
-Figures are made without pyplot, so nothing is shown, kept or configured globally: they work without a
-display and in any thread. `save` writes one to a file and `to_rgb` turns one into an array. Label maps
-are integers [H, W]; values without a color, as 255 for void, are drawn in light grey.
+Figures are made without pyplot, so nothing is shown, kept or configured globally: they work without
+a display and in any thread. `save` writes one to a file and `to_rgb` turns one into an array. Label
+maps are integers [H, W]; values without a color, as 255 for void, are drawn in light grey.
 """
 
 import math
@@ -25,7 +25,8 @@ LINES = ("#2166ac", "#c8502d", "#3a8f5c", "#8c5aa8", "#b8860b", "#3c9fb0", "#d46
 DOTS_PER_INCH = 120
 
 
-# -- output --------------------------------------------------------------------------------------------
+# -- output ----------------------------------------------------------------------------------------
+
 
 def save(figure: Figure, path: str | Path) -> None:
     """Writes `figure` to `path`, whose ending picks the format, and makes its directory."""
@@ -42,7 +43,8 @@ def to_rgb(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-# -- label maps ----------------------------------------------------------------------------------------
+# -- label maps ------------------------------------------------------------------------------------
+
 
 def colorize(labels: ArrayLike, palette: ArrayLike) -> np.ndarray:
     """The colors of a label map.
@@ -64,7 +66,9 @@ def colorize(labels: ArrayLike, palette: ArrayLike) -> np.ndarray:
     return colors[np.where(known, labels, len(palette))]
 
 
-def overlay(image: ArrayLike, labels: ArrayLike, palette: ArrayLike, *, opacity: float = 0.55) -> np.ndarray:
+def overlay(
+    image: ArrayLike, labels: ArrayLike, palette: ArrayLike, *, opacity: float = 0.55
+) -> np.ndarray:
     """A picture with the colors of its label map laid over it.
 
     Args:
@@ -96,11 +100,12 @@ def _patches(class_names: Sequence[str], palette: ArrayLike) -> list[Patch]:
     names = [*class_names, "void"]
     return [
         Patch(facecolor=tuple(c / 255.0), edgecolor="#999999", linewidth=0.5, label=name)
-        for c, name in zip(colors, names)
+        for c, name in zip(colors, names, strict=True)
     ]
 
 
-# -- curves --------------------------------------------------------------------------------------------
+# -- curves ----------------------------------------------------------------------------------------
+
 
 def training_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
     """Loss and mean IU over the steps of a run, on training batches and in evaluations.
@@ -119,7 +124,9 @@ def training_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def _split_lines(axes: Axes, records: Sequence[Mapping[str, Any]], key: str, *, scale: float) -> None:
+def _split_lines(
+    axes: Axes, records: Sequence[Mapping[str, Any]], key: str, *, scale: float
+) -> None:
     """One line for each split that has `key`; evaluations, which are few, with their points."""
     splits = list(dict.fromkeys(record["split"] for record in records))
     for index, split in enumerate(splits):
@@ -129,7 +136,12 @@ def _split_lines(axes: Axes, records: Sequence[Mapping[str, Any]], key: str, *, 
         steps, values = [r["step"] for r in chosen], [scale * r[key] for r in chosen]
         marker = None if split == "train" and len(chosen) > 1 else "o"
         axes.plot(
-            steps, values, color=LINES[index % len(LINES)], marker=marker, markersize=4, linewidth=1.6,
+            steps,
+            values,
+            color=LINES[index % len(LINES)],
+            marker=marker,
+            markersize=4,
+            linewidth=1.6,
             label=f"{split}: {values[-1]:.3g}",
         )
 
@@ -153,7 +165,9 @@ def sigma_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
         same = np.allclose(values[:, 0], values[:, 1], rtol=1e-3)
         axes.plot(steps, values[:, 0], color=color, linewidth=1.6, marker=marker, label=layer)
         if not same:
-            axes.plot(steps, values[:, 1], color=color, linewidth=1.6, linestyle="--", marker=marker)
+            axes.plot(
+                steps, values[:, 1], color=color, linewidth=1.6, linestyle="--", marker=marker
+            )
     _finish(axes, title="learned standard deviations (pixels of the layer's map)", xlabel="step")
     axes.set_ylim(bottom=0)
     return figure
@@ -173,7 +187,8 @@ def _finish(axes: Axes, *, title: str, xlabel: str = "", legend: bool = True) ->
         axes.legend(frameon=False, fontsize=9, labelcolor=INK)
 
 
-# -- covariances ---------------------------------------------------------------------------------------
+# -- covariances -----------------------------------------------------------------------------------
+
 
 def covariance_ellipses(covariances: Mapping[str, ArrayLike], *, columns: int = 4) -> Figure:
     """The Gaussian of each layer over the pixels of its map, with ellipses at one and two sigma.
@@ -193,12 +208,16 @@ def covariance_ellipses(covariances: Mapping[str, ArrayLike], *, columns: int = 
     panels = figure.subplots(rows, columns, squeeze=False).flat
     largest = max((_largest_sigma(params) for params in covariances.values()), default=1.0)
     reach = math.ceil(2.0 * largest) + 0.5
-    for axes, (layer, params) in zip(panels, covariances.items()):
+    for (layer, params), axes in zip(covariances.items(), panels, strict=False):
         _gaussian_panel(axes, np.asarray(params), reach)
         sigma = np.asarray(covariance.standard_deviations(params)).reshape(-1, 2)
-        text = f"σ {sigma[0, 0]:.2f}, {sigma[0, 1]:.2f}" if len(sigma) == 1 else f"{len(sigma)} Gaussians"
+        text = (
+            f"σ {sigma[0, 0]:.2f}, {sigma[0, 1]:.2f}"
+            if len(sigma) == 1
+            else f"{len(sigma)} Gaussians"
+        )
         axes.set_title(f"{layer}\n{text}", fontsize=9, color=INK)
-    for axes in list(panels):
+    for axes in panels:  # those that are left in the last row
         axes.set_visible(False)
     return figure
 
@@ -243,13 +262,21 @@ def _ellipse(axes: Axes, matrix: np.ndarray, level: float, style: str, *, opacit
     angle = math.degrees(math.atan2(y, x))
     axes.add_patch(
         Ellipse(
-            (0, 0), width, height, angle=angle, fill=False, edgecolor=LINES[1], linestyle=style,
-            linewidth=1.5, alpha=opacity,
+            (0, 0),
+            width,
+            height,
+            angle=angle,
+            fill=False,
+            edgecolor=LINES[1],
+            linestyle=style,
+            linewidth=1.5,
+            alpha=opacity,
         )
     )
 
 
-# -- panels of images ----------------------------------------------------------------------------------
+# -- panels of images ------------------------------------------------------------------------------
+
 
 def segmentation_panels(
     images: Sequence[ArrayLike],
@@ -269,9 +296,9 @@ def segmentation_panels(
     """
     rows = [
         (image, colorize(truth, palette), colorize(_greyed(output, truth), palette))
-        for image, truth, output in zip(images, truths, outputs)
+        for image, truth, output in zip(images, truths, outputs, strict=True)
     ]
-    figure, panels = _image_grid(rows, titles=("input", "truth", "output"))
+    figure, _ = _image_grid(rows, titles=("input", "truth", "output"))
     used = _used_classes([*truths, *outputs], len(class_names))
     patches = _patches([class_names[k] for k in used], np.asarray(palette)[used])
     columns = min(len(patches), 6)
@@ -306,14 +333,18 @@ def scale_panels(images: Sequence[ArrayLike], scale_maps: Sequence[ArrayLike]) -
         low, high = low - 0.5, high + 0.5
     rows = [(image, None) for image in images]
     figure, panels = _image_grid(rows, titles=("input", "scale"), margin=1.4)
-    for axes, scale_map, image in zip(panels[:, 1], maps, images):
+    for axes, scale_map, image in zip(panels[:, 1], maps, images, strict=True):
         height, width = np.shape(image)[:2]
         drawn = axes.imshow(
-            scale_map, cmap="viridis", vmin=low, vmax=high, interpolation="nearest",
+            scale_map,
+            cmap="viridis",
+            vmin=low,
+            vmax=high,
+            interpolation="nearest",
             extent=(0, width, height, 0),
         )
     bar = figure.colorbar(drawn, ax=list(panels[:, 1]), shrink=0.8, aspect=30)
-    bar.set_label("scale (pixels of the layer's map)", color=MUTED)
+    bar.set_label("pixels of the map", color=MUTED)
     bar.outline.set_visible(False)
     return figure
 
@@ -321,12 +352,13 @@ def scale_panels(images: Sequence[ArrayLike], scale_maps: Sequence[ArrayLike]) -
 def _image_grid(
     rows: Sequence[Sequence[Any]], *, titles: Sequence[str], margin: float = 0.4
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of images in rows, `margin` inches wider; None leaves a panel empty for its caller."""
+    """A figure of images in rows, `margin` inches wider; None leaves a panel empty."""
     height, width = np.shape(rows[0][0])[:2]
     panel_width = 2.2 if height >= width else 3.2
     panel_height = panel_width * height / width
     figure = Figure(
-        figsize=(panel_width * len(titles) + margin, panel_height * len(rows) + 0.8), layout="constrained"
+        figsize=(panel_width * len(titles) + margin, panel_height * len(rows) + 0.8),
+        layout="constrained",
     )
     panels = figure.subplots(len(rows), len(titles), squeeze=False)
     for row, images in enumerate(rows):

@@ -1,5 +1,6 @@
 """Gaussian filter taps: golden values, references, moments, limits and gradients."""
 
+import inspect
 import math
 
 import jax
@@ -37,11 +38,30 @@ PARAMS = {
     "diagonal": lambda s: [math.log(s), math.log(0.7 * s)],
     "full": lambda s: [math.log(s), 0.4 * s, math.log(0.8 * s)],
 }
-STATIC = ("max_half_size", "truncate", "method", "support")
-kernel1d = jax.jit(rfjax.gaussian_kernel1d, static_argnames=STATIC)
-kernel2d = jax.jit(rfjax.gaussian_kernel, static_argnames=STATIC)
+DEFAULTS = dict(truncate=2.0, method="sampled", support="hard")
+QUICK = {"xla_backend_optimization_level": 0}  # compiling is most of these tests' time
+compiler = dict(static_argnames=("max_half_size", *DEFAULTS), compiler_options=QUICK)
+compiled1d = jax.jit(rfjax.gaussian_kernel1d, **compiler)
+compiled2d = jax.jit(rfjax.gaussian_kernel, **compiler)
 every_method = pytest.mark.parametrize("method", ref.METHODS)
 every_support = pytest.mark.parametrize("support", ref.SUPPORTS)
+
+
+def kernel1d(sigma, **options):
+    """Every option spelled out, so that all tests share one compilation of each combination."""
+    return compiled1d(sigma, **(DEFAULTS | options))
+
+
+def kernel2d(params, **options):
+    """Likewise, for the taps in two dimensions."""
+    return compiled2d(params, **(DEFAULTS | options))
+
+
+def test_defaults():
+    for function in (rfjax.gaussian_kernel1d, rfjax.gaussian_kernel):
+        signature = inspect.signature(function).parameters
+        assert {name: signature[name].default for name in DEFAULTS} == DEFAULTS
+    assert inspect.signature(rfjax.half_size).parameters["truncate"].default == 2.0
 
 
 def test_half_size():
@@ -81,14 +101,13 @@ def test_golden_full_covariance():
 def test_taps_against_the_reference(method, support, truncate):
     options = dict(truncate=truncate, method=method, support=support)
     for sigma in SIGMAS:
-        wanted = ref.embed(ref.taps(sigma, **options), 2 * 60 + 1)
+        wanted = ref.embed(ref.taps(sigma, **options), 121)
         got = kernel1d(sigma, max_half_size=60, **options)
         assert got.dtype == jnp.float32
         np.testing.assert_allclose(got, wanted, atol=1e-6, err_msg=f"sigma {sigma}")
         with jax.enable_x64(True):
             got = kernel1d(sigma, max_half_size=60, **options)
-        tight = 1e-12 if method == "sampled" else 1e-7
-        np.testing.assert_allclose(got, wanted, atol=tight, err_msg=f"sigma {sigma}")
+        np.testing.assert_allclose(got, wanted, atol=1e-12, err_msg=f"sigma {sigma}")
 
 
 @every_method

@@ -26,7 +26,9 @@ def test_rings(rings, count):
     assert np.all(np.diff(radii[:, 0]) > 0)
     # Second moment of the unit circle: 1/2 along each axis, no correlation.
     ring_points = points[1:]
-    np.testing.assert_allclose(ring_points.T @ ring_points / len(ring_points), np.eye(2) / 2, atol=1e-6)
+    np.testing.assert_allclose(
+        ring_points.T @ ring_points / len(ring_points), np.eye(2) / 2, atol=1e-6
+    )
     # From +x towards +y (down).
     np.testing.assert_allclose(circles[:, 0, 0], 0.0, atol=0)
     assert np.all(circles[:, 0, 1] > 0) and np.all(circles[:, 1, 0] > 0)
@@ -45,18 +47,14 @@ def test_radii_are_quantiles():
 @pytest.mark.parametrize("size", [1, 3, (1, 5), (3, 7)])
 def test_lattice_is_in_reading_order(size):
     height, width = size if isinstance(size, tuple) else (size, size)
-    wanted = [
-        (i - height // 2, j - width // 2) for i in range(height) for j in range(width)
-    ]
+    wanted = [(i - height // 2, j - width // 2) for i in range(height) for j in range(width)]
     np.testing.assert_array_equal(grids.lattice_points(size), wanted)
 
 
 def test_circular_points_keep_ring_and_direction():
     lattice = np.asarray(grids.lattice_points(7))
     points = np.asarray(grids.circular_points(7))
-    np.testing.assert_allclose(
-        np.linalg.norm(points, axis=-1), np.abs(lattice).max(-1), rtol=1e-6
-    )
+    np.testing.assert_allclose(np.linalg.norm(points, axis=-1), np.abs(lattice).max(-1), rtol=1e-6)
     np.testing.assert_allclose(
         points[:, 0] * lattice[:, 1], points[:, 1] * lattice[:, 0], atol=1e-5
     )
@@ -108,7 +106,11 @@ def test_offsets_keep_the_dtype():
         (lambda: grids.circular_points((3, 2)), ValueError, r"kernel_size must be odd.*\(3, 2\)"),
         (lambda: grids.lattice_points((3, 3, 3)), ValueError, "number or .height, width."),
         (lambda: grids.lattice_points("3"), TypeError, "kernel_size must be an integer"),
-        (lambda: grids.sampling_offsets(jnp.zeros(4), jnp.zeros((9, 2))), ValueError, "params must"),
+        (
+            lambda: grids.sampling_offsets(jnp.zeros(4), jnp.zeros((9, 2))),
+            ValueError,
+            "params must",
+        ),
         (lambda: grids.sampling_offsets(jnp.zeros(1), jnp.zeros((9, 3))), ValueError, r"\[K, 2\]"),
         (lambda: grids.sampling_offsets(jnp.zeros(1), jnp.zeros(2)), ValueError, r"\[K, 2\]"),
         (

@@ -66,7 +66,7 @@ def test_a_picture_becomes_its_pictures(workdir, picture, tmp_path, capsys):
 
     classes = Image.open(tmp_path / "scene_classes.png")
     assert classes.mode == "P"
-    assert classes.getpalette()[:9] == sum(PALETTE, [])
+    assert classes.getpalette()[:9] == np.ravel(PALETTE).tolist()
     image = np.asarray(Image.open(picture), np.float32) / 255
     normalized = (image - np.array([0.5, 0.4, 0.3])) / np.array([0.2, 0.2, 0.3])
     logits = jax.jit(make_model().apply)(make_variables(), normalized[None].astype(np.float32))

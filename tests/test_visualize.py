@@ -43,7 +43,10 @@ def test_curves_show_every_split():
     loss, iu = visualize.training_curves(records()).axes
     assert [line.get_ydata().tolist() for line in loss.lines] == [[2.0, 1.0, 2.0 / 3], [1.5]]
     np.testing.assert_allclose(iu.lines[0].get_ydata(), [1.0, 2.0, 3.0])  # per cent
-    assert [text.get_text() for text in loss.get_legend().get_texts()] == ["train: 0.667", "val: 1.5"]
+    assert [text.get_text() for text in loss.get_legend().get_texts()] == [
+        "train: 0.667",
+        "val: 1.5",
+    ]
 
 
 def test_curves_skip_undefined_values():
@@ -68,6 +71,12 @@ def test_ellipses_have_the_axes_of_the_covariance():
     np.testing.assert_allclose(one.angle % 180, 30.0, rtol=1e-4)
     low, high = figure.axes[0].get_ylim()
     assert low > high  # y points down
+
+
+def test_unused_panels_are_hidden():
+    params = {f"layer{index}": np.zeros(1) for index in range(5)}
+    figure = visualize.covariance_ellipses(params, columns=4)
+    assert [axes.get_visible() for axes in figure.axes] == [True] * 5 + [False] * 3
 
 
 def test_panels_grey_void_and_name_the_classes_that_are_seen():
@@ -108,7 +117,8 @@ def test_pictures_are_written_as_they_are_drawn(tmp_path):
 def test_nothing_global_is_touched(tmp_path):
     """Pyplot is neither imported nor configured."""
     code = (
-        "import json, sys; from rfjax import visualize; import matplotlib as m; before = dict(m.rcParams);"
+        "import json, sys; from rfjax import visualize; import matplotlib as m;"
+        "before = dict(m.rcParams);"
         f"visualize.save(visualize.training_curves([]), {str(tmp_path / 'a.png')!r});"
         "print(json.dumps(['matplotlib.pyplot' in sys.modules, before == dict(m.rcParams)]))"
     )

@@ -1,9 +1,9 @@
 """Saving and resuming a run, safe against being killed at any moment.
 
-A checkpoint holds the variables, the optimizer's state, the position in the training data, the config
-and what is needed to use the network without its data set. Its directory appears under its final name
-only once it is complete, so whatever a kill leaves half-written is ignored. The latest few are kept,
-and the one with the highest mean IU.
+A checkpoint holds the variables, the optimizer's state, the position in the training data, the
+config and what is needed to use the network without its data set. Its directory appears under its
+final name only once it is complete, so whatever a kill leaves half-written is ignored. The latest
+few are kept, and the one with the highest mean IU.
 """
 
 import logging
@@ -31,7 +31,7 @@ class NonFiniteState(CheckpointError):
 
 
 def _options(keep_latest: int, read_only: bool) -> ocp.CheckpointManagerOptions:
-    """Keeps the latest and the best; `max_to_keep` with `best_fn` would delete the latest instead."""
+    """Keeps the latest and the best; `max_to_keep` with `best_fn` would delete the latest."""
     policies = ocp.checkpoint_managers
 
     def score(metrics: dict[str, float]) -> float:
@@ -176,7 +176,9 @@ def check_compatible(old: ConfigDict, new: ConfigDict, workdir: Path) -> None:
         )
 
 
-def load(workdir: str | Path, *, step: int | None = None) -> tuple[dict[str, Any], dict[str, Any], int]:
+def load(
+    workdir: str | Path, *, step: int | None = None
+) -> tuple[dict[str, Any], dict[str, Any], int]:
     """The variables, the meta data and the step of the best checkpoint of a run, or of `step`.
 
     Args:
@@ -201,5 +203,7 @@ def load(workdir: str | Path, *, step: int | None = None) -> tuple[dict[str, Any
         chosen = checkpoints.best_step if step is None else step
         if chosen not in steps:
             listed = ", ".join(map(str, steps))
-            raise CheckpointError(f"{workdir} has no checkpoint of step {chosen}; there are {listed}")
+            raise CheckpointError(
+                f"{workdir} has no checkpoint of step {chosen}; there are {listed}"
+            )
         return checkpoints.variables(chosen), checkpoints.meta(chosen), chosen

@@ -18,15 +18,17 @@ def make_segment(model: linen.Module, *, mean: Sequence[float], std: Sequence[fl
 
     Returns:
         A function of the network's variables and uint8 images [N, H, W, 3], which returns
-        {"classes": int32 [N, H, W], "scale_maps": {layer: float32 [N, H', W']}}; the maps are those of
-        layers whose receptive field depends on the input, in pixels of the map that the layer acts on.
-        Images of another size compile it anew.
+        {"classes": int32 [N, H, W], "scale_maps": {layer: float32 [N, H', W']}}; the maps are those
+        of layers whose receptive field depends on the input, in pixels of the map that the layer
+        acts on. Images of another size compile it anew.
     """
     mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
 
     @jax.jit
     def segment(variables: dict[str, Any], images: jax.Array) -> dict[str, Any]:
-        normalized = (images.astype(jnp.float32) / 255.0 - mean[None, None, None]) / std[None, None, None]
+        normalized = (images.astype(jnp.float32) / 255.0 - mean[None, None, None]) / std[
+            None, None, None
+        ]
         logits, sown = model.apply(variables, normalized, train=False, mutable=["intermediates"])
         return {
             "classes": jnp.argmax(logits, -1).astype(jnp.int32),

@@ -28,8 +28,9 @@ class Interrupted(Exception):
 class Interruption:
     """Notes signals while a run goes on, so that it stops between two steps; a context manager.
 
-    With several processes JAX's preemption service takes SIGTERM instead, and makes all of them stop
-    at the same step; SIGINT then ends the process at once. A second signal does so in any case.
+    With several processes JAX's preemption service takes SIGTERM instead, and makes all of them
+    stop at the same step; SIGINT then ends the process at once. A second signal does so in any
+    case.
     """
 
     def __init__(self) -> None:

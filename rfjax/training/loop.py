@@ -48,10 +48,10 @@ class Run:
     max_surround: float | None
 
     def meta(self, batches: Any) -> dict[str, Any]:
-        """What a checkpoint holds besides arrays: what it takes to go on, and to do without the data.
+        """What a checkpoint holds besides arrays, to go on and to do without the data set.
 
-        The position of `batches` is a count that is the same in every process, and for every number of
-        processes, so a run may be resumed by more or fewer of them.
+        The position of `batches` is a count that is the same in every process, and for every number
+        of processes, so a run may be resumed by more or fewer of them.
         """
         dataset = self.train_data
         return {
@@ -80,14 +80,17 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         standard deviations [y, x] by layer) and `images_per_second`.
 
     Raises:
-        ConfigError: for a config that cannot be run, or that is not the one of the run in `workdir`.
-        TrainingFailed: if the loss or the parameters stop being finite.
-        Interrupted: after SIGTERM or SIGINT, with the state saved.
+        ConfigError: for a config that cannot be run, or that is not the one of the run in
+        `workdir`. TrainingFailed: if the loss or the parameters stop being finite. Interrupted:
+        after SIGTERM or SIGINT, with the state saved.
     """
     configs.validate(config, devices=jax.device_count())
     workdir = Path(workdir).absolute()
     workdir.mkdir(parents=True, exist_ok=True)
-    with Checkpoints(workdir, keep_latest=config.keep_latest) as checkpoints, Interruption() as stop:
+    with (
+        Checkpoints(workdir, keep_latest=config.keep_latest) as checkpoints,
+        Interruption() as stop,
+    ):
         latest = checkpoints.latest_step
         stored = None if latest is None else checkpoints.meta(latest)
         if stored:
@@ -108,16 +111,23 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
 def _advice(error: Exception, saved: int | None) -> str:
     """What a person can do about a run that diverged."""
-    kept = "No checkpoint was saved yet." if saved is None else f"The checkpoint of step {saved} is kept."
+    kept = (
+        "No checkpoint was saved yet."
+        if saved is None
+        else f"The checkpoint of step {saved} is kept."
+    )
     return (
         f"{error}. {kept} Use a new --workdir with a smaller optimizer.learning_rate, "
         "optimizer.warmup_steps, or optimizer.grad_clip."
     )
 
 
-# -- set up --------------------------------------------------------------------------------------------
+# -- set up ----------------------------------------------------------------------------------------
 
-def build_model(config: ConfigDict, num_classes: int, *, axis_name: str | None = None) -> linen.Module:
+
+def build_model(
+    config: ConfigDict, num_classes: int, *, axis_name: str | None = None
+) -> linen.Module:
     """The network that a config names.
 
     Raises:
@@ -250,7 +260,8 @@ def _introduction(run: Run, start: int) -> str:
     )
 
 
-# -- the loop ------------------------------------------------------------------------------------------
+# -- the loop --------------------------------------------------------------------------------------
+
 
 def _run(
     run: Run,
@@ -285,7 +296,7 @@ def _run(
 def _result(
     run: Run, state: TrainState, scores: dict[str, Any] | None, reporter: reporting.Reporter
 ) -> dict[str, Any]:
-    """Writes and returns the result; that of a run which was complete already is read or made again."""
+    """Writes and returns the result; its scores may be those of an earlier session."""
     step = int(state.step)
     records = reporting.read_records(run.workdir)
     scores = scores or _recorded(records, step) or _evaluation(run, state, step, reporter)
@@ -312,9 +323,12 @@ def _recorded(records: list[dict[str, Any]], step: int) -> dict[str, Any] | None
     return None
 
 
-# -- evaluation ----------------------------------------------------------------------------------------
+# -- evaluation ------------------------------------------------------------------------------------
 
-def evaluate(eval_step: Callable, variables: dict[str, Any], batches: Iterable[dict]) -> dict[str, Any]:
+
+def evaluate(
+    eval_step: Callable, variables: dict[str, Any], batches: Iterable[dict]
+) -> dict[str, Any]:
     """The scores of a network over all `batches`.
 
     Args:
@@ -353,7 +367,9 @@ def eval_rows(batch_size: int) -> int:
     return -(-batch_size // devices) * devices // jax.process_count()
 
 
-def _evaluation(run: Run, state: TrainState, step: int, reporter: reporting.Reporter) -> dict[str, Any]:
+def _evaluation(
+    run: Run, state: TrainState, step: int, reporter: reporting.Reporter
+) -> dict[str, Any]:
     """Evaluates on full images, tells the scores and draws the figures."""
     started = time.perf_counter()
     batches = data.eval_batches(

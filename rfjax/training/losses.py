@@ -30,7 +30,9 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.
         (2.0, 1.3863)
     """
     if logits.shape[:-1] != labels.shape:
-        raise ValueError(f"labels must have shape {logits.shape[:-1]}, as logits; got {labels.shape}")
+        raise ValueError(
+            f"labels must have shape {logits.shape[:-1]}, as logits; got {labels.shape}"
+        )
     valid = labels != VOID
     losses = optax.softmax_cross_entropy_with_integer_labels(
         logits.astype(jnp.float32), jnp.where(valid, labels, 0)

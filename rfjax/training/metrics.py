@@ -28,7 +28,9 @@ def confusion_matrix(labels: jax.Array, predictions: jax.Array, *, num_classes: 
                [0, 1]], dtype=int32)
     """
     if labels.shape != predictions.shape:
-        raise ValueError(f"predictions must have shape {labels.shape}, as labels; got {predictions.shape}")
+        raise ValueError(
+            f"predictions must have shape {labels.shape}, as labels; got {predictions.shape}"
+        )
     cell = labels.astype(jnp.int32) * num_classes + predictions.astype(jnp.int32)
     # Void pixels are counted in one cell more, which is then dropped.
     cell = jnp.where(labels == VOID, num_classes**2, cell)
@@ -61,9 +63,9 @@ def summarize(confusion: np.ndarray) -> dict[str, float | list[float]]:
         confusion: [K, K] counts.
 
     Returns:
-        The five, as Python floats (`class_iu`: a list of K). The IU of a class that is neither true nor
-        predicted anywhere is nan and left out of `mean_iu`; the accuracy of one that is nowhere true is
-        left out of `mean_accuracy`. Without any pixel all are nan.
+        The five, as Python floats (`class_iu`: a list of K). The IU of a class that is neither true
+        nor predicted anywhere is nan and left out of `mean_iu`; the accuracy of one that is nowhere
+        true is left out of `mean_accuracy`. Without any pixel all are nan.
 
     Example:
         >>> summarize(np.array([[3, 1], [0, 4]]))["class_iu"]

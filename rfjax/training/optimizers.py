@@ -23,8 +23,10 @@ def is_structure(path: Path) -> bool:
     """Whether the parameter at `path` is a covariance, an offset, or a part of their regressors.
 
     Example:
-        >>> is_structure(("head", "covariance_regressor", "kernel")), is_structure(("head", "kernel"))
-        (True, False)
+        >>> is_structure(("head", "covariance_regressor", "kernel"))
+        True
+        >>> is_structure(("head", "kernel"))
+        False
     """
     return any(part.startswith(STRUCTURE) for part in path)
 
@@ -72,8 +74,8 @@ def poly_schedule(
         lr(t) = learning_rate * (1 - t / steps)^power * min(1, (t + 1) / warmup_steps)
 
     Args:
-        learning_rate, steps, power: static; the rate is zero at and after `steps`, and constant with
-            power 0.
+        learning_rate, steps, power: static; the rate is zero at and after `steps`, and constant
+            with power 0.
         warmup_steps: length of the linear rise, 0 for none.
 
     Returns:
@@ -132,7 +134,8 @@ def sgd(
         momentum, weight_decay: static.
         grad_clip: the largest global norm of the gradient, 0 for no clipping.
         covariance_multiplier: factor on the learning rate of structure.
-        covariance_decay: whether weight decay acts on structure. On log sigma it would pull sigma to 1.
+        covariance_decay: whether weight decay acts on structure. On log sigma it would pull sigma
+            to 1.
 
     Returns:
         An `optax.GradientTransformation` on nested dictionaries of parameters.

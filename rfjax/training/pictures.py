@@ -43,7 +43,9 @@ def draw(
     return drawn
 
 
-def _examples(model: linen.Module, variables: dict[str, Any], dataset: data.Dataset) -> dict[str, Any]:
+def _examples(
+    model: linen.Module, variables: dict[str, Any], dataset: data.Dataset
+) -> dict[str, Any]:
     """Input, truth and output of a few images, spread over the data, and their scale maps."""
     chosen = np.linspace(0, len(dataset.source) - 1, min(EXAMPLES, len(dataset.source))).astype(int)
     examples = [dataset.source[int(index)] for index in chosen]

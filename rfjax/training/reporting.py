@@ -28,7 +28,8 @@ class NonFiniteLoss(RuntimeError):
     """The loss became NaN or infinite; the message names the step."""
 
 
-# -- files ---------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
+
 
 def read_records(workdir: str | Path) -> list[dict[str, Any]]:
     """The complete lines of a run's metrics.jsonl, [] without one; a torn last line is left out."""
@@ -84,7 +85,8 @@ class MetricsFile:
         self._file.close()
 
 
-# -- terminal ------------------------------------------------------------------------------------------
+# -- terminal --------------------------------------------------------------------------------------
+
 
 def duration(seconds: float) -> str:
     """`seconds` as h:mm:ss.
@@ -107,16 +109,28 @@ def sigma_text(sigmas: dict[str, Iterable[float]]) -> str:
     words = []
     for layer, (y, x) in sigmas.items():
         same = math.isclose(y, x, rel_tol=1e-3)
-        words.append(f"{layer.split('/')[-1]} {y:.2f}" if same else f"{layer.split('/')[-1]} {y:.2f}/{x:.2f}")
+        words.append(
+            f"{layer.split('/')[-1]} {y:.2f}" if same else f"{layer.split('/')[-1]} {y:.2f}/{x:.2f}"
+        )
     shown = words if len(words) <= 4 else [*words[:3], f"… {len(words) - 3} more"]
     return "sigma " + ", ".join(shown) if words else ""
+
+
+def _knows_its_size() -> bool:
+    """Whether the terminal of standard error tells its columns and lines."""
+    try:
+        return min(os.get_terminal_size(sys.stderr.fileno())) > 0
+    except (OSError, ValueError):
+        return False
 
 
 class Bar:
     """Progress as a bar, on a terminal."""
 
     def __init__(self, start: int, steps: int):
-        self._bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, smoothing=0.05)
+        # A terminal that does not tell its size would otherwise get an empty bar.
+        size = {"dynamic_ncols": True} if _knows_its_size() else {"ncols": 100, "nrows": 24}
+        self._bar = tqdm(total=steps, initial=start, unit="step", smoothing=0.05, **size)
 
     def advance(self) -> None:
         """One step more."""
@@ -164,7 +178,8 @@ class Silent(Lines):
         """Nothing."""
 
 
-# -- the reporter --------------------------------------------------------------------------------------
+# -- the reporter ----------------------------------------------------------------------------------
+
 
 @dataclasses.dataclass
 class _Interval:
@@ -177,7 +192,7 @@ class _Interval:
 
 
 class Clock:
-    """Seconds spent on training steps: it stands still during compilation, evaluation and saving."""
+    """Seconds spent on training steps: it stands still in compilation, evaluation and saving."""
 
     def __init__(self) -> None:
         self._started: float | None = None

@@ -8,7 +8,6 @@ from flax import traverse_util
 
 from rfjax import covariance, nn
 
-
 MAX_SURROUND = nn.DoGConv.max_surround
 
 
@@ -37,7 +36,9 @@ def covariances(
             found[f"{layer}/center"] = leaf
         elif path[-1] == "covariance_delta":
             center = flat[(*path[:-1], "covariance_center")]
-            found[f"{layer}/surround"] = nn.surround_covariance(center, leaf, max_surround=max_surround)
+            found[f"{layer}/surround"] = nn.surround_covariance(
+                center, leaf, max_surround=max_surround
+            )
     return found
 
 
@@ -50,8 +51,8 @@ def standard_deviations(
         params, max_surround: as in `covariances`.
 
     Returns:
-        float arrays [2] in pixels of the map that the layer acts on; the mean over the channels for a
-        layer with a covariance for each.
+        float arrays [2] in pixels of the map that the layer acts on; the mean over the channels for
+        a layer with a covariance for each.
     """
     return {
         layer: jnp.mean(covariance.standard_deviations(leaf).reshape(-1, 2), 0)

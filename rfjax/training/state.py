@@ -34,7 +34,9 @@ class TrainState:
 
 def initial_variables(model: linen.Module, key: jax.Array, image_shape: tuple[int, ...]) -> dict:
     """Freshly drawn variables of `model` for images [H, W, 3] of `image_shape`."""
-    init = jax.jit(lambda key: model.init(key, jnp.zeros((1, *image_shape), jnp.float32), train=False))
+    init = jax.jit(
+        lambda key: model.init(key, jnp.zeros((1, *image_shape), jnp.float32), train=False)
+    )
     return init(key)
 
 
@@ -43,8 +45,8 @@ def create(
 ) -> TrainState:
     """The state before the first step, as NumPy arrays on the host.
 
-    On the host, because `steps.replicate` deals it to the devices from there, and because none of its
-    arrays may be shared once it is donated.
+    On the host, because `steps.replicate` deals it to the devices from there, and because none of
+    its arrays may be shared once it is donated.
     """
     trained, _ = optimizers.select(variables["params"], trainable)
     state = TrainState(

@@ -1,8 +1,8 @@
 """One update and one evaluation, as pure functions of (state, batch).
 
-A step knows nothing of devices but the name of the axis over which its sums go; `data_parallel` is the
-one place where a step is spread over them. A batch is {"image": [N, H, W, 3], "label": [N, H, W]}, and
-for a parallel step has one axis more in front, the devices of this process.
+A step knows nothing of devices but the name of the axis over which its sums go; `data_parallel` is
+the one place where a step is spread over them. A batch is {"image": [N, H, W, 3], "label": [N, H,
+W]}, and for a parallel step has one axis more in front, the devices of this process.
 """
 
 from collections.abc import Callable
@@ -26,14 +26,14 @@ def data_parallel(step: Callable, *, donate: bool = False, devices: list | None 
     """`step` over all devices: the first argument on every one, the batch split between them.
 
     Args:
-        step: a function of (state, batch) whose results are the same on all devices, which sums over
-            the axis `AXIS` make them.
+        step: a function of (state, batch) whose results are the same on all devices, which sums
+            over the axis `AXIS` make them.
         donate: whether the state's memory may be used for the result.
         devices: the devices, all of them by default.
 
     Returns:
-        A function of (state, batch), where the first state comes from `replicate` and batches come from
-        `shard`. State and results have no axis of devices: they read as ordinary arrays.
+        A function of (state, batch), where the first state comes from `replicate` and batches come
+        from `shard`. State and results have no axis of devices: they read as ordinary arrays.
     """
     return jax.pmap(
         step,
@@ -82,8 +82,8 @@ def make_train_step(
         loss = sum over all valid pixels of the batch of the cross-entropy / their number
 
     The sum and the number go over all devices before they are divided, so N devices make the update
-    that one device would make of the whole batch. Unless `trainable` is "all", the network runs as in
-    evaluation (fixed batch normalisation, no dropout), and what is frozen comes back bit by bit.
+    that one device would make of the whole batch. Unless `trainable` is "all", the network runs as
+    in evaluation (fixed batch normalisation, no dropout), and what is frozen comes back bit by bit.
 
     Args:
         model: a module of `rfjax.models.create`, with `axis_name` as here.
@@ -94,8 +94,8 @@ def make_train_step(
         observe: the function of the parameters that gives the standard deviations by layer.
 
     Returns:
-        A function of (state, batch) that returns the next state and the metrics of this step: `loss`,
-        `confusion`, `grad_norm` and `sigmas`, what `observe` sees after it.
+        A function of (state, batch) that returns the next state and the metrics of this step:
+        `loss`, `confusion`, `grad_norm` and `sigmas`, what `observe` sees after it.
     """
     training = trainable == "all"
 
@@ -109,7 +109,10 @@ def make_train_step(
             )
             batch_stats = updates.get("batch_stats", state.batch_stats)
         else:
-            logits, batch_stats = model.apply(variables, batch["image"], train=False), state.batch_stats
+            logits, batch_stats = (
+                model.apply(variables, batch["image"], train=False),
+                state.batch_stats,
+            )
         total, count = losses.cross_entropy(logits, batch["label"])
         return total / jnp.maximum(_sum(count, axis_name), 1.0), (logits, batch_stats)
 

@@ -1,4 +1,4 @@
-"""Variants of a config: a model, a head, or both, named after the colon of `--config=file.py:variant`."""
+"""Variants of a config, as in `--config=file.py:variant`: a model, a head, or both."""
 
 from ml_collections import ConfigDict
 
@@ -32,7 +32,9 @@ def apply(config: ConfigDict, variant: str) -> ConfigDict:
                 f"and no head ({', '.join(kinds['head'])})"
             )
         if kind in found:
-            raise ConfigError(f"variant {variant!r} names both {found[kind]!r} and {part!r}; give one")
+            raise ConfigError(
+                f"variant {variant!r} names both {found[kind]!r} and {part!r}; give one"
+            )
         found[kind] = part
     for kind, name in found.items():
         config.model[kind] = name

@@ -57,9 +57,10 @@ def _from_torch(path: Path, config: ConfigDict, num_classes: int) -> dict[str, A
 def transplant(given: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
     """`variables` with every array of `given` that has its place there.
 
-    An array goes to the one of the same path. A 1x1 kernel goes into the centre of a larger kernel, with
-    zeros around it, so that a head which is widened starts from what the narrow one computes. Arrays
-    of `variables` without a counterpart, as the covariances of a composed head, stay as they are.
+    An array goes to the one of the same path. A 1x1 kernel goes into the centre of a larger kernel,
+    with zeros around it, so that a head which is widened starts from what the narrow one computes.
+    Arrays of `variables` without a counterpart, as the covariances of a composed head, stay as they
+    are.
 
     Args:
         given: trained variables, nested dictionaries.

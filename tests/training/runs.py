@@ -51,8 +51,11 @@ def tiny_config(data_dir: Path, **changes: Any) -> Any:
 
 def command(workdir: Path, data_dir: Path, *flags: str) -> list[str]:
     """The command line of the run that `tiny_config` describes."""
-    settings = [f"--config.{key}={value}" for key, value in (SETTINGS | {"data.dir": data_dir}).items()]
+    settings = [
+        f"--config.{key}={value}" for key, value in (SETTINGS | {"data.dir": data_dir}).items()
+    ]
     base = [sys.executable, "train.py", "--config=configs/quickstart.py", f"--workdir={workdir}"]
+    base.append("--compilation_cache=")  # not the one of whoever runs the tests
     return [*base, *settings, *flags]
 
 
@@ -64,7 +67,12 @@ def start(arguments: list[str], *, devices: int = 1) -> subprocess.Popen:
         "PYTHONUNBUFFERED": "1",
     }
     return subprocess.Popen(
-        arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        arguments,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
@@ -89,5 +97,7 @@ def assert_identical(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) 
     assert left.keys() == right.keys()
     for name in left:
         np.testing.assert_array_equal(
-            left[name].reshape(-1).view(np.uint8), right[name].reshape(-1).view(np.uint8), err_msg=name
+            left[name].reshape(-1).view(np.uint8),
+            right[name].reshape(-1).view(np.uint8),
+            err_msg=name,
         )

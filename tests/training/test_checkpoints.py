@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from rfjax.training import checkpoints, optimizers, state
-from rfjax.training.checkpoints import Checkpoints, CheckpointError
+from rfjax.training.checkpoints import CheckpointError, Checkpoints
 
 
 @pytest.fixture
@@ -22,7 +22,9 @@ def at(current, step):
 
 
 def test_a_state_comes_back_as_it_was(tmp_path, current):
-    saved = current.replace(step=np.int32(7), params=jax.tree.map(lambda a: a * np.pi, current.params))
+    saved = current.replace(
+        step=np.int32(7), params=jax.tree.map(lambda a: a * np.pi, current.params)
+    )
     with Checkpoints(tmp_path) as written:
         written.save(saved, meta={"note": [1, None]})
     with Checkpoints(tmp_path) as read:
@@ -64,7 +66,9 @@ def test_a_state_that_is_not_finite_is_never_saved(tmp_path, current):
     bad = at(current, 2).replace(params={"head": {"kernel": np.array([1.0, np.nan])}})
     with Checkpoints(tmp_path) as written:
         written.save(at(current, 1), meta={})
-        with pytest.raises(checkpoints.NonFiniteState, match=r"kernel.* is not finite after step 2"):
+        with pytest.raises(
+            checkpoints.NonFiniteState, match=r"kernel.* is not finite after step 2"
+        ):
             written.save(bad, meta={})
         assert written.steps == [1]
 

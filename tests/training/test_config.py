@@ -133,7 +133,9 @@ def test_what_may_change_on_resume():
     old, new = configs.base(), configs.base()
     for key in configs.FREE_ON_RESUME:
         value = configs.flatten(new)[key]
-        set_key(new, key, "elsewhere" if isinstance(value, str) else not value if value is False else 7)
+        set_key(
+            new, key, "elsewhere" if isinstance(value, str) else not value if value is False else 7
+        )
     assert configs.incompatible(old, new) == []
     new.steps = 3000
     assert [str(d) for d in configs.incompatible(old, new)] == ["steps: 1500 -> 3000"]

@@ -10,7 +10,7 @@ from rfjax.training.metrics import confusion_matrix, summarize
 
 def loop_confusion(labels, predictions, num_classes):
     counts = np.zeros((num_classes, num_classes), np.int64)
-    for true, predicted in zip(labels.ravel(), predictions.ravel()):
+    for true, predicted in zip(labels.ravel(), predictions.ravel(), strict=True):
         if true != VOID:
             counts[true, predicted] += 1
     return counts
@@ -65,7 +65,9 @@ def test_scores_equal_loops(maps):
 
 def test_perfect_and_empty():
     perfect = summarize(np.diag([5, 7]))
-    assert perfect["mean_iu"] == perfect["pixel_accuracy"] == perfect["frequency_weighted_iu"] == 1.0
+    assert (
+        perfect["mean_iu"] == perfect["pixel_accuracy"] == perfect["frequency_weighted_iu"] == 1.0
+    )
     empty = summarize(np.zeros((2, 2)))
     assert np.isnan([empty["mean_iu"], empty["pixel_accuracy"], empty["mean_accuracy"]]).all()
 

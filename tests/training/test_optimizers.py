@@ -5,8 +5,8 @@ import numpy as np
 import optax
 import pytest
 
-from rfjax.training import optimizers
 from rfjax.training import config as configs
+from rfjax.training import optimizers
 
 
 def test_poly_values_of_the_protocol():
@@ -27,7 +27,10 @@ def params():
     return {
         "backbone": {"conv": {"kernel": jnp.asarray(rng.normal(size=(3, 2)), jnp.float32)}},
         "head": {
-            "conv": {"kernel": jnp.asarray(rng.normal(size=4), jnp.float32), "covariance": jnp.array([0.3])},
+            "conv": {
+                "kernel": jnp.asarray(rng.normal(size=4), jnp.float32),
+                "covariance": jnp.array([0.3]),
+            },
             "offset_regressor": {"bias": jnp.array([0.5, -0.25])},
         },
     }
@@ -36,7 +39,7 @@ def params():
 def torch_style(value, gradients, rates, *, decay, momentum, multiplier):
     """torch.optim.SGD, step by step: decay joins the gradient, the rate stays out of the buffer."""
     value, buffer = np.asarray(value, np.float64), 0.0
-    for gradient, rate in zip(gradients, rates):
+    for gradient, rate in zip(gradients, rates, strict=True):
         buffer = momentum * buffer + gradient + decay * value
         value = value - rate * multiplier * buffer
     return value
@@ -71,7 +74,10 @@ def test_updates_equal_a_loop(params, covariance_decay):
 
     head = params["head"]
     pairs = [
-        (current["backbone"]["conv"]["kernel"], expected(params["backbone"]["conv"]["kernel"], False)),
+        (
+            current["backbone"]["conv"]["kernel"],
+            expected(params["backbone"]["conv"]["kernel"], False),
+        ),
         (current["head"]["conv"]["kernel"], expected(head["conv"]["kernel"], False)),
         (current["head"]["conv"]["covariance"], expected(head["conv"]["covariance"], True)),
         (
@@ -93,7 +99,15 @@ def test_clipping_bounds_the_norm(params):
 @pytest.mark.parametrize(
     ("trainable", "trained"),
     [
-        ("all", {"backbone/conv/kernel", "head/conv/kernel", "head/conv/covariance", "head/offset_regressor/bias"}),
+        (
+            "all",
+            {
+                "backbone/conv/kernel",
+                "head/conv/kernel",
+                "head/conv/covariance",
+                "head/offset_regressor/bias",
+            },
+        ),
         ("last_stage", {"head/conv/kernel", "head/conv/covariance", "head/offset_regressor/bias"}),
         ("structure", {"head/conv/covariance", "head/offset_regressor/bias"}),
     ],

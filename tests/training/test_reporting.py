@@ -13,7 +13,9 @@ class Metrics(dict):
 
     def __init__(self, step, loss, seen):
         super().__init__(
-            loss=np.float32(loss), grad_norm=np.float32(1), sigmas={"head": np.array([0.5, 0.5])},
+            loss=np.float32(loss),
+            grad_norm=np.float32(1),
+            sigmas={"head": np.array([0.5, 0.5])},
             confusion=np.array([[3, 1], [0, 4]]),
         )
         self.step, self.seen = step, seen
@@ -78,7 +80,9 @@ def test_only_the_first_process_writes(tmp_path, capsys):
     options = dict(start=0, steps=2, batch_size=4, log_every=1, schedule=lambda step: 0.1)
     with reporting.Reporter(tmp_path, writes=False, **options) as silent:
         silent.say("hello")
-        silent.evaluation(1, {"mean_iu": 0.5, "pixel_accuracy": 0.5, "loss": 1.0}, split="val", seconds=1)
+        silent.evaluation(
+            1, {"mean_iu": 0.5, "pixel_accuracy": 0.5, "loss": 1.0}, split="val", seconds=1
+        )
     assert not list(tmp_path.iterdir())
     assert capsys.readouterr().err == ""
 

@@ -20,7 +20,10 @@ def test_static_layers_are_found_by_path():
 
 def test_surround_is_the_sum_of_center_and_difference():
     """Variances add: 3^2 + 4^2 = 5^2."""
-    layer = {"covariance_center": jnp.log(jnp.array([3.0])), "covariance_delta": jnp.log(jnp.array([4.0]))}
+    layer = {
+        "covariance_center": jnp.log(jnp.array([3.0])),
+        "covariance_delta": jnp.log(jnp.array([4.0])),
+    }
     found = sigmas.standard_deviations({"dog": layer}, max_surround=None)
     np.testing.assert_allclose(found["dog/center"], [3.0, 3.0], rtol=1e-6)
     np.testing.assert_allclose(found["dog/surround"], [5.0, 5.0], rtol=1e-6)

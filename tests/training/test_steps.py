@@ -77,14 +77,16 @@ def test_eight_devices_equal_one(variables):
 def test_parallel_step_equals_the_pure_step(variables):
     pure, metrics = pure_step()(state.create(variables, make_optimizer()), make_batch(0))
     parallel, _ = run(variables, 1)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5), pure, parallel)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5), pure, parallel
+    )
     assert int(pure.step) == 1
     assert metrics["loss"].dtype == jnp.float32
 
 
 def changed(before, after):
     """The paths whose bits differ."""
-    pairs = zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after))
+    pairs = zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/")
         for (path, old), new in pairs
@@ -104,7 +106,9 @@ def test_what_is_frozen_stays_bit_identical(variables, trainable):
 
 def test_training_all_moves_parameters_and_statistics(variables):
     result, _ = run(variables, 8, count=3)
-    assert len(changed(variables["params"], result.params)) == len(jax.tree.leaves(variables["params"]))
+    assert len(changed(variables["params"], result.params)) == len(
+        jax.tree.leaves(variables["params"])
+    )
     assert len(changed(variables["batch_stats"], result.batch_stats)) > 0
 
 
@@ -112,7 +116,7 @@ def test_the_optimizer_keeps_no_memory_for_what_is_frozen(variables):
     optimizer = make_optimizer()
     whole = state.create(variables, optimizer).opt_state
     part = state.create(variables, optimizer, trainable="structure").opt_state
-    count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
+    count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
     assert count(part) < 5 < count(whole)
 
 

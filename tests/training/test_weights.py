@@ -24,7 +24,11 @@ def make(head):
 
 def config_of(head, path):
     config = configs.base()
-    config.model.head, config.model.weights, config.model.backbone_options.width = head, str(path), 4
+    config.model.head, config.model.weights, config.model.backbone_options.width = (
+        head,
+        str(path),
+        4,
+    )
     return config
 
 
@@ -81,10 +85,10 @@ def test_a_file_is_read_by_torch_names(tmp_path, monkeypatch):
 
 
 def test_errors_name_the_path(tmp_path):
-    with pytest.raises(configs.ConfigError, match="model.weights: there is no .*missing.npz"):
+    with pytest.raises(configs.ConfigError, match=r"model.weights: there is no .*missing.npz"):
         weights.load(config_of("score", tmp_path / "missing.npz"), {}, num_classes=3)
     (tmp_path / "broken.npz").write_bytes(b"not a zip file")
-    with pytest.raises(configs.ConfigError, match="broken.npz"):
+    with pytest.raises(configs.ConfigError, match=r"broken\.npz"):
         weights.load(config_of("score", tmp_path / "broken.npz"), {}, num_classes=3)
     with pytest.raises(configs.ConfigError, match="holds no checkpoints/"):
         weights.load(config_of("score", tmp_path), {}, num_classes=3)

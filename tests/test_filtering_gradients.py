@@ -1,0 +1,120 @@
+"""Derivatives of the Gaussian blur: finite differences, second order, and any scale."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+import rfjax
+from tests import reference as ref
+
+# Twice each marginal deviation is far from an integer, where the hard support jumps.
+POINTS = {
+    "spherical": [math.log(1.13)],
+    "diagonal": [math.log(0.63), math.log(3.2)],
+    "full": [math.log(1.13), 0.8, math.log(0.7)],
+}
+QUICK = {"xla_backend_optimization_level": 0}  # compiling is most of these tests' time
+COMBINATIONS = [  # every family, method, support and padding
+    ("spherical", "sampled", "hard", "zero"),
+    ("spherical", "integrated", "faded", "renormalized"),
+    ("diagonal", "discrete", "hard", "reflect"),
+    ("diagonal", "sampled", "faded", "wrap"),
+    ("full", "sampled", "hard", "edge"),
+    ("full", "integrated", "hard", "zero"),
+    ("full", "discrete", "faded", "renormalized"),
+]
+
+
+def quick(function):
+    return jax.jit(function, compiler_options=QUICK)
+
+
+def weighted(shape, seed=0, **options):
+    """A scalar of a blur with fixed weights: loss(x, params)."""
+    weights = np.random.default_rng(seed).normal(size=shape)
+    return lambda x, p: (weights * rfjax.gaussian_blur(x, p, **options)).sum()
+
+
+@pytest.mark.parametrize("family, method, support, padding", COMBINATIONS)
+def test_first_and_second_derivatives(family, method, support, padding):
+    shape = (1, 8, 9, 1)
+    loss = weighted(shape, method=method, support=support, padding=padding)
+    x = np.random.default_rng(1).normal(size=shape)
+    point = np.array(POINTS[family])
+    with jax.enable_x64(True):
+        gradient = quick(jax.grad(loss, argnums=(0, 1)))
+        value = quick(loss)
+        got_x, got_p = gradient(x, point)
+        wanted = ref.numeric_jacobian(lambda p: value(x, p), point)
+        np.testing.assert_allclose(got_p, wanted, rtol=1e-6, atol=1e-6)
+        probe = np.random.default_rng(2).normal(size=shape)  # linear in x: one direction will do
+        along = value(x + probe, point) - value(x, point)
+        np.testing.assert_allclose((got_x * probe).sum(), along, rtol=1e-9)
+        hessian = quick(jax.jacrev(jax.grad(loss, argnums=1), argnums=1))(x, point)
+        wanted = ref.numeric_jacobian(lambda p: gradient(x, p)[1], point)
+        np.testing.assert_allclose(hessian, wanted, rtol=1e-6, atol=1e-5)
+        np.testing.assert_allclose(hessian, hessian.T, atol=1e-9)
+
+
+@pytest.mark.parametrize("family", POINTS)
+@pytest.mark.parametrize("scale", [0.0, math.log(4.1)])
+def test_jaxs_own_check_of_gradients(family, scale):
+    """Both arguments at once, at a small and at a large scale."""
+    loss = jax.jit(weighted((1, 17, 19, 1), padding="renormalized"))
+    x = np.random.default_rng(1).normal(size=(1, 17, 19, 1))
+    point = np.array(POINTS[family]) + scale
+    if family == "full":
+        point[1] = POINTS[family][1] * math.exp(scale)
+    with jax.enable_x64(True):
+        check_grads(loss, (x, point), order=1, modes=["rev"], rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_per_channel_and_per_example():
+    x = np.random.default_rng(1).normal(size=(2, 7, 8, 2))
+    loss = weighted((2, 7, 8, 2))
+    for shape in ((2, 1), (2, 1, 3)):
+        p = np.random.default_rng(3).uniform(-0.3, -0.1, size=shape)
+        with jax.enable_x64(True):
+            got = quick(jax.grad(loss, argnums=1))(x, p)
+            value = quick(loss)
+            wanted = ref.numeric_jacobian(lambda q: value(x, q), p)
+        np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("family, method, support, padding", COMBINATIONS)
+def test_gradients_are_finite_at_any_scale(family, method, support, padding):
+    loss = weighted((1, 8, 9, 1), method=method, support=support, padding=padding)
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(1, 8, 9, 1)), jnp.float32)
+    scales = jnp.linspace(-40, 10, 51)
+    params = jnp.stack([scales] * len(POINTS[family]), -1)
+    if family == "full":
+        params = params.at[:, 1].set(0.5 * jnp.exp(scales))
+
+    def value_and_gradients(p):
+        return jax.value_and_grad(loss, argnums=(0, 1))(x, p)
+
+    for sweep in (jax.vmap(value_and_gradients), lambda p: jax.lax.map(value_and_gradients, p)):
+        for leaf in jax.tree.leaves(quick(sweep)(params)):
+            assert jnp.isfinite(leaf).all()
+
+
+def test_discrete_gradient_is_alive_near_the_identity():
+    """The sampled taps stop learning there, the discrete ones do not: d blur / d variance is 1/2."""
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(1, 8, 9, 1)), jnp.float32)
+    for sigma in (0.1, 0.01):
+        slope = {}
+        for method in ("sampled", "discrete"):
+            loss = weighted((1, 8, 9, 1), method=method)
+            gradient = quick(jax.grad(loss, argnums=1))(x, jnp.log(jnp.array([sigma])))
+            slope[method] = float(gradient[0]) / (2 * sigma**2)  # per unit of variance
+        padded = np.pad(np.asarray(x)[0, :, :, 0], 1)
+        laplacian = padded[2:, 1:-1] + padded[:-2, 1:-1] + padded[1:-1, 2:] + padded[1:-1, :-2]
+        laplacian = laplacian - 4 * padded[1:-1, 1:-1]
+        weights = np.random.default_rng(0).normal(size=(8, 9))
+        wanted = (weights * laplacian).sum() / 2
+        assert abs(slope["sampled"]) < 1e-6
+        assert slope["discrete"] == pytest.approx(wanted, rel=0.05)
