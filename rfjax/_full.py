@@ -83,14 +83,18 @@ def _taps(plane: Plane, grid: tuple[int, int], params: jax.Array) -> jax.Array:
     # Small maps are left behind by sigmas whose taps are not yet smooth: sum those on more pixels.
     least = math.ceil(_LARGE_SIGMA * plane.window.truncate)
     side = (plane.height, plane.width)
-    wide = tuple(max(size, least) if size >= s else size for size, s in zip(grid, side, strict=True))
+    wide = tuple(
+        max(size, least) if size >= s else size for size, s in zip(grid, side, strict=True)
+    )
     profile = full_profile(params, wide, plane.window)
     total = jnp.sum(profile, (-2, -1), keepdims=True)
     y, x = (slice(w - g, w + g + 1) for w, g in zip(wide, grid, strict=True))
     profile = profile[..., y, x]
     if wide == grid and any(size < s for size, s in zip(grid, side, strict=True)):
         return profile / total
-    return jnp.where(_fits(params, wide, plane.window), profile / total, _beyond(params, grid, plane))
+    return jnp.where(
+        _fits(params, wide, plane.window), profile / total, _beyond(params, grid, plane)
+    )
 
 
 def _fits(params: jax.Array, half: tuple[int, int], window: Window) -> jax.Array:

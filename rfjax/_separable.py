@@ -154,7 +154,9 @@ def _sum_to(product: jax.Array, sigma: jax.Array) -> jax.Array:
     """
     n, p, length, q, c = product.shape
     if sigma.shape[1] == 1:
-        rows = _precise(jnp.dot)(product.reshape(n, p * length, q * c), jnp.ones(q * c, product.dtype))
+        rows = _precise(jnp.dot)(
+            product.reshape(n, p * length, q * c), jnp.ones(q * c, product.dtype)
+        )
         total = jnp.sum(rows, 1)[:, None]
     else:
         ones = jnp.ones(p * length * q, product.dtype)
@@ -227,7 +229,9 @@ def _reflect_matrix(sigma, length, window):
     i = np.arange(length)
     direct = taps[..., (i[:, None] - i) % period]
     inner = ((i > 0) & (i < length - 1)).astype(taps.dtype)
-    return direct + taps[..., (i[:, None] + i) % period] * inner.reshape((1,) * sigma.ndim + (1, -1))
+    return direct + taps[..., (i[:, None] + i) % period] * inner.reshape(
+        (1,) * sigma.ndim + (1, -1)
+    )
 
 
 def _toeplitz(profile: jax.Array) -> jax.Array:

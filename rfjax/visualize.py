@@ -222,6 +222,36 @@ def covariance_ellipses(covariances: Mapping[str, ArrayLike], *, columns: int = 
     return figure
 
 
+def blur_panels(
+    rows: Mapping[str, tuple[Sequence[ArrayLike], Sequence[ArrayLike]]], *, titles: Sequence[str]
+) -> Figure:
+    """Blurred images above the Gaussians that blurred them, as an optimisation finds them.
+
+    Args:
+        rows: by name, images [H, W, 3] in 0 ... 1 and as many covariances [F]; the ellipses of a
+            row share the scale of its last one.
+        titles: of the columns, such as the iterations.
+
+    Returns:
+        A figure with two rows of panels for each name.
+    """
+    figure = Figure(figsize=(1.6 * len(titles), 3.3 * len(rows)), layout="constrained")
+    panels = figure.subplots(2 * len(rows), len(titles), squeeze=False)
+    for pair, (name, (images, covariances)) in enumerate(rows.items()):
+        reach = math.ceil(2.0 * _largest_sigma(covariances[-1])) + 0.5
+        for column, (image, params) in enumerate(zip(images, covariances, strict=True)):
+            above, below = panels[2 * pair : 2 * pair + 2, column]
+            above.imshow(np.clip(np.asarray(image), 0, 1))
+            _gaussian_panel(below, np.asarray(params), reach)
+            for axes in (above, below):
+                axes.set_xticks([])
+                axes.set_yticks([])
+        panels[2 * pair, 0].set_ylabel(name, color=INK)
+    for axes, title in zip(panels[0], titles, strict=True):
+        axes.set_title(title, fontsize=10, color=INK)
+    return figure
+
+
 def _largest_sigma(params: ArrayLike) -> float:
     return float(np.max(np.asarray(covariance.standard_deviations(params))))
 

@@ -8,6 +8,6 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ.setdefault("MPLBACKEND", "agg")
 
-import jax  # noqa: E402  (the flags above must be set before the first import)
+import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -144,7 +144,7 @@ def _discrete_full(matrix, half_y, half_x):
 FULL = {"sampled": _sampled_full, "integrated": _integrated_full, "discrete": _discrete_full}
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _kernel(params, truncate, method, support, limit):
     matrix = covariance(params)
     sigma_y, sigma_x = math.sqrt(matrix[0, 0]), math.sqrt(matrix[1, 1])

@@ -37,7 +37,8 @@ def params_map(*shape, seed=0):
 
 
 @pytest.mark.parametrize(
-    "center, surround", [([-0.7], [0.7]), ([-0.7, -0.2], [0.7, 0.9]), ([-0.7, 0.2, 0.1], [0.4, 1, 1])]
+    "center, surround",
+    [([-0.7], [0.7]), ([-0.7, -0.2], [0.7, 0.9]), ([-0.7, 0.2, 0.1], [0.4, 1, 1])],
 )
 @pytest.mark.parametrize("padding", ["zero", "reflect"])
 def test_difference_of_gaussians_is_a_difference(center, surround, padding):
@@ -51,7 +52,9 @@ def test_difference_of_gaussians_sees_contrast_only():
     x, center, surround = f32(maps(1, 17, 19, 2)), f32([-0.7]), f32([0.7])  # half size 5
     np.testing.assert_allclose(dog(x, surround, surround), 0, atol=1e-6)
     shifted = dog(x + 3, center, surround)
-    np.testing.assert_allclose(shifted[:, 5:-5, 5:-5], dog(x, center, surround)[:, 5:-5, 5:-5], atol=3e-6)
+    np.testing.assert_allclose(
+        shifted[:, 5:-5, 5:-5], dog(x, center, surround)[:, 5:-5, 5:-5], atol=3e-6
+    )
     assert np.abs(dog(jnp.ones_like(x), center, surround)[:, 5:-5, 5:-5]).max() < 1e-6
     point = dog(x, f32([-9.0]), surround)
     np.testing.assert_allclose(point, x - ref.blur(np.asarray(x), surround), atol=2e-6)
@@ -61,7 +64,9 @@ def test_difference_of_gaussians_passes_its_options_on():
     x, center, surround = maps(1, 17, 19, 2), [-0.7], [0.7]
     options = dict(truncate=3.0, method="discrete", support="faded", padding="renormalized")
     wanted = ref.blur(x, center, **options) - ref.blur(x, surround, **options)
-    np.testing.assert_allclose(dog(f32(x), f32(center), f32(surround), **options), wanted, atol=2e-6)
+    np.testing.assert_allclose(
+        dog(f32(x), f32(center), f32(surround), **options), wanted, atol=2e-6
+    )
 
 
 # Local filtering

@@ -236,7 +236,7 @@ def test_positions_far_outside_read_zeros(free):
     for far in (1e3, -1e9, 1e30, jnp.inf, -jnp.inf):
         for axis in (0, 1):
             moved = positions.at[..., axis].set(far)
-            loss = lambda *a: jnp.sum(sampling.sampled_conv(*a) ** 2 + sampling.sampled_conv(*a))  # noqa: E731
+            loss = lambda *a: jnp.sum(sampling.sampled_conv(*a) ** 2 + sampling.sampled_conv(*a))
             value, gradients = jax.value_and_grad(loss, (0, 1, 2))(x, kernel, moved)
             assert value == 0
             assert all(np.all(np.asarray(g) == 0) for g in gradients)

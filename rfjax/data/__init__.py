@@ -1,7 +1,7 @@
 """Data sets, augmentation, and batches.
 
-    dataset = rfjax.data.load("digit_scenes", "train")
-    for batch in rfjax.data.train_iterator(dataset, batch_size=16, seed=0): ...
+dataset = rfjax.data.load("digit_scenes", "train")
+for batch in rfjax.data.train_iterator(dataset, batch_size=16, seed=0): ...
 """
 
 from rfjax.data.augment import Augmentation as Augmentation

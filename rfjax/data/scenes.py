@@ -225,9 +225,7 @@ def _fits(mask: np.ndarray, masks: list[np.ndarray]) -> bool:
     return np.count_nonzero(covered) <= _MAX_COVER * mask.size
 
 
-def _masks(
-    masks: list[np.ndarray], classes: list[int], size: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _masks(masks: list[np.ndarray], classes: list[int], size: int) -> tuple[np.ndarray, np.ndarray]:
     """The class and the instance of each pixel."""
     label = np.zeros((size, size), np.uint8)
     instances = np.zeros((size, size), np.uint8)

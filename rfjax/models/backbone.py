@@ -44,7 +44,7 @@ class Stage:
       width: channels of the 3x3 convolutions.
       stride: of the first block.
       dilation: of the 3x3 convolutions.
-      first_dilation: of those of the first block; None where it is no exception.
+      first_dilations: of those of the first block, one by one; None where it is no exception.
       residual: whether the blocks have shortcuts.
     """
 
@@ -53,14 +53,15 @@ class Stage:
     width: int
     stride: int = 1
     dilation: int = 1
-    first_dilation: int | None = None
+    first_dilations: tuple[int, int] | None = None
     residual: bool = True
 
-    def step(self, index: int) -> tuple[int, int]:
-        """The stride and the dilation of a block."""
+    def step(self, index: int) -> tuple[int, tuple[int, int]]:
+        """The stride of a block, and the dilations of its 3x3 convolutions."""
+        dilations = (self.dilation, self.dilation)
         if index:
-            return 1, self.dilation
-        return self.stride, self.first_dilation or self.dilation
+            return 1, dilations
+        return self.stride, self.first_dilations or dilations
 
 
 @dataclass(frozen=True)
@@ -137,11 +138,11 @@ class Backbone(linen.Module):
         self, x: jax.Array, stage: Stage, index: int, name: str, norm: Callable
     ) -> jax.Array:
         block = linen.remat(BLOCKS[stage.block]) if self.remat else BLOCKS[stage.block]
-        stride, dilation = stage.step(index)
+        stride, dilations = stage.step(index)
         return block(
             stage.width,
             stride=stride,
-            dilation=dilation,
+            dilations=dilations,
             residual=stage.residual,
             conv=self.conv,
             norm=norm,
@@ -153,7 +154,7 @@ class Backbone(linen.Module):
         self, x: jax.Array, stage: Stage, index: int, name: str, norm: Callable
     ) -> jax.Array:
         """Convolution, normalisation, relu; each takes a number in the reference's sequence."""
-        stride, dilation = stage.step(index)
+        stride, (dilation, _) = stage.step(index)
         x = self.conv(
             stage.width,
             stride=stride,

@@ -17,7 +17,8 @@ class _Block(linen.Module):
 
     Attributes:
       width: channels of the 3x3 convolutions; the block has `expansion` times as many outputs.
-      stride, dilation: of the block's 3x3 convolutions (the stride of the first only).
+      stride: of the block's first 3x3 convolution.
+      dilations: of its first 3x3 convolution, and of a second one.
       residual: whether the block's input is added to its output.
       conv: layer class of the 3x3 convolutions, with the constructor of `rfjax.nn`.
       norm: normalisation, a function of its name that returns a layer.
@@ -28,7 +29,7 @@ class _Block(linen.Module):
 
     width: int
     stride: int = 1
-    dilation: int = 1
+    dilations: tuple[int, int] = (1, 1)
     residual: bool = True
     conv: Callable[..., linen.Module] = nn.Conv
     norm: Callable[..., linen.Module] = partial(BATCH_NORM, use_running_average=True)
@@ -59,10 +60,11 @@ class BasicBlock(_Block):
 
     @linen.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        conv = partial(self.conv, self.width, dilation=self.dilation, dtype=self.dtype)
-        y = conv(stride=self.stride, name="conv1")(x)
+        conv = partial(self.conv, self.width, dtype=self.dtype)
+        first, second = self.dilations
+        y = conv(stride=self.stride, dilation=first, name="conv1")(x)
         y = jax.nn.relu(self.norm(name="bn1")(y))
-        y = conv(name="conv2")(y)
+        y = conv(dilation=second, name="conv2")(y)
         return self.finish(x, self.norm(name="bn2")(y))
 
 
@@ -80,9 +82,8 @@ class Bottleneck(_Block):
     def __call__(self, x: jax.Array) -> jax.Array:
         y = self.pointwise(self.width, "conv1")(x)
         y = jax.nn.relu(self.norm(name="bn1")(y))
-        y = self.conv(
-            self.width, stride=self.stride, dilation=self.dilation, dtype=self.dtype, name="conv2"
-        )(y)
+        conv = partial(self.conv, self.width, dtype=self.dtype)
+        y = conv(stride=self.stride, dilation=self.dilations[0], name="conv2")(y)
         y = jax.nn.relu(self.norm(name="bn2")(y))
         y = self.pointwise(self.width * self.expansion, "conv3")(y)
         return self.finish(x, self.norm(name="bn3")(y))

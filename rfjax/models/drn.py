@@ -28,12 +28,13 @@ D_FAMILY = {
 }
 
 
-# The dilation that the first block of a dilated stage has, from the stage's own. The reference does
-# not dilate it; networks which replace strides by dilations give it the one of the stage before.
+# Dilations of the first block of a dilated stage, from the stage's own. The reference has none there.
+# Before a stride was replaced by a dilation, the convolution with the stride read the map of the
+# stage before, and its successor the sparser one: "previous" computes what the ResNet did.
 TRANSITIONS = {
-    "none": lambda dilation: 1,
-    "previous": lambda dilation: dilation // 2,
-    "full": lambda dilation: dilation,
+    "none": lambda dilation: (1, 1),
+    "previous": lambda dilation: (dilation // 2, dilation),
+    "full": lambda dilation: (dilation, dilation),
 }
 
 
@@ -42,13 +43,14 @@ def drn_a(depth: int, *, transition: str = "none") -> Architecture:
 
     Args:
       depth: 18, 34 or 50; the weights are those of the ResNet.
-      transition: dilation of the first block of stages 3 and 4. none: 1 and 1, as in the
-        reference; previous: 1 and 2; full: 2 and 4.
+      transition: dilations of the first block of stages 3 and 4. none: 1, as in the reference;
+        previous: that of the stage before for the convolution that had the stride, so that every
+        fourth pixel is the ResNet's; full: the stage's own.
     """
     first = _checks.choose("transition", transition, TRANSITIONS)
     plain = resnet.resnet(depth)
     dilated = tuple(
-        replace(stage, stride=1, dilation=dilation, first_dilation=first(dilation))
+        replace(stage, stride=1, dilation=dilation, first_dilations=first(dilation))
         for stage, dilation in zip(plain.stages[2:], (2, 4), strict=True)
     )
     return Architecture(plain.stem, plain.stages[:2] + dilated)

@@ -89,8 +89,6 @@ def create(
     built = architecture(name, backbone_options)
     if not isinstance(num_classes, int) or num_classes < 1:
         raise ValueError(f"num_classes must be a positive integer; got {num_classes!r}")
-    backbone = Backbone(
-        built, conv=conv or nn.Conv, dtype=dtype, axis_name=axis_name, remat=remat
-    )
+    backbone = Backbone(built, conv=conv or nn.Conv, dtype=dtype, axis_name=axis_name, remat=remat)
     layer = heads.create_head(head, num_classes=num_classes, options=head_options, dtype=dtype)
     return Segmenter(backbone, layer, stride=built.stride)

@@ -122,6 +122,7 @@ def test_color_uses_all_three_in_every_order(rng, monkeypatch):
     image, label = random_pair(rng)
     calls, orders, factors = [], set(), []
     for name in ("contrast", "brightness", "saturation"):
+
         def record(picture, factor, name=name):
             calls.append(name)
             factors.append(factor)
@@ -169,7 +170,7 @@ def test_angles(rng, whole, monkeypatch):
     monkeypatch.setattr(augment, "rotate", lambda *args: angles.append(args[2]))
     for _ in range(500):
         augment.random_rotation(rng, *random_pair(rng, 4, 4), 3.0, whole=whole)
-    assert -3 <= min(angles) and max(angles) <= 3
+    assert min(angles) >= -3 and max(angles) <= 3
     assert (set(angles) == {-3, -2, -1, 0, 1, 2, 3}) == whole
 
 
@@ -201,6 +202,7 @@ def test_order_and_determinism(rng, monkeypatch):
     assert (first[0] != other[0]).any()
     order = []
     for name in ("rotation", "scale", "crop", "color", "lighting", "flip"):
+
         def record(rng, image, label, amount, name=name, **kwargs):
             order.append(name)
             return image, label

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import rfjax.data
-from rfjax.data import digit_scenes, scenes as composition
+from rfjax.data import digit_scenes
+from rfjax.data import scenes as composition
 from tests.data.conftest import SMALL
 
 KEYS = ("image", "label", "instances", "scales", "id")

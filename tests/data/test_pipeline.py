@@ -111,9 +111,7 @@ def test_shares_of_processes_are_disjoint_and_complete(count):
     whole = np.array(taken(train_iterator(numbered(count), batch_size=6, seed=3), count))
     parts = [
         taken(
-            train_iterator(
-                numbered(count), batch_size=2, seed=3, process_index=p, process_count=3
-            ),
+            train_iterator(numbered(count), batch_size=2, seed=3, process_index=p, process_count=3),
             count,
         )
         for p in range(3)

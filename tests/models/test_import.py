@@ -92,9 +92,7 @@ def test_a_narrow_score_becomes_the_centre_tap_of_a_wide_head(head):
         options = {"sigma_center": 1e-6}
     state = _state(**_score())
     narrow = models.import_torch("resnet_18", state, num_classes=4)
-    wide = models.import_torch(
-        "resnet_18", state, num_classes=4, head=head, head_options=options
-    )
+    wide = models.import_torch("resnet_18", state, num_classes=4, head=head, head_options=options)
     features = jnp.asarray(np.random.default_rng(0).normal(size=(1, 5, 6, 512)), jnp.float32)
     outputs = []
     for variables, arguments in ((narrow, {}), (wide, {"head": head, "head_options": options})):

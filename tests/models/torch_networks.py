@@ -117,7 +117,12 @@ def drn(arch, depths, *, expansion):
             layer = plain(cin, width, depth, stride=stride, dilation=dilation)
         else:
             layer = stage(
-                cin, width, depth, stride=stride, dilation=dilation, expansion=expands,
+                cin,
+                width,
+                depth,
+                stride=stride,
+                dilation=dilation,
+                expansion=expands,
                 residual=number < 7,
             )
         net.add_module(f"layer{number}", layer)

@@ -119,13 +119,16 @@ def test_structure_is_told_by_its_names(layer):
         for path in traverse_util.flatten_dict(params)
         if any(part.startswith(("covariance", "offset")) for part in path)
     }
-    assert structure == {
-        nn.Conv: set(),
-        nn.ComposedConv: {"covariance"},
-        nn.DoGConv: {"covariance_center", "covariance_delta"},
-        nn.GaussianDeformableConv: {"covariance_regressor"},
-        nn.DeformableConv: {"offset_regressor"},
-    }[layer]
+    assert (
+        structure
+        == {
+            nn.Conv: set(),
+            nn.ComposedConv: {"covariance"},
+            nn.DoGConv: {"covariance_center", "covariance_delta"},
+            nn.GaussianDeformableConv: {"covariance_regressor"},
+            nn.DeformableConv: {"offset_regressor"},
+        }[layer]
+    )
 
 
 @pytest.mark.parametrize("family, size", FAMILIES.items())

@@ -1,0 +1,38 @@
+"""The README's Python examples run, and give what they say."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+import rfjax
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def run(example: str) -> dict:
+    names: dict = {}
+    exec(example, names)
+    return names
+
+
+def test_there_are_three_examples():
+    assert len(EXAMPLES) == 3
+
+
+def test_primitives():
+    names = run(EXAMPLES[0])
+    assert names["y"].shape == (8, 64, 64, 32) and names["z"].shape == (8, 64, 64, 16)
+    np.testing.assert_allclose(names["y"], 1.0, atol=1e-5)
+
+
+def test_sixteen_fits(capsys):
+    names = run(EXAMPLES[1])
+    fitted = np.stack(rfjax.to_ellipse(names["params"]), -1)
+    np.testing.assert_allclose(fitted, np.tile([4.0, 1.5, 0.6], (16, 1)), rtol=0.02)
+    assert capsys.readouterr().out
+
+
+def test_network():
+    assert run(EXAMPLES[2])["logits"].shape == (1, 96, 128, 19)
