@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Below this sigma the ratios are used, above it Debye's expansion, whose relative error is then < 1e-7.
+# Below this sigma the ratios are used, above it Debye's expansion: relative error < 1e-7.
 _DEBYE_SIGMA = 5.0
 
 # Numerators of Debye's polynomials U_1 ... U_4 in p^2 (after taking out p^k), and denominators.

@@ -76,7 +76,7 @@ def _filter_on_grid(plane: Plane, grid: tuple[int, int], x: jax.Array, params: j
 
 
 def _taps(plane: Plane, grid: tuple[int, int], params: jax.Array) -> jax.Array:
-    """Normalised taps [n, c, 2 R_y + 1, 2 R_x + 1]; mass beyond the map counts with zero padding."""
+    """Normalised taps [n, c, 2 R_y + 1, 2 R_x + 1]; with zero padding mass off the map counts."""
     if plane.padding not in ("zero", "renormalized"):
         profile = full_profile(params, grid, plane.window)
         return profile / jnp.sum(profile, (-2, -1), keepdims=True)

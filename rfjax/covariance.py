@@ -23,8 +23,8 @@ from rfjax import _checks
 
 FAMILIES = {"spherical": 1, "diagonal": 2, "full": 3}
 
-# sigma is formed within these bounds (1e-17 to 1e17 pixels) so that no power of it that a derivative
-# holds is 0 or inf in float32. Outside, the gradient with respect to log sigma is zero.
+# sigma is formed within these bounds (1e-17 to 1e17 pixels) so that neither it nor a derivative is 0
+# or inf in float32. Outside, the gradient with respect to log sigma is zero.
 _LOG_SIGMA_MIN = -40.0
 _LOG_SIGMA_MAX = 40.0
 
@@ -195,9 +195,10 @@ def is_full(params: jax.Array, *, spatial_ndim: int = 2) -> bool:
     if spatial_ndim not in sizes:
         raise ValueError(f"spatial_ndim must be 1, 2 or 3; got {spatial_ndim}")
     if size not in sizes[spatial_ndim]:
+        wanted = " or ".join(map(str, sizes[spatial_ndim]))
         raise ValueError(
-            f"params for {spatial_ndim} spatial axes must have {' or '.join(map(str, sizes[spatial_ndim]))} "
-            f"numbers on the last axis; got shape {params.shape}"
+            f"params for {spatial_ndim} spatial axes must have {wanted} numbers on the last axis; "
+            f"got shape {params.shape}"
         )
     return spatial_ndim == 2 and size == 3
 

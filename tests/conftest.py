@@ -9,5 +9,13 @@ os.environ["XLA_FLAGS"] = (
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_compiled_programs():
+    """Frees the compiled programs of each file: thousands of them would fill the memory."""
+    yield
+    jax.clear_caches()

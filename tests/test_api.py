@@ -30,7 +30,7 @@ def test_defaults_are_keyword_only(function):
 
 
 def test_primitives_import_neither_flax_nor_data_libraries():
-    heavy = ["flax", "optax", "orbax", "tensorflow_datasets", "grain", "sklearn", "cv2", "matplotlib", "torch"]
+    heavy = ["flax", "optax", "orbax", "tensorflow_datasets", "grain", "sklearn", "cv2", "torch"]
     code = f"import sys, rfjax; print([m for m in {heavy} if m in sys.modules])"
     command = [sys.executable, "-c", code]
     out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

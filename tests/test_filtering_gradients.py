@@ -58,7 +58,7 @@ def test_gradients_against_finite_differences(family, method, support, padding):
     "family, method, support, padding",
     [
         ("spherical", "sampled", "hard", "zero"),
-        ("diagonal", "integrated", "faded", "reflect"),
+        ("diagonal", "integrated", "faded", "renormalized"),
         pytest.param("diagonal", "discrete", "hard", "reflect", marks=pytest.mark.slow),
         ("full", "sampled", "hard", "renormalized"),
         ("full", "discrete", "faded", "zero"),
@@ -89,11 +89,11 @@ def test_hessian(family):
     np.testing.assert_allclose(hessian, wanted, rtol=1e-6, atol=1e-5)
 
 
-@pytest.mark.parametrize("family, scale", [("spherical", 4.1), ("full", 1.0), ("full", 4.1)])
+@pytest.mark.parametrize("family, scale", [("spherical", 4.1), ("full", 1.0)])
 def test_jaxs_own_check_of_gradients(family, scale):
     """Both arguments at once, at a small and at a large scale."""
     shape = (1, 17, 19, 1)
-    loss = quick(weighted(shape, padding="renormalized"))
+    loss = jax.jit(weighted(shape, padding="renormalized"))
     x, point = np.random.default_rng(1).normal(size=shape), np.array(POINTS[family])
     if family == "full":  # `scale` times as wide in every direction
         point = np.array([point[0] + math.log(scale), point[1] * scale, point[2] + math.log(scale)])
@@ -127,7 +127,11 @@ def test_gradients_are_finite_at_any_scale(family, method, support, padding):
     def value_and_gradients(p):
         return jax.value_and_grad(loss, argnums=(0, 1))(x, p)
 
-    for sweep in (jax.vmap(value_and_gradients), lambda p: jax.lax.map(value_and_gradients, p)):
+    # One scale after another, which takes one branch each, and (where cheap) all together.
+    sweeps = [lambda p: jax.lax.map(value_and_gradients, p)]
+    if method == "sampled" or family == "full":
+        sweeps.append(jax.vmap(value_and_gradients))
+    for sweep in sweeps:
         for leaf in jax.tree.leaves(quick(sweep)(params)):
             assert jnp.isfinite(leaf).all()
 
@@ -135,16 +139,17 @@ def test_gradients_are_finite_at_any_scale(family, method, support, padding):
 def test_discrete_gradient_is_alive_near_the_identity():
     """The sampled taps stop learning there, the discrete ones do not: d blur / d variance is 1/2."""
     x = jnp.asarray(np.random.default_rng(1).normal(size=SHAPE), jnp.float32)
+    padded = np.pad(np.asarray(x)[0, :, :, 0], 1)
+    laplacian = padded[2:, 1:-1] + padded[:-2, 1:-1] + padded[1:-1, 2:] + padded[1:-1, :-2]
+    laplacian = laplacian - 4 * padded[1:-1, 1:-1]
+    weights = np.random.default_rng(0).normal(size=SHAPE[1:3])
+    wanted = (weights * laplacian).sum() / 2
+    slopes = {}
+    for method in ("sampled", "discrete"):
+        gradient = quick(jax.grad(weighted(SHAPE, method=method), argnums=1))
+        for sigma in (0.1, 0.01):
+            per_log = gradient(x, jnp.log(jnp.array([sigma])))
+            slopes[method, sigma] = float(per_log[0]) / (2 * sigma**2)  # per unit of variance
     for sigma in (0.1, 0.01):
-        slope = {}
-        for method in ("sampled", "discrete"):
-            loss = weighted(SHAPE, method=method)
-            gradient = quick(jax.grad(loss, argnums=1))(x, jnp.log(jnp.array([sigma])))
-            slope[method] = float(gradient[0]) / (2 * sigma**2)  # per unit of variance
-        padded = np.pad(np.asarray(x)[0, :, :, 0], 1)
-        laplacian = padded[2:, 1:-1] + padded[:-2, 1:-1] + padded[1:-1, 2:] + padded[1:-1, :-2]
-        laplacian = laplacian - 4 * padded[1:-1, 1:-1]
-        weights = np.random.default_rng(0).normal(size=(8, 9))
-        wanted = (weights * laplacian).sum() / 2
-        assert abs(slope["sampled"]) < 1e-6
-        assert slope["discrete"] == pytest.approx(wanted, rel=0.05)
+        assert abs(slopes["sampled", sigma]) < 1e-6
+        assert slopes["discrete", sigma] == pytest.approx(wanted, rel=0.05)

@@ -47,6 +47,10 @@ every_method = pytest.mark.parametrize("method", ref.METHODS)
 every_support = pytest.mark.parametrize("support", ref.SUPPORTS)
 
 
+def quick(function):
+    return jax.jit(function, compiler_options=QUICK)
+
+
 def kernel1d(sigma, **options):
     """Every option spelled out, so that all tests share one compilation of each combination."""
     return compiled1d(sigma, **(DEFAULTS | options))
@@ -192,20 +196,17 @@ def test_variance_that_the_support_keeps():
 
 
 def test_gradient_of_the_variance_near_the_identity():
-    squares = np.arange(-6.0, 7) ** 2
-
-    def gradient(sigma, method):
-        def spread(s):
-            taps = rfjax.gaussian_kernel1d(s, max_half_size=6, truncate=99.0, method=method)
-            return (taps * squares).sum()
-
-        return float(jax.jit(jax.grad(spread))(sigma))
+    def spread(sigma, method):
+        options = dict(max_half_size=6, truncate=99.0, method=method)
+        return (rfjax.gaussian_kernel1d(sigma, **options) * np.arange(-6.0, 7) ** 2).sum()
 
     with jax.enable_x64(True):
-        assert gradient(0.2, "sampled") == pytest.approx(0.0009, abs=6e-5)
-        assert gradient(0.1, "sampled") == pytest.approx(4e-19, abs=5e-20)
+        sampled = quick(jax.grad(lambda s: spread(s, "sampled")))
+        assert sampled(0.2) == pytest.approx(0.0009, abs=6e-5)
+        assert sampled(0.1) == pytest.approx(4e-19, abs=5e-20)
+        discrete = quick(jax.grad(lambda s: spread(s, "discrete")))
         for sigma in (0.05, 0.1, 0.2, 0.25):  # twice sigma: alive however near the identity
-            assert gradient(sigma, "discrete") == pytest.approx(2 * sigma, rel=1e-6)
+            assert discrete(sigma) == pytest.approx(2 * sigma, rel=1e-6)
 
 
 @pytest.mark.parametrize("angle", [0.0, 0.3, math.pi / 4, 1.2, -0.6, -math.pi / 4, math.pi / 2])
@@ -282,7 +283,7 @@ def test_gradients_against_finite_differences(method, support):
         return (weights * rfjax.gaussian_kernel(params, **options)).sum()
 
     def check(function, points):
-        value, gradient = jax.jit(function), jax.jit(jax.grad(function))
+        value, gradient = quick(function), quick(jax.grad(function))
         for point in map(np.array, points):
             wanted = ref.numeric_jacobian(value, point)
             np.testing.assert_allclose(gradient(point), wanted, rtol=1e-6, atol=2e-7)
@@ -307,8 +308,8 @@ def test_second_derivatives_against_finite_differences(method):
     with jax.enable_x64(True):
         for function, point in ((along, math.log(1.13)), (across, [0.12, 0.8, -0.35])):
             gradient = jax.grad(function)
-            got = jax.jit(jax.jacrev(gradient))(np.array(point))
-            wanted = ref.numeric_jacobian(jax.jit(gradient), np.array(point))
+            got = quick(jax.jacrev(gradient))(np.array(point))
+            wanted = ref.numeric_jacobian(quick(gradient), np.array(point))
             np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6)
 
 
@@ -327,7 +328,7 @@ def test_gradients_are_finite_at_any_scale(method, support):
         return (weights[0] * rfjax.gaussian_kernel1d(jnp.exp(log_sigma), **options)).sum()
 
     for function, params in ((loss1d, scales), (loss, full)):
-        assert jnp.isfinite(jax.jit(jax.vmap(jax.grad(function)))(params)).all()
+        assert jnp.isfinite(quick(jax.vmap(jax.grad(function)))(params)).all()
 
 
 def test_dtypes():

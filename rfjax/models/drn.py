@@ -28,7 +28,7 @@ D_FAMILY = {
 }
 
 
-# Dilations of the first block of a dilated stage, from the stage's own. The reference has none there.
+# Dilations of the first block of a dilated stage, from the stage's own: none in the reference.
 # Before a stride was replaced by a dilation, the convolution with the stride read the map of the
 # stage before, and its successor the sparser one: "previous" computes what the ResNet did.
 TRANSITIONS = {

@@ -61,11 +61,11 @@ class KernelLayer(linen.Module):
     dtype: Any = None
     kernel_init: Initializer = reference_init
 
-    def prepare(self, x: ArrayLike, *names: str) -> tuple[jax.Array, ...]:
-        """The map, then the kernels of these names, in the type of the computation."""
+    def prepare(self, x: ArrayLike) -> tuple[jax.Array, jax.Array]:
+        """The map and the kernel, in the type of the computation."""
         x = _checks.float_array("x", x, min_ndim=3, layout="[..., H, W, C]")
-        kernels = [self.free_form(name, x.shape[-1]) for name in names or ("kernel",)]
-        return tuple(linen.dtypes.promote_dtype(x, *kernels, dtype=self.dtype))
+        kernel = self.free_form("kernel", x.shape[-1])
+        return tuple(linen.dtypes.promote_dtype(x, kernel, dtype=self.dtype))
 
     def free_form(
         self, name: str, channels: int, kernel_init: Initializer | None = None

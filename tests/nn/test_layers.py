@@ -21,7 +21,8 @@ def _map(height=9, width=12, channels=3, seed=0):
 
 def _init(layer, x, seed=1):
     # Under jit the output, which nobody reads, is not computed.
-    return jax.jit(layer.init)(jax.random.key(seed), x)
+    # The default generator would take most of the time to compile.
+    return jax.jit(layer.init)(jax.random.key(seed, impl="unsafe_rbg"), x)
 
 
 def _apply(layer, variables, x):
@@ -50,16 +51,19 @@ def test_all_layers_take_the_constructor_of_conv(layer, stride, dilation, size):
         name="some",
     )
     x = _map()
-    variables = _init(built, x)
-    y = _apply(built, variables, x)
+    y, variables = jax.eval_shape(built.init_with_output, jax.random.key(0), x)
     assert y.shape == (2, 8 // stride + 1, 11 // stride + 1, 4)
     assert variables["params"]["kernel"].shape == (size, size, 3, 4)
-    assert jnp.all(variables["params"]["kernel"] == 1)
     assert variables["params"]["bias"].shape == (4,)
-    assert "bias" not in _params(layer(4), x)
 
 
 @pytest.mark.parametrize("layer", LAYERS)
+def test_the_kernel_and_no_bias_is_drawn_as_asked(layer):
+    params = _params(layer(4, kernel_init=jax.nn.initializers.ones), _map())
+    assert jnp.all(params["kernel"] == 1) and "bias" not in params
+
+
+@pytest.mark.parametrize("layer", [nn.Conv, nn.ComposedConv, nn.DeformableConv])
 def test_a_bias_is_added_to_the_output(layer):
     x, bias = _map(), jnp.arange(4.0)
     variables = _init(layer(4, use_bias=True), x)
@@ -83,14 +87,15 @@ def test_conv_is_the_sum_over_its_taps(stride, dilation):
         np.testing.assert_allclose(y[:, i, j], wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", [nn.Conv, nn.ComposedConv, nn.GaussianDeformableConv])
 def test_batch_axes_are_free(layer):
     x = _map()
     built = layer(4)
     variables = _init(built, x)
     batched = _apply(built, variables, x)
     np.testing.assert_allclose(_apply(built, variables, x[0]), batched[0], atol=1e-5)
-    np.testing.assert_allclose(_apply(built, variables, x[None]), batched[None], atol=1e-5)
+    more = jax.eval_shape(built.apply, variables, x[None])
+    assert more.shape == (1, *batched.shape)
 
 
 # -- parameters ------------------------------------------------------------------------------------
@@ -113,7 +118,7 @@ def test_free_form_offsets_have_the_published_number_of_parameters():
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_structure_is_told_by_its_names(layer):
-    params = _params(layer(4), _map())
+    params = jax.eval_shape(layer(4).init, jax.random.key(0), _map())["params"]
     structure = {
         path[0]
         for path in traverse_util.flatten_dict(params)
@@ -208,7 +213,7 @@ def test_composed_conv_is_the_primitive_of_its_options(resample):
 
 
 @pytest.mark.parametrize("layer", [nn.ComposedConv, nn.DoGConv, nn.GaussianDeformableConv])
-@pytest.mark.parametrize("stride, dilation", [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize("stride, dilation", [(1, 1), (2, 2)])
 def test_a_vanishing_gaussian_leaves_the_plain_convolution(layer, stride, dilation):
     x = _map()
     options = {"sigma_center": 1e-6} if layer is nn.DoGConv else {"sigma": 1e-6}
@@ -219,8 +224,7 @@ def test_a_vanishing_gaussian_leaves_the_plain_convolution(layer, stride, dilati
     np.testing.assert_allclose(_apply(built, variables, x), wanted, atol=1e-4)
 
 
-@pytest.mark.parametrize("variant", ["contrast", "shared"])
-@pytest.mark.parametrize("resample", [False, True])
+@pytest.mark.parametrize("variant, resample", [("contrast", True), ("shared", False)])
 def test_center_surround_is_the_difference_of_two_compositions(variant, resample):
     x = _map()
     layer = nn.DoGConv(4, variant=variant, resample=resample)

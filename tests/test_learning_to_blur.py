@@ -1,0 +1,68 @@
+"""Gradient descent recovers the covariance that a photograph was blurred with."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import rfjax
+from tests import reference as ref
+
+datasets = pytest.importorskip("sklearn.datasets")
+
+# Standard deviations along and across, and the angle of the major axis from +x towards +y.
+TARGETS = {
+    "nearly round": (2.0, 1.9, 0.0),
+    "along x": (3.0, 1.0, 0.1),
+    "along y": (3.0, 1.0, math.pi / 2 - 0.1),
+    "down to the right": (3.0, 1.0, math.pi / 4),
+    "up to the right": (3.0, 1.0, -math.pi / 4),
+}
+STEPS = 256
+
+
+def photograph():
+    """A grey crop [1, 96, 96, 1] of scikit-learn's picture of a roof, in [0, 1]."""
+    image = datasets.load_sample_image("china.jpg")[150:246, 250:346]
+    return image.mean(-1)[None, :, :, None] / 255.0
+
+
+# Adam with short memories: the error falls by orders of magnitude, and so do its gradients, which
+# the usual second moment (0.999) would go on dividing by the size of the first ones.
+OPTIMIZER = optax.adam(optax.cosine_decay_schedule(0.2, STEPS), b1=0.8, b2=0.9, eps=1e-12)
+
+
+def learn(image, target, start, options):
+    """Covariances [STEPS, 2, 2] on the way from a circle of deviation `start`."""
+
+    def loss(params):
+        return jnp.square(rfjax.gaussian_blur(image, params, **options) - target).mean()
+
+    def step(carry, _):
+        params, state = carry
+        updates, state = OPTIMIZER.update(jax.grad(loss)(params), state)
+        params = optax.apply_updates(params, updates)
+        return (params, state), rfjax.covariance_matrix(params)
+
+    params = jnp.array([math.log(start), 0.0, math.log(start)])
+    return jax.lax.scan(step, (params, OPTIMIZER.init(params)), None, length=STEPS)[1]
+
+
+@pytest.mark.parametrize(
+    "method, support, start",
+    [("sampled", "hard", 0.5), ("sampled", "faded", 0.4), ("discrete", "faded", 0.3)],
+)
+def test_every_target_is_recovered(method, support, start):
+    options = dict(method=method, support=support, padding="edge")
+    image = photograph()
+    run = jax.jit(lambda target: learn(jnp.asarray(image, jnp.float32), target, start, options))
+    for name, ellipse in TARGETS.items():
+        wanted = ref.ellipse_covariance(*ellipse)
+        blurred = ref.blur(image, ref.log_cholesky(wanted), **options)
+        covariances = np.asarray(run(jnp.asarray(blurred, jnp.float32)), np.float64)
+        errors = np.linalg.norm(covariances - wanted, axis=(1, 2)) / np.linalg.norm(wanted)
+        assert errors[0] > 0.5, name
+        assert errors[-1] < 1e-2, f"{name}: {errors[-1]:.2e}"
