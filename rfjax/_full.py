@@ -117,13 +117,14 @@ def _beyond(params: jax.Array, grid: tuple[int, int], plane: Plane) -> jax.Array
     reach_y = _reach(u_yy, window) + 0.5
     reach_x = _reach(jnp.hypot(u_yx, u_xx), window) + 0.5
     nodes, weights = np.polynomial.legendre.leggauss(64)
-    z = (reach_y / u_yy)[..., None] * jnp.asarray(nodes, u_yy.dtype)[None, None]
+    z_most = jnp.minimum(reach_y / u_yy, 9.0)  # nothing is left to integrate beyond
+    z = z_most[..., None] * jnp.asarray(nodes, u_yy.dtype)[None, None]
     scale = 1.0 / (math.sqrt(2.0) * u_xx[..., None])
     mean = u_yx[..., None] * z
     inner = erf((reach_x[..., None] - mean) * scale) + erf((reach_x[..., None] + mean) * scale)
     inner *= math.sqrt(math.pi / 2.0) * u_xx[..., None]
     terms = jnp.exp(-0.5 * z * z) * inner * jnp.asarray(weights, z.dtype)[None, None]
-    return profile / (reach_y * jnp.sum(terms, -1))[..., None, None]
+    return profile / (z_most * u_yy * jnp.sum(terms, -1))[..., None, None]
 
 
 def _reach(sigma: jax.Array, window: Window) -> jax.Array:

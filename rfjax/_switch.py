@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 
-def size_switch(index: jax.Array, branches: Sequence[Callable], *operands: jax.Array) -> jax.Array:
+def size_switch(index: jax.Array, branches: Sequence[Callable], *operands: Any) -> Any:
     """`branches[index](*operands)`, where every branch also serves all smaller indices.
 
     `lax.switch` with a batched index runs every branch and selects. Here the branch of the batch's
@@ -18,7 +18,7 @@ def size_switch(index: jax.Array, branches: Sequence[Callable], *operands: jax.A
     Args:
       index: int32 scalar, traced.
       branches: functions of `operands` with equal results; none may close over a traced value.
-      operands: floating-point arrays.
+      operands: floating-point arrays, or trees of them.
     """
     if len(branches) == 1:
         return branches[0](*operands)
@@ -50,11 +50,11 @@ def _mapped(branches: Sequence[Callable]) -> Callable:
         return jax.lax.switch(index, branches, *operands)
 
     @run.def_vmap
-    def rule(axis_size: int, in_batched: list, index: jax.Array, *operands: jax.Array) -> Any:
+    def rule(axis_size: int, in_batched: list, index: jax.Array, *operands: Any) -> Any:
         if in_batched[0]:
             index = jnp.max(index, 0)
-        axes = tuple(0 if batched else None for batched in in_batched[1:])
-        if any(in_batched[1:]):
+        axes = jax.tree.map(lambda batched: 0 if batched else None, tuple(in_batched[1:]))
+        if any(jax.tree.leaves(in_batched[1:])):
             mapped = [jax.vmap(branch, in_axes=axes) for branch in branches]
             out, batched = _mapped(mapped)(index, *operands), True
         else:

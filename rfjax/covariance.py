@@ -268,6 +268,9 @@ def to_ellipse(params: ArrayLike) -> tuple[jax.Array, jax.Array, jax.Array]:
     Reference: "Local and Adaptive Receptive Fields" (thesis), figure 5.3.
     """
     u_yy, u_yx, u_xx = _factor_entries(_parameters(params))
+    # To the scale of the ellipse: squares of small entries would leave float32's range.
+    scale = jax.lax.stop_gradient(jnp.maximum(jnp.maximum(u_yy, u_xx), jnp.abs(u_yx)))
+    u_yy, u_yx, u_xx = u_yy / scale, u_yx / scale, u_xx / scale
     # Sigma_xx - Sigma_yy, as products of differences to keep nearly round ellipses exact.
     difference = (u_xx - u_yy) * (u_xx + u_yy) + u_yx * u_yx
     product = 2.0 * u_yy * u_yx
@@ -276,7 +279,7 @@ def to_ellipse(params: ArrayLike) -> tuple[jax.Array, jax.Array, jax.Array]:
     gap = jnp.where(round_, 0.0, jnp.hypot(safe, product))
     angle = jnp.where(round_, 0.0, 0.5 * jnp.arctan2(product, safe))
     major = jnp.sqrt(0.5 * (u_yy * u_yy + u_yx * u_yx + u_xx * u_xx + gap))
-    return major, u_yy * u_xx / major, angle
+    return scale * major, scale * (u_yy * u_xx / major), angle
 
 
 def cascade(params_a: ArrayLike, params_b: ArrayLike) -> jax.Array:
@@ -310,12 +313,13 @@ def cascade(params_a: ArrayLike, params_b: ArrayLike) -> jax.Array:
         return 0.5 * jnp.logaddexp(2.0 * params_a, 2.0 * params_b)
     a_yy, a_yx, a_xx = _factor_entries(params_a)
     b_yy, b_yx, b_xx = _factor_entries(params_b)
-    yy = a_yy * a_yy + b_yy * b_yy
-    u_yy = jnp.sqrt(yy)
-    # Sigma_xx - u_yx^2 of the sum, written as a sum of squares so that it cannot cancel.
-    xx = a_xx * a_xx + b_xx * b_xx + (a_yx * b_yy - b_yx * a_yy) ** 2 / yy
-    u_yx = (a_yy * a_yx + b_yy * b_yx) / u_yy
-    return jnp.stack([jnp.log(u_yy), u_yx, 0.5 * jnp.log(xx)], -1)
+    # One factor under the other, [U_a; U_b], made triangular by a rotation: no square is formed that
+    # could cancel or leave float32's range.
+    u_yy = jnp.hypot(a_yy, b_yy)
+    cosine, sine = a_yy / u_yy, b_yy / u_yy
+    u_yx = cosine * a_yx + sine * b_yx
+    u_xx = jnp.hypot(jnp.hypot(a_xx, b_xx), cosine * b_yx - sine * a_yx)
+    return jnp.stack([jnp.log(u_yy), u_yx, jnp.log(u_xx)], -1)
 
 
 def _common_leading(a: jax.Array, b: jax.Array) -> tuple[int, ...]:

@@ -54,9 +54,13 @@ class Window(NamedTuple):
         """This window, after its options were found valid."""
         _checks.choose("method", self.method, METHODS)
         _checks.choose("support", self.support, SUPPORTS)
-        if not (math.isfinite(self.truncate) and self.truncate > 0):
-            raise ValueError(f"truncate must be a positive number; got {self.truncate}")
+        _check_truncate(self.truncate)
         return self
+
+
+def _check_truncate(truncate: float) -> None:
+    if not (math.isfinite(truncate) and truncate > 0):
+        raise ValueError(f"truncate must be a positive number; got {truncate}")
 
 
 def half_size(sigma: ArrayLike, *, truncate: float = 2.0) -> jax.Array:
@@ -70,6 +74,7 @@ def half_size(sigma: ArrayLike, *, truncate: float = 2.0) -> jax.Array:
       [...] int32, in pixels. A filter has 2 * half_size + 1 taps along the axis.
 
     Raises:
+      ValueError: `truncate` is not a positive number.
       TypeError: `sigma` does not hold floating-point numbers.
 
     Example:
@@ -78,6 +83,7 @@ def half_size(sigma: ArrayLike, *, truncate: float = 2.0) -> jax.Array:
 
     Reference: "Blurring the Line between Structure and Learning", section 3.1.
     """
+    _check_truncate(truncate)
     sigma = _checks.float_array("sigma", sigma)
     sigma = jax.lax.stop_gradient(sigma.astype(_checks.accumulation_dtype(sigma)))
     reach = jnp.clip(sigma, SIGMA_MIN, SIGMA_MAX) * truncate
@@ -120,8 +126,8 @@ def gaussian_kernel1d(
     window = Window(truncate, method, support).checked()
     _check_bound(_checks.known(sigma), max_half_size, window)
     sigma = _checks.float_array("sigma", sigma)
-    half = half_taps(sigma, max_half_size, window)
-    return jnp.concatenate([half[..., :0:-1], half], -1)
+    half = half_taps(sigma.astype(_checks.accumulation_dtype(sigma)), max_half_size, window)
+    return jnp.concatenate([half[..., :0:-1], half], -1).astype(sigma.dtype)
 
 
 def gaussian_kernel(
@@ -164,11 +170,12 @@ def gaussian_kernel(
     window = Window(truncate, method, support).checked()
     check_params_bound(params, max_half_size, window)
     params = _checks.float_array("params", params, min_ndim=1, layout="[..., 1 | 2 | 3]")
+    dtype, params = params.dtype, params.astype(_checks.accumulation_dtype(params))
     if covariance.is_full(params):
-        return full_taps(params, (max_half_size, max_half_size), window)
+        return full_taps(params, (max_half_size, max_half_size), window).astype(dtype)
     taps = half_taps(covariance.standard_deviations(params), max_half_size, window)
     taps = jnp.concatenate([taps[..., :0:-1], taps], -1)
-    return taps[..., 0, :, None] * taps[..., 1, None, :]
+    return (taps[..., 0, :, None] * taps[..., 1, None, :]).astype(dtype)
 
 
 def check_params_bound(params: ArrayLike, max_half_size: int, window: Window) -> None:
@@ -181,8 +188,8 @@ def check_params_bound(params: ArrayLike, max_half_size: int, window: Window) ->
 
 
 def _check_bound(sigma: np.ndarray | None, max_half_size: int, window: Window) -> None:
-    if max_half_size < 1:
-        raise ValueError(f"max_half_size must be at least 1; got {max_half_size}")
+    if not isinstance(max_half_size, int | np.integer) or max_half_size < 1:
+        raise ValueError(f"max_half_size must be an integer of at least 1; got {max_half_size!r}")
     if sigma is None or not sigma.size:
         return
     largest = float(sigma.max())

@@ -152,7 +152,7 @@ WRONG = {
     ),
     "local: four parameters": (
         lambda: rfjax.local_gaussian_blur(X, jnp.zeros((2, 6, 7, 4)), max_half_size=2),
-        ValueError, ["params_map", "4", "3"],
+        ValueError, ["params", r"\(2, 6, 7, 4\)", "3"],
     ),
     "local: no spatial axes": (
         lambda: rfjax.local_gaussian_blur(X, jnp.zeros(1), max_half_size=2),

@@ -60,8 +60,8 @@ def test_gradients_against_finite_differences(family, method, support, padding):
         ("spherical", "sampled", "hard", "zero"),
         ("diagonal", "integrated", "faded", "renormalized"),
         pytest.param("diagonal", "discrete", "hard", "reflect", marks=pytest.mark.slow),
-        ("full", "sampled", "hard", "renormalized"),
-        ("full", "discrete", "faded", "zero"),
+        ("full", "sampled", "hard", "zero"),
+        pytest.param("full", "discrete", "faded", "zero", marks=pytest.mark.slow),
     ],
 )
 def test_gradients_of_gradients(family, method, support, padding):
@@ -89,16 +89,11 @@ def test_hessian(family):
     np.testing.assert_allclose(hessian, wanted, rtol=1e-6, atol=1e-5)
 
 
-@pytest.mark.parametrize("family, scale", [("spherical", 4.1), ("full", 1.0)])
-def test_jaxs_own_check_of_gradients(family, scale):
-    """Both arguments at once, at a small and at a large scale."""
+def test_jaxs_own_check_of_gradients():
+    """Both arguments at once, at a scale where the support is as large as the map."""
     shape = (1, 17, 19, 1)
     loss = jax.jit(weighted(shape, padding="renormalized"))
-    x, point = np.random.default_rng(1).normal(size=shape), np.array(POINTS[family])
-    if family == "full":  # `scale` times as wide in every direction
-        point = np.array([point[0] + math.log(scale), point[1] * scale, point[2] + math.log(scale)])
-    else:
-        point = point + math.log(scale)
+    x, point = np.random.default_rng(1).normal(size=shape), np.log([4.63])
     with jax.enable_x64(True):
         check_grads(loss, (x, point), order=1, modes=["rev"], rtol=1e-4, atol=1e-4)
 
