@@ -1,7 +1,9 @@
 """The reference networks in PyTorch, from their published descriptions, with the usual names."""
 
-import torch
-from torch import nn
+import pytest
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
 
 
 def conv(cin, cout, size=3, stride=1, dilation=1):
@@ -89,7 +91,7 @@ def resnet(depths, *, expansion, dilated=False):
     net.add_module("relu", nn.ReLU())
     net.add_module("maxpool", nn.MaxPool2d(3, 2, 1))
     cin = 64
-    for number, (width, depth) in enumerate(zip((64, 128, 256, 512), depths), start=1):
+    for number, (width, depth) in enumerate(zip((64, 128, 256, 512), depths, strict=True), start=1):
         options = {"stride": 1 if number == 1 else 2}
         if dilated and number >= 3:
             options = {"dilation": {3: 2, 4: 4}[number], "first_dilation": 1}
