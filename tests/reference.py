@@ -35,13 +35,13 @@ def covariance(params):
 
 
 def log_cholesky(matrix):
-    """The three parameters of a covariance [2, 2], through SciPy-style Cholesky (L L^T, U = L^T)."""
+    """The three parameters of a covariance [2, 2], from L L^T with U = L^T."""
     lower = np.linalg.cholesky(np.asarray(matrix, np.float64))
     return np.array([math.log(lower[0, 0]), lower[1, 0], math.log(lower[1, 1])])
 
 
 def ellipse_covariance(major, minor, angle):
-    """Covariance with standard deviation `major` along `angle` (from +x towards +y), `minor` across."""
+    """Covariance with deviation `major` along `angle` (from +x towards +y), `minor` across."""
     along = np.array([math.sin(angle), math.cos(angle)])
     across = np.array([math.cos(angle), -math.sin(angle)])
     return major**2 * np.outer(along, along) + minor**2 * np.outer(across, across)
@@ -112,7 +112,7 @@ def _sampled_full(matrix, half_y, half_x):
 
 
 def _integrated_full(matrix, half_y, half_x):
-    """The density's integral over each pixel, by Gauss-Legendre on parts no wider than a deviation."""
+    """The density's integral over each pixel: Gauss-Legendre on parts no wider than a deviation."""
     narrow = math.sqrt(np.linalg.eigvalsh(matrix)[0])
     parts = max(1, math.ceil(1 / narrow))
     nodes, weights = np.polynomial.legendre.leggauss(16)
@@ -129,7 +129,7 @@ def _integrated_full(matrix, half_y, half_x):
 
 
 def _discrete_full(matrix, half_y, half_x):
-    """Inverse Fourier transform of the symbol exp(-sum_k w_k (1 - cos(e_k . w))), on a wide torus."""
+    """Inverse Fourier transform of exp(-sum_k weight_k (1 - cos(e_k . w))) on a wide torus."""
     reach = math.sqrt(np.linalg.eigvalsh(matrix)[1])
     size = 2 ** math.ceil(math.log2(2 * (max(half_y, half_x) + 14 * reach + 24)))
     wave = 2 * math.pi * np.arange(size) / size
@@ -282,7 +282,7 @@ def variance(values):
 
 
 def numeric_jacobian(function, point, step=3e-3):
-    """d function / d point by central differences of order six, [*function's shape, *point's shape]."""
+    """d function / d point [*function's shape, *point's shape], by differences of order six."""
     point = np.asarray(point, np.float64)
     columns = []
     for index in range(point.size):

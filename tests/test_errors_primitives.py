@@ -64,7 +64,8 @@ WRONG = {
         ValueError, ["support", "'soft'", "hard", "faded"],
     ),
     "kernel1d: sigma larger than the room": (
-        lambda: rfjax.gaussian_kernel1d(3.0, max_half_size=4), ValueError, ["max_half_size", "4", "6"],
+        lambda: rfjax.gaussian_kernel1d(3.0, max_half_size=4),
+        ValueError, ["max_half_size", "4", "6"],
     ),
     "kernel1d: max_half_size 0": (
         lambda: rfjax.gaussian_kernel1d(1.0, max_half_size=0), ValueError, ["max_half_size", "0"],
@@ -163,7 +164,8 @@ WRONG = {
         TypeError, ["x", "float", "int32"],
     ),
     "local: max_half_size 0": (
-        lambda: rfjax.local_gaussian_blur(X, MAP, max_half_size=0), ValueError, ["max_half_size", "0"],
+        lambda: rfjax.local_gaussian_blur(X, MAP, max_half_size=0),
+        ValueError, ["max_half_size", "0"],
     ),
     "local: no max_half_size": (
         lambda: rfjax.local_gaussian_blur(X, MAP), TypeError, ["max_half_size"],

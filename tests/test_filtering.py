@@ -21,8 +21,7 @@ PARAMS = {
     "full": lambda s: [math.log(s), 0.4 * s, math.log(0.8 * s)],
 }
 DEFAULTS = dict(truncate=2.0, padding="zero", method="sampled", support="hard", spatial_ndim=2)
-QUICK = {"xla_backend_optimization_level": 0}  # compiling is most of these tests' time
-compiled = jax.jit(rfjax.gaussian_blur, static_argnames=DEFAULTS, compiler_options=QUICK)
+compiled = jax.jit(rfjax.gaussian_blur, static_argnames=DEFAULTS)
 every_family = pytest.mark.parametrize("family", PARAMS)
 every_method = pytest.mark.parametrize("method", ref.METHODS)
 every_support = pytest.mark.parametrize("support", ref.SUPPORTS)

@@ -10,10 +10,9 @@ import pytest
 import rfjax
 from tests import reference as ref
 
-QUICK = {"xla_backend_optimization_level": 0}  # compiling is most of these tests' time
 STATIC = ("max_half_size", "truncate", "padding", "method", "support")
-local = jax.jit(rfjax.local_gaussian_blur, static_argnames=STATIC, compiler_options=QUICK)
-dog = jax.jit(rfjax.difference_of_gaussians, static_argnames=STATIC[1:], compiler_options=QUICK)
+local = jax.jit(rfjax.local_gaussian_blur, static_argnames=STATIC)
+dog = jax.jit(rfjax.difference_of_gaussians, static_argnames=STATIC[1:])
 
 
 def f32(values):
@@ -85,7 +84,7 @@ def test_difference_of_gaussians_passes_its_options_on():
     ],
 )
 def test_local_blur_against_the_reference(features, method, support, padding):
-    """More than one example and more than one channel: each pixel of each example its own filter."""
+    """Several examples and channels: each pixel of each example has its own filter."""
     x, params = maps(2, 9, 8, 3), params_map(2, 9, 8, features)
     options = dict(max_half_size=4, method=method, support=support, padding=padding)
     got = local(f32(x), f32(params), **options)
@@ -141,8 +140,8 @@ def test_local_blur_gradients_against_finite_differences(features):
         return (weights * rfjax.local_gaussian_blur(x, p, max_half_size=2)).sum()
 
     with jax.enable_x64(True):
-        value = jax.jit(loss, compiler_options=QUICK)
-        got_x, got_p = jax.jit(jax.grad(loss, (0, 1)), compiler_options=QUICK)(x, params)
+        value = jax.jit(loss)
+        got_x, got_p = jax.jit(jax.grad(loss, (0, 1)))(x, params)
         wanted_p = ref.numeric_jacobian(lambda p: value(x, p), params)
         np.testing.assert_allclose(got_p, wanted_p, rtol=1e-6, atol=1e-7)
         wanted_x = ref.numeric_jacobian(lambda v: value(v, params), x)

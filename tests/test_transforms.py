@@ -18,7 +18,6 @@ FAMILIES = {
 }
 X = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, size=(1, 17, 19, 1)), jnp.float32)
 WEIGHTS = jnp.asarray(np.random.default_rng(1).normal(size=X.shape), jnp.float32)
-QUICK = {"xla_backend_optimization_level": 0}  # compiling is most of these tests' time
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
 
@@ -28,10 +27,6 @@ def blur(params):
 
 def loss(params):
     return (WEIGHTS * blur(params)).sum()
-
-
-def quick(function):
-    return jax.jit(function, compiler_options=QUICK)
 
 
 def scanned(function):
@@ -45,14 +40,14 @@ def scanned(function):
 def test_every_transform_gives_the_same_maps(family):
     """Scales from the identity to far beyond the map, so that no choice of algorithm can hide."""
     batch = FAMILIES[family]
-    jitted = quick(blur)
+    jitted = jax.jit(blur)
     eager = np.stack([blur(jnp.asarray(p)) for p in batch])
     results = {
         "jit": jnp.stack([jitted(p) for p in batch]),
-        "vmap": quick(jax.vmap(blur))(batch),
+        "vmap": jax.jit(jax.vmap(blur))(batch),
         "pmap": jax.pmap(blur)(batch),
-        "scan": quick(scanned(blur))(batch),
-        "remat": quick(scanned(jax.checkpoint(blur)))(batch),
+        "scan": jax.jit(scanned(blur))(batch),
+        "remat": jax.jit(scanned(jax.checkpoint(blur)))(batch),
     }
     for name, got in results.items():
         np.testing.assert_allclose(got, eager, atol=1e-6, err_msg=name)
@@ -61,14 +56,14 @@ def test_every_transform_gives_the_same_maps(family):
 @pytest.mark.parametrize("family", ["spherical", "full"])
 def test_every_transform_gives_the_same_gradients(family):
     batch = FAMILIES[family]
-    jitted = quick(jax.grad(loss))
+    jitted = jax.jit(jax.grad(loss))
     wanted = np.stack([jitted(p) for p in batch])
     assert np.isfinite(wanted).all() and np.abs(wanted).max() > 0.1
     results = {
-        "vmap of grad": quick(jax.vmap(jax.grad(loss)))(batch),
-        "grad of vmap": quick(jax.grad(lambda b: jax.vmap(loss)(b).sum()))(batch),
-        "grad of scan": quick(jax.grad(lambda b: scanned(loss)(b).sum()))(batch),
-        "remat": quick(scanned(jax.grad(jax.checkpoint(loss))))(batch),
+        "vmap of grad": jax.jit(jax.vmap(jax.grad(loss)))(batch),
+        "grad of vmap": jax.jit(jax.grad(lambda b: jax.vmap(loss)(b).sum()))(batch),
+        "grad of scan": jax.jit(jax.grad(lambda b: scanned(loss)(b).sum()))(batch),
+        "remat": jax.jit(scanned(jax.grad(jax.checkpoint(loss))))(batch),
     }
     if family == "spherical":
         results["pmap"] = jax.pmap(jax.grad(loss))(batch)
@@ -80,9 +75,9 @@ def test_every_transform_gives_the_same_gradients(family):
 def test_vmap_over_maps_and_over_both(family):
     batch = FAMILIES[family][2:6]
     maps = jnp.stack([X, 2 * X, X[:, ::-1], X + 1])
-    one = quick(rfjax.gaussian_blur)
-    shared = quick(jax.vmap(rfjax.gaussian_blur, (0, None)))(maps, batch[1])
-    both = quick(jax.vmap(rfjax.gaussian_blur))(maps, batch)
+    one = jax.jit(rfjax.gaussian_blur)
+    shared = jax.jit(jax.vmap(rfjax.gaussian_blur, (0, None)))(maps, batch[1])
+    both = jax.jit(jax.vmap(rfjax.gaussian_blur))(maps, batch)
     for k in range(4):
         np.testing.assert_allclose(shared[k], one(maps[k], batch[1]), atol=2e-6)
         np.testing.assert_allclose(both[k], one(maps[k], batch[k]), atol=2e-6)
@@ -95,10 +90,10 @@ def test_gradient_of_the_gradient_under_jit_and_vmap(family):
     def curvature(params):
         return jax.grad(lambda p: jax.grad(loss)(p).sum())(params)
 
-    jitted = quick(curvature)
+    jitted = jax.jit(curvature)
     wanted = np.stack([jitted(p) for p in batch])
     assert np.isfinite(wanted).all()
-    np.testing.assert_allclose(quick(jax.vmap(curvature))(batch), wanted, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(jax.vmap(curvature))(batch), wanted, rtol=1e-3, atol=1e-4)
 
 
 @every_family
@@ -156,6 +151,5 @@ def test_local_and_difference_under_transforms():
 
     batch = jnp.stack([params, params + 0.2, params - 0.5])
     eager = jnp.stack([both(p) for p in batch])
-    for function in (jax.vmap(both), scanned(both)):
-        function = quick(function)
+    for function in (jax.jit(jax.vmap(both)), jax.jit(scanned(both))):
         np.testing.assert_allclose(function(batch), eager, atol=2e-6)
