@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rfjax._clamp import at_least, at_most
+
 # Below this sigma the ratios are used, above it Debye's expansion: relative error < 1e-7.
 _DEBYE_SIGMA = 5.0
 
@@ -34,9 +36,9 @@ def discrete_profile(distance: np.ndarray, sigma: jax.Array, *, truncate: float)
     """
     order = np.abs(distance)
     known = min(int(order.max(initial=0)), math.ceil(truncate * _DEBYE_SIGMA) + 1)
-    small = _by_ratios(jnp.minimum(sigma, _DEBYE_SIGMA), known)
+    small = _by_ratios(at_most(sigma, _DEBYE_SIGMA), known)
     small = jnp.where(order <= known, small[..., np.minimum(order, known)], 0.0)
-    large = _by_debye(order, jnp.maximum(sigma, _DEBYE_SIGMA))
+    large = _by_debye(order, at_least(sigma, _DEBYE_SIGMA))
     return jnp.where((sigma < _DEBYE_SIGMA)[..., None], small, large)
 
 
@@ -128,7 +130,7 @@ def _selling(yy: jax.Array, yx: jax.Array, xx: jax.Array) -> tuple[jax.Array, ja
         (0, start),
     )
     base = jax.lax.stop_gradient(base)
-    weights = jnp.maximum(-jnp.roll(_pair_products((yy, yx, xx), base), -1, -1), 0.0)
+    weights = at_least(-jnp.roll(_pair_products((yy, yx, xx), base), -1, -1), 0.0)
     directions = jnp.stack([base[..., 1], -base[..., 0]], -1)
     return weights, directions
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import erf
 
+from rfjax._clamp import at_least, at_most
 from rfjax.gaussian import SIGMA_MAX, SIGMA_MIN, Window, half_profile, half_size
 
 # Beyond this many periods sigma is smooth enough for the closed form.
@@ -33,9 +34,9 @@ def folded_profile(sigma: jax.Array, period: int, window: Window) -> jax.Array:
     residues = np.arange(period)
     distance = residues[:, None] + period * np.arange(-copies, copies + 1)
     largest = _SMOOTH * period
-    few = half_profile(jnp.minimum(sigma, largest), distance.ravel(), window)
+    few = half_profile(at_most(sigma, largest), distance.ravel(), window)
     few = jnp.sum(few.reshape(*sigma.shape, *distance.shape), -1)
-    many = _smooth_sum(jnp.maximum(sigma, largest)[..., None], residues, period, window)
+    many = _smooth_sum(at_least(sigma, largest)[..., None], residues, period, window)
     return jnp.where(sigma[..., None] <= largest, few, many)
 
 

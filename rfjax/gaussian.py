@@ -28,6 +28,7 @@ from jax.scipy.special import erfc
 from jax.typing import ArrayLike
 
 from rfjax import _checks, _discrete, covariance
+from rfjax._clamp import at_least, at_most
 
 METHODS = ("sampled", "integrated", "discrete")
 SUPPORTS = ("hard", "faded")
@@ -225,12 +226,12 @@ def half_profile(sigma: jax.Array, distance: np.ndarray, window: Window) -> jax.
 def _pixel_mass(offset: jax.Array, sigma: jax.Array) -> jax.Array:
     """The mass of a Gaussian of `sigma` on the pixel at `offset` from its mean."""
     size = jnp.abs(offset)
-    narrow = jnp.minimum(sigma, _NARROW)
+    narrow = at_most(sigma, _NARROW)
     scale = 1.0 / (math.sqrt(2.0) * narrow)
     # On the tail's side erfc keeps the digits of a difference, where erf cancels.
     near = 0.5 * (erfc((size - 0.5) * scale) - erfc((size + 0.5) * scale))
     # A wide Gaussian's two terms are too alike for float32: there, Taylor's series over the pixel.
-    wide = jnp.maximum(sigma, _NARROW)
+    wide = at_least(sigma, _NARROW)
     inverse, z = 1.0 / (wide * wide), (size / wide) ** 2
     series = 1.0 + inverse / 24.0 * (z - 1.0) + inverse**2 / 1920.0 * (z * z - 6.0 * z + 3.0)
     far = jnp.exp(-0.5 * z) * series / (math.sqrt(2.0 * math.pi) * wide)

@@ -59,7 +59,7 @@ def every_combination():
         yield pytest.param(family, method, support, padding, marks=marks)
 
 
-@pytest.mark.parametrize("family, method, support, padding", every_combination())
+@pytest.mark.parametrize("family, method, support, padding", list(every_combination()))
 def test_blur_against_the_reference(family, method, support, padding):
     x = maps(1, 17, 19, 1)
     options = dict(method=method, support=support, padding=padding)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import rfjax
+from rfjax._folding import total_profile
+from rfjax.gaussian import Window
 from tests import reference as ref
 
 # exp(-d^2 / 2 s^2) over |d| <= max(1, ceil(2 s)), divided by its sum, worked in float64 by hand.
@@ -334,3 +336,46 @@ def test_dtypes():
         assert taps.dtype == dtype
         wanted = ref.kernel([0.0])
         np.testing.assert_allclose(np.asarray(taps, np.float64), wanted, rtol=4e-3, atol=1e-6)
+
+
+# Sigmas at which one formula of the taps gives way to another.
+SEAMS = {"integrated": 6.0, "discrete": 5.0}
+
+
+@pytest.mark.parametrize("method", SEAMS)
+def test_gradient_on_a_seam(method):
+    """Exactly between two formulas the gradient is that of the neighbours."""
+    options = dict(max_half_size=13, method=method, truncate=2.1)
+    slope = jax.jit(jax.grad(lambda s: rfjax.gaussian_kernel1d(s, **options)[13]))
+    with jax.enable_x64(True):
+        seam = jnp.float64(SEAMS[method])
+        np.testing.assert_allclose(slope(seam), slope(seam * (1 + 1e-9)), rtol=1e-5)
+        np.testing.assert_allclose(slope(seam), slope(seam * (1 - 1e-9)), rtol=1e-5)
+
+
+def test_gradient_of_the_total_on_a_seam():
+    total = jax.jit(jax.grad(lambda s: total_profile(s, Window())))
+    with jax.enable_x64(True):
+        wanted = total(jnp.float64(8.0 * (1 - 1e-9)))
+        np.testing.assert_allclose(total(jnp.float64(8.0)), wanted, rtol=1e-5)
+
+
+def test_gradient_of_the_discrete_covariance_without_correlation():
+    """Its integer directions change there; the kernel's covariance follows Sigma all the same."""
+    offsets = np.arange(-20.0, 21.0)
+    options = dict(max_half_size=20, method="discrete", truncate=8.0)
+
+    def moments(params):
+        kernel = rfjax.gaussian_kernel(params, **options)
+        yy = (kernel.sum(1) * offsets**2).sum()
+        xx = (kernel.sum(0) * offsets**2).sum()
+        return jnp.stack([yy, offsets @ kernel @ offsets, xx])
+
+    def wanted(params):
+        matrix = rfjax.covariance_matrix(params)
+        return jnp.stack([matrix[0, 0], matrix[0, 1], matrix[1, 1]])
+
+    with jax.enable_x64(True):
+        params = jnp.array([0.2, 0.0, -0.1])
+        got = jax.jit(jax.jacrev(moments))(params)
+        np.testing.assert_allclose(got, jax.jacrev(wanted)(params), atol=1e-6)
