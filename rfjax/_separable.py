@@ -13,6 +13,8 @@ sigma is a pass with the taps' derivative, which costs as much as the forward pa
 differentiation would reduce over the map once per tap.
 """
 
+import math
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -28,15 +30,27 @@ from rfjax.gaussian import Window, half_profile, half_size, half_taps
 PAD_MODES = {"zero": "constant", "edge": "edge", "reflect": "reflect", "wrap": "wrap"}
 
 
+# Rows of fewer numbers than this are read as one (shift-and-add).
+_FLAT = 1024
+
+# Rows whose distance is a multiple of so many numbers fall into the same lines of a cache; so many
+# numbers more per row spread them.
+_ALIASED, _SKEW = 512, 16
+
+
 class Axis(NamedTuple):
     """One axis of a map and how it is filtered; all static.
 
-    The map is seen as [N, P, L, Q, C]: examples, axes before, the axis, axes after, channels.
+    The map is seen as [N, P, L, K]: examples, axes before, the axis, and in K = Q C the axes after
+    and the channels. (An axis more would often be of size one, and XLA copies maps to rearrange
+    the strides of such axes.)
     """
 
-    shape: tuple[int, int, int, int, int]
+    shape: tuple[int, int, int, int]
+    channels: int
     padding: str
     window: Window
+    half_sizes: tuple[int, ...]  # served by shift-and-add; beyond them, the matrix
 
     @property
     def length(self) -> int:
@@ -44,123 +58,170 @@ class Axis(NamedTuple):
         return self.shape[2]
 
 
-def static_half_sizes(length: int) -> tuple[int, ...]:
-    """Half sizes served by shift-and-add on an axis of `length`; beyond them, the matrix.
-
-    The matrix product costs about as much as ten taps on 100 pixels (measured on CPU), and grows
-    with the length.
-    """
-    return tuple(size for size in (1, 2, 4, 8, 16) if size <= length // 12)
-
-
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def filter_axis(x: jax.Array, sigma: jax.Array, axis: Axis) -> jax.Array:
-    """The map [N, P, L, Q, C] filtered along L by Gaussians of sigma [N | 1, C | 1]."""
-    sizes = static_half_sizes(axis.length)
-    largest = jnp.max(half_size(sigma, truncate=axis.window.truncate))
-    index = sum(((largest > size).astype(jnp.int32) for size in sizes), jnp.int32(0))
+    """The map [N, P, L, K] filtered along L by Gaussians of sigma [N | 1, C | 1]."""
+    sizes = axis.half_sizes
     branches = [partial(_shift_add_branch, axis, size) for size in sizes]
-    return size_switch(index, [*branches, partial(_matrix_branch, axis)], x, sigma)
+    branches.append(partial(_matrix_branch, axis))
+    return size_switch(_branch_index(sigma, axis), branches, x, sigma, _taps(sigma, axis))
+
+
+def _filter_forward(x, sigma, axis):
+    y = filter_axis(x, sigma, axis)
+    return y, (x, y if axis.padding == "renormalized" else None, sigma)
+
+
+def _filter_backward(axis, residuals, cotangent):
+    """Cotangents of x and sigma, by a switch between the same branches."""
+    x, y, sigma = residuals
+    taps, derivative = jax.jvp(partial(_taps, axis=axis), (sigma,), (jnp.ones_like(sigma),))
+    branches = [partial(_shift_add_backward, axis, s) for s in axis.half_sizes]
+    branches.append(partial(_matrix_backward, axis))
+    operands = x, y, cotangent, sigma, taps, derivative
+    return size_switch(_branch_index(sigma, axis), branches, *operands)
+
+
+filter_axis.defvjp(_filter_forward, _filter_backward)
+
+
+def _branch_index(sigma: jax.Array, axis: Axis) -> jax.Array:
+    """The first branch whose half size holds every sigma's support."""
+    largest = jnp.max(half_size(sigma, truncate=axis.window.truncate))
+    sizes = axis.half_sizes
+    return sum(((largest > size).astype(jnp.int32) for size in sizes), jnp.int32(0))
+
+
+def _taps(sigma: jax.Array, axis: Axis) -> jax.Array:
+    """The taps [n, c, R + 1] of all shift-and-add branches, zero beyond each sigma's support.
+
+    They are formed outside of the switch, once: inside, XLA would fuse their arithmetic into the
+    loop over the map.
+    """
+    size = max(axis.half_sizes, default=1)
+    return half_taps(sigma, size, axis.window)
 
 
 # Shift and add
 
 
-def _shift_add_branch(axis: Axis, size: int, x: jax.Array, sigma: jax.Array) -> jax.Array:
-    return _shift_add_pass(x, sigma, axis, size)
+def _shift_add_branch(axis: Axis, size: int, x, sigma, taps) -> jax.Array:
+    taps = taps[..., : size + 1]
+    (y,) = _shift_add(x, [taps], axis.padding)
+    return _times(y, 1.0 / _mass(taps, axis.length)) if axis.padding == "renormalized" else y
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _shift_add_pass(x: jax.Array, sigma: jax.Array, axis: Axis, size: int) -> jax.Array:
-    taps = half_taps(sigma, size, axis.window)
-    y = _shift_add(_pad(x, size, axis.padding), taps, axis.length)
-    if axis.padding == "renormalized":
-        y = y / _mass(taps, axis.length)
-    return y
+def _shift_add_backward(axis: Axis, size: int, x, y, cotangent, sigma, taps, derivative):
+    """Cotangents of x and sigma.
 
-
-def _shift_add_forward(x, sigma, axis, size):
-    return _shift_add_pass(x, sigma, axis, size), (x, sigma)
-
-
-def _shift_add_backward(axis, size, residuals, cotangent):
-    """Cotangents of x and sigma; sigma's is a pass with the taps' derivative."""
-    x, sigma = residuals
-    taps, derivative = _with_derivative(lambda s: half_taps(s, size, axis.window), sigma)
-    padded = _pad(x, size, axis.padding)
-    change = _shift_add(padded, derivative, axis.length)
-    if axis.padding == "renormalized":
-        mass, mass_derivative = _mass(taps, axis.length), _mass(derivative, axis.length)
-        cotangent = cotangent / mass
-        change -= _shift_add(padded, taps, axis.length) * (mass_derivative / mass)
-    grad_sigma = _sum_to(cotangent * change, sigma)
+    With zeros outside the filter and its derivative are their own adjoints, so that both act on
+    the cotangent.
+    """
+    taps, derivative = taps[..., : size + 1], derivative[..., : size + 1]
     if axis.padding in ("zero", "renormalized"):
-        return _shift_add(_pad(cotangent, size, "zero"), taps, axis.length), grad_sigma
+        loss = 0.0
+        if axis.padding == "renormalized":
+            cotangent = _times(cotangent, 1.0 / _mass(taps, axis.length))
+            loss = _times(cotangent * y, _mass(derivative, axis.length))
+        grad_x, change = _shift_add(cotangent, [taps, derivative], axis.padding)
+        return grad_x, _sum_to(change * x - loss, sigma)
+    (change,) = _shift_add(x, [derivative], axis.padding)
     # The adjoint spreads over the padded map, and the padding's adjoint folds it back.
-    wide = _shift_add(_pad(cotangent, 2 * size, "zero"), taps, axis.length + 2 * size)
-    (grad_x,) = jax.linear_transpose(lambda v: _pad(v, size, axis.padding), x)(wide)
-    return grad_x, grad_sigma
+    (wide,) = _shift_add(_extend(cotangent, size, "zero"), [taps], "zero")
+    (grad_x,) = jax.linear_transpose(lambda v: _extend(v, size, axis.padding), x)(wide)
+    return grad_x, _sum_to(cotangent * change, sigma)
 
 
-_shift_add_pass.defvjp(_shift_add_forward, _shift_add_backward)
+def _pad(x: jax.Array, shape: tuple, axis: int, size: int, padding: str) -> jax.Array:
+    """x as `shape` with `size` numbers more at either end of `axis`, in one operation if zero."""
+    if padding in ("zero", "renormalized"):
+        widths = [(size, size) if k == axis else (0, 0) for k in range(len(shape))]
+        if axis < len(shape) - 1 and math.prod(shape[axis + 1 :]) % _ALIASED == 0:
+            widths[-1] = (0, _SKEW)
+        return jnp.pad(x.reshape(shape), widths)
+    wide = _extend(x, size * x.shape[2] // shape[axis], padding)
+    return wide.reshape(*shape[:axis], shape[axis] + 2 * size, *shape[axis + 1 :])
 
 
-def _with_derivative(function, sigma):
-    """(function(sigma), its derivative), for functions that act on each sigma alone."""
-    return jax.jvp(function, (sigma,), (jnp.ones_like(sigma),))
+def _extend(x: jax.Array, size: int, padding: str) -> jax.Array:
+    """[N, P, L, K] with `size` pixels more at either end of L."""
+    return jnp.pad(x, ((0, 0), (0, 0), (size, size), (0, 0)), mode=PAD_MODES[padding])
 
 
-def _pad(x: jax.Array, size: int, padding: str) -> jax.Array:
-    mode = PAD_MODES.get(padding, "constant")
-    return jnp.pad(x, ((0, 0), (0, 0), (size, size), (0, 0), (0, 0)), mode=mode)
+def _shift_add(x: jax.Array, filters: Sequence[jax.Array], padding: str) -> list[jax.Array]:
+    """[N, P, L, K] filtered along L by each of `filters`, symmetric taps [n, c, R + 1].
 
-
-def _shift_add(padded: jax.Array, taps: jax.Array, length: int) -> jax.Array:
-    """Symmetric taps [n, c, R + 1] over a map with R more pixels at either end of the axis."""
-    size = taps.shape[-1] - 1
-    n, p, _, q, c = padded.shape
-    if taps.shape[:2] == (1, 1):
-        # One filter for all: rows of q * c contiguous numbers, whatever the axis.
-        rows = padded.reshape(n * p, -1)
-        step, count, axis = q * c, length * q * c, 1
-        weight = [taps[0, 0, k] for k in range(size + 1)]
+    The map is padded once, in the layout in which it is read: a pad that XLA fuses with a change
+    of shape is scalar code.
+    """
+    n, p, length, step = x.shape
+    size = filters[0].shape[-1] - 1
+    if filters[0].shape[:2] != (1, 1):
+        shape, axis, stride = x.shape, 2, 1
+    elif step < _FLAT:
+        # Short rows are read as one long row, in which a pixel along the axis is K numbers.
+        shape, axis, stride = (n * p, length * step), 1, step
     else:
-        rows, step, count, axis = padded, 1, length, 2
-        weight = [taps[:, None, None, None, :, k] for k in range(size + 1)]
+        shape, axis, stride = (n * p, length, step), 1, 1
+    padded = _pad(x, shape, axis, size * stride, padding)
 
     def shifted(offset):
-        start = (size + offset) * step
-        return jax.lax.slice_in_dim(rows, start, start + count, axis=axis)
+        start = [0] * len(shape)
+        start[axis] = (size + offset) * stride
+        return jax.lax.slice(padded, start, [a + b for a, b in zip(start, shape, strict=True)])
 
-    total = weight[0] * shifted(0)
-    for k in range(1, size + 1):
-        total += weight[k] * (shifted(-k) + shifted(k))
-    return total.reshape(n, p, length, q, c)
+    def apply(taps):
+        weight = [taps[0, 0, k] for k in range(size + 1)]
+        if axis == 2:  # of each example or channel
+            weight = [_rows(taps[..., k], step) for k in range(size + 1)]
+        total = weight[0] * shifted(0)
+        for k in range(1, size + 1):
+            total += weight[k] * (shifted(-k) + shifted(k))
+        return total.reshape(x.shape)
+
+    return [apply(taps) for taps in filters]
+
+
+def _rows(values: jax.Array, step: int) -> jax.Array:
+    """[n, c] as rows [n, 1, 1, K] of a map, each channel's at all its places (or as [n, 1, 1, 1])."""
+    n, c = values.shape
+    repeated = jnp.tile(values, (1, step // c if c > 1 else 1))
+    return repeated.reshape(n, 1, 1, -1)
 
 
 def _mass(taps: jax.Array, length: int) -> jax.Array:
-    """The sum of the taps that fall inside the map: [n, 1, L, 1, c]."""
+    """The sum of the taps that fall inside the map: [n, L, c]."""
     size = taps.shape[-1] - 1
     cumulative = jnp.cumsum(taps, -1)
     reach = np.minimum(np.arange(length), size)
     mass = cumulative[..., reach] + cumulative[..., reach[::-1]] - taps[..., :1]
-    return jnp.moveaxis(mass, -1, 1)[:, None, :, None, :]
+    return jnp.moveaxis(mass, -1, 1)
+
+
+def _times(x: jax.Array, factors: jax.Array) -> jax.Array:
+    """[N, P, L, K] times factors [n, L, c]."""
+    n, length, c = factors.shape
+    if c == 1:
+        return x * factors.reshape(n, 1, length, 1)
+    split = x.reshape(*x.shape[:3], -1, c)
+    return (split * factors.reshape(n, 1, length, 1, c)).reshape(x.shape)
 
 
 def _sum_to(product: jax.Array, sigma: jax.Array) -> jax.Array:
-    """The sum of [N, P, L, Q, C] over all axes that sigma [N | 1, C | 1] shares.
+    """The sum of [N, P, L, K] over all axes that sigma [N | 1, C | 1] shares.
 
     As products with ones: fused into the pass that feeds it, a plain sum becomes scalar code on
     XLA's CPU backend and takes twenty times as long.
     """
-    n, p, length, q, c = product.shape
+    n, p, length, step = product.shape
     if sigma.shape[1] == 1:
-        rows = _precise(jnp.dot)(
-            product.reshape(n, p * length, q * c), jnp.ones(q * c, product.dtype)
-        )
+        # Rows of some thousand numbers are the quickest to add up.
+        shape = (n, p * length, step) if step >= _FLAT else (n, p, length * step)
+        rows = _precise(jnp.dot)(product.reshape(shape), jnp.ones(shape[-1], product.dtype))
         total = jnp.sum(rows, 1)[:, None]
     else:
-        ones = jnp.ones(p * length * q, product.dtype)
-        total = _precise(jnp.einsum)("nac,a->nc", product.reshape(n, -1, c), ones)
+        rows = product.reshape(n, -1, sigma.shape[1])
+        total = _precise(jnp.einsum)("nac,a->nc", rows, jnp.ones(rows.shape[1], product.dtype))
     return jnp.sum(total, 0, keepdims=True) if sigma.shape[0] == 1 else total
 
 
@@ -171,18 +232,29 @@ def _precise(function):
 # Toeplitz product
 
 
-def _matrix_branch(axis: Axis, x: jax.Array, sigma: jax.Array) -> jax.Array:
+def _matrix_branch(axis: Axis, x, sigma, taps) -> jax.Array:
+    return _filter_by_matrix(axis, x, sigma)
+
+
+def _matrix_backward(axis: Axis, x, y, cotangent, sigma, taps, derivative):
+    return jax.vjp(partial(_filter_by_matrix, axis), x, sigma)[1](cotangent)
+
+
+def _filter_by_matrix(axis: Axis, x: jax.Array, sigma: jax.Array) -> jax.Array:
     return _apply_matrix(_MATRICES[axis.padding](sigma, axis.length, axis.window), x)
 
 
 def _apply_matrix(matrix: jax.Array, x: jax.Array) -> jax.Array:
-    """K [n, c, L, L] applied to [N, P, L, Q, C] along L."""
-    n, p, length, q, c = x.shape
+    """K [n, c, L, L] applied to [N, P, L, K] along L."""
+    n, p, length, step = x.shape
     if matrix.shape[:2] == (1, 1):
-        rows = x.reshape(n * p, length, q * c)
+        rows = x.reshape(n * p, length, step)
         return _precise(jnp.einsum)("ij,ajb->aib", matrix[0, 0], rows).reshape(x.shape)
-    matrix = jnp.broadcast_to(matrix, (n, c, length, length))
-    return _precise(jnp.einsum)("ncij,npjqc->npiqc", matrix, x)
+    if matrix.shape[1] == 1:
+        return _precise(jnp.einsum)("nij,npjk->npik", jnp.broadcast_to(matrix[:, 0], (n, length, length)), x)
+    matrix = jnp.broadcast_to(matrix, (n, *matrix.shape[1:]))
+    split = x.reshape(n, p, length, -1, matrix.shape[1])
+    return _precise(jnp.einsum)("ncij,npjqc->npiqc", matrix, split).reshape(x.shape)
 
 
 # K [..., L, L] of the filter with its boundary, for sigma [...]; exact for any sigma.

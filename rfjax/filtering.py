@@ -29,8 +29,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from rfjax import _checks, covariance
+from rfjax._axes import Filter, filter_axes
 from rfjax._full import Plane, filter_plane
-from rfjax._separable import PAD_MODES, Axis, filter_axis
+from rfjax._separable import PAD_MODES
 from rfjax.gaussian import Window, check_params_bound, gaussian_kernel
 
 PADDINGS = ("zero", "edge", "reflect", "wrap", "renormalized")
@@ -98,10 +99,7 @@ def _blur(
         y = filter_plane(y, params, Plane(*spatial, padding, window))
     else:
         sigmas = covariance.standard_deviations(params, spatial_ndim=spatial_ndim)
-        # From the last axis to the first: a pass that ends in the next one's padding is then
-        # contiguous in it.
-        for k in reversed(range(spatial_ndim)):
-            y = _filter_one_axis(y, sigmas[..., k], k, padding, window)
+        y = filter_axes(y, sigmas, Filter(padding, window))
     return y.reshape(x.shape).astype(x.dtype)
 
 
@@ -281,14 +279,3 @@ def _per_map(params: jax.Array, batch: tuple[int, ...], channels: int) -> jax.Ar
         (*leading, params.shape[-1]),
     )
     return params.reshape(-1, leading[-1], params.shape[-1])
-
-
-def _filter_one_axis(
-    x: jax.Array, sigma: jax.Array, axis: int, padding: str, window: Window
-) -> jax.Array:
-    """x [N, *spatial, C] filtered along spatial axis `axis` by sigma [n, c]."""
-    n, *spatial, channels = x.shape
-    before, after = math.prod(spatial[:axis]), math.prod(spatial[axis + 1 :])
-    shape = (n, before, spatial[axis], after, channels)
-    y = filter_axis(x.reshape(shape), sigma, Axis(shape, padding, window))
-    return y.reshape(x.shape)

@@ -1,0 +1,160 @@
+"""Gaussian filtering of all axes of a map, one after the other, in the way that suits a platform.
+
+On a CPU a large map is worked off in blocks of examples and channels: what a pass writes is still
+in the cache when the next one reads it, and no intermediate result is as large as the map. The
+gradient is worked off in the same blocks, where it filters again what it needs. Within a block the
+form follows the traced sigma (`rfjax._separable`).
+
+Elsewhere the map is filtered as a whole by matrix products, which run on matrix units and leave no
+choice to be made on the device.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rfjax._separable import Axis, filter_axis
+from rfjax.gaussian import Window
+
+ALGORITHMS = ("auto", "shift_add", "toeplitz")
+
+# Numbers in a block on a CPU: of examples, which lie apart anyway, and of channels, whose rows get
+# shorter; a map is split by channels only where an example is much larger than a block.
+_EXAMPLES_BLOCK, _CHANNELS_BLOCK, _LARGE_EXAMPLE = 2**18, 5 * 2**17, 2**21
+
+
+class Filter(NamedTuple):
+    """How a map is filtered; static."""
+
+    padding: str
+    window: Window
+    algorithm: str = "auto"
+
+    def half_sizes(self, length: int, platform: str) -> tuple[int, ...]:
+        """The static half sizes that are filtered by shift-and-add on an axis of `length`.
+
+        Beyond the largest of them the Toeplitz product serves. It costs about as much as
+        `length` / 8 pairs of taps (measured on a CPU).
+        """
+        if self.algorithm == "toeplitz" or (self.algorithm == "auto" and platform != "cpu"):
+            return ()
+        largest = length // 8 if self.algorithm == "auto" else length // 2
+        sizes = [1]
+        while 2 * sizes[-1] <= largest:
+            sizes.append(2 * sizes[-1])
+        return tuple(size for size in sizes if size <= min(largest, 32))
+
+
+def filter_axes(x: jax.Array, sigmas: jax.Array, how: Filter) -> jax.Array:
+    """The map [N, *spatial, C] filtered along its axes by sigmas [N | 1, C | 1, axes]."""
+    return jax.lax.platform_dependent(
+        x,
+        sigmas,
+        cpu=partial(_in_blocks, how),
+        default=lambda x, sigmas: _one_by_one(how, "default", x, sigmas),
+    )
+
+
+def block_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """The examples and channels of a block in which a CPU filters a map [N, *spatial, C]."""
+    n, *spatial, channels = shape
+    pixels = 1
+    for size in spatial:
+        pixels *= size
+    examples = _largest_divisor(n, _EXAMPLES_BLOCK // (pixels * channels))
+    if pixels * channels <= _LARGE_EXAMPLE:
+        return examples, channels
+    return 1, _largest_divisor(channels, _CHANNELS_BLOCK // pixels)
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor that is no larger than `limit`, at least 1."""
+    return max(size for size in range(1, number + 1) if number % size == 0 and size <= max(1, limit))
+
+
+def _one_by_one(how: Filter, platform: str, x: jax.Array, sigmas: jax.Array) -> jax.Array:
+    """The last axis first: a pass that ends in the next one's padding is contiguous in it."""
+    n, *spatial, channels = x.shape
+    y = x
+    for k in reversed(range(len(spatial))):
+        before, after = 1, 1
+        for size in spatial[:k]:
+            before *= size
+        for size in spatial[k + 1 :]:
+            after *= size
+        shape = (n, before, spatial[k], after * channels)
+        axis = Axis(shape, channels, how.padding, how.window, how.half_sizes(spatial[k], platform))
+        y = filter_axis(y.reshape(shape), sigmas[..., k], axis)
+    return y.reshape(x.shape)
+
+
+def _in_blocks(how: Filter, x: jax.Array, sigmas: jax.Array) -> jax.Array:
+    block = block_shape(x.shape)
+    if block == (x.shape[0], x.shape[-1]):
+        return _one_by_one(how, "cpu", x, sigmas)
+    return _blocked(x, sigmas, how, block)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _blocked(x: jax.Array, sigmas: jax.Array, how: Filter, block: tuple[int, int]) -> jax.Array:
+    def filter_block(y, start):
+        part = _one_by_one(how, "cpu", _take(x, start, block), _take_sigmas(sigmas, start, block))
+        return _put(y, part, start), None
+
+    return jax.lax.scan(filter_block, jnp.zeros_like(x), _starts(x, block))[0]
+
+
+def _blocked_forward(x, sigmas, how, block):
+    return _blocked(x, sigmas, how, block), (x, sigmas)
+
+
+def _blocked_backward(how, block, residuals, cotangent):
+    x, sigmas = residuals
+
+    def pull_block(totals, start):
+        grad_x, grad_sigmas = totals
+        operands = _take(x, start, block), _take_sigmas(sigmas, start, block)
+        part, change = jax.vjp(partial(_one_by_one, how, "cpu"), *operands)[1](
+            _take(cotangent, start, block)
+        )
+        change += _take_sigmas(grad_sigmas, start, block)
+        corner = _corner_of_sigmas(sigmas, start)
+        grad_sigmas = jax.lax.dynamic_update_slice(grad_sigmas, change, corner)
+        return (_put(grad_x, part, start), grad_sigmas), None
+
+    zeros = jnp.zeros_like(x), jnp.zeros_like(sigmas)
+    return jax.lax.scan(pull_block, zeros, _starts(x, block))[0]
+
+
+_blocked.defvjp(_blocked_forward, _blocked_backward)
+
+
+def _starts(x: jax.Array, block: tuple[int, int]) -> jax.Array:
+    """The first example and channel of every block: [blocks, 2]."""
+    n, k = (jnp.arange(0, x.shape[a], size) for a, size in zip((0, -1), block, strict=True))
+    return jnp.stack(jnp.meshgrid(n, k, indexing="ij"), -1).reshape(-1, 2)
+
+
+def _corner(x: jax.Array, start: jax.Array) -> list:
+    return [start[0], *[0] * (x.ndim - 2), start[1]]
+
+
+def _take(x: jax.Array, start: jax.Array, block: tuple[int, int]) -> jax.Array:
+    return jax.lax.dynamic_slice(x, _corner(x, start), (block[0], *x.shape[1:-1], block[1]))
+
+
+def _put(x: jax.Array, part: jax.Array, start: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_update_slice(x, part, _corner(x, start))
+
+
+def _corner_of_sigmas(sigmas: jax.Array, start: jax.Array) -> list:
+    """An axis of one is shared by all blocks."""
+    return [start[k] if sigmas.shape[k] > 1 else 0 for k in (0, 1)] + [0]
+
+
+def _take_sigmas(sigmas: jax.Array, start: jax.Array, block: tuple[int, int]) -> jax.Array:
+    sizes = [min(size, whole) for size, whole in zip(block, sigmas.shape, strict=False)]
+    corner = _corner_of_sigmas(sigmas, start)
+    return jax.lax.dynamic_slice(sigmas, corner, (*sizes, sigmas.shape[2]))
