@@ -35,16 +35,15 @@ class Filter(NamedTuple):
     def half_sizes(self, length: int, platform: str) -> tuple[int, ...]:
         """The static half sizes that are filtered by shift-and-add on an axis of `length`.
 
-        Beyond the largest of them the Toeplitz product serves. It costs about as much as
-        `length` / 8 pairs of taps (measured on a CPU).
+        Beyond the largest of them the Toeplitz product serves. On a CPU it costs about as much as
+        `length` / 4 taps, and on long axes about as much as 64.
         """
         if self.algorithm == "toeplitz" or (self.algorithm == "auto" and platform != "cpu"):
             return ()
-        largest = length // 8 if self.algorithm == "auto" else length // 2
-        sizes = [1]
-        while 2 * sizes[-1] <= largest:
-            sizes.append(2 * sizes[-1])
-        return tuple(size for size in sizes if size <= min(largest, 32))
+        largest = length // 2
+        if self.algorithm == "auto":
+            largest = min(length // 4, 16) if length < 256 else 32
+        return tuple(size for size in (1, 2, 4, 8, 16, 32, 64, 128) if size <= largest)
 
 
 def filter_axes(x: jax.Array, sigmas: jax.Array, how: Filter) -> jax.Array:
@@ -71,7 +70,9 @@ def block_shape(shape: tuple[int, ...]) -> tuple[int, int]:
 
 def _largest_divisor(number: int, limit: int) -> int:
     """The largest divisor that is no larger than `limit`, at least 1."""
-    return max(size for size in range(1, number + 1) if number % size == 0 and size <= max(1, limit))
+    return max(
+        size for size in range(1, number + 1) if number % size == 0 and size <= max(1, limit)
+    )
 
 
 def _one_by_one(how: Filter, platform: str, x: jax.Array, sigmas: jax.Array) -> jax.Array:

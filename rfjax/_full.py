@@ -1,8 +1,9 @@
 """Gaussian filtering of two axes at once, for full covariances of any size.
 
-A correlated Gaussian is no product of two one-dimensional filters, so the kernel is formed on a
-grid and applied by the Fourier transform, whose cost hardly depends on its size. A switch picks the
-smallest of a few static grids that holds the traced support.
+A correlated Gaussian is no product of two one-dimensional filters, so its taps are formed on a
+grid. A switch picks the smallest of a few static grids that holds the traced support. On the small
+ones the filter is a sum of shifted maps; on the others it is applied by the Fourier transform,
+whose cost hardly depends on the size. Both have their gradients written out.
 """
 
 import math
@@ -15,9 +16,12 @@ import numpy as np
 from jax.scipy.special import erf
 from scipy.fft import next_fast_len
 
-from rfjax._separable import PAD_MODES
+from rfjax._separable import PAD_MODES, sum_to
 from rfjax._switch import size_switch
 from rfjax.gaussian import Window, full_factor, full_profile, half_size
+
+# Up to this half size a filter is a sum of shifted maps, beyond it a product of transforms.
+_DENSE = 4
 
 # The discrete analogue and the integrated density meet the sampled one beyond this sigma.
 _LARGE_SIGMA = 32.0
@@ -40,15 +44,53 @@ class Plane(NamedTuple):
         most = (self.height, self.width)
         if self.padding not in ("zero", "renormalized"):
             most = tuple(max(64, 2 * side) for side in most)
-        sizes, size = [], 2
+        sizes, size = [], 1
         while size < max(most):
             sizes.append((min(size, most[0]), min(size, most[1])))
             size *= 2 if size < 8 else 3
         return [*sizes, most]
 
+    def choice(self, needed: tuple[int, int]) -> tuple[str, tuple[int, int]]:
+        """The form, shift_add or fourier, and the static grid that serve half sizes `needed`."""
+        grids = self.half_sizes()
 
+        def serves(grid):
+            sizes = zip(needed, grid, grids[-1], strict=True)
+            return all(need <= size or size == most for need, size, most in sizes)
+
+        grid = next(grid for grid in grids if serves(grid))
+        return "shift_add" if _is_dense(grid) else "fourier", grid
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def filter_plane(x: jax.Array, params: jax.Array, plane: Plane) -> jax.Array:
     """The map [N, H, W, C] filtered by Gaussians of full params [N | 1, C | 1, 3]."""
+    branches = [partial(_forward, plane, grid) for grid in plane.half_sizes()]
+    taps = _dense_taps(params, plane)
+    return size_switch(_branch_index(params, plane), branches, x, params, taps)
+
+
+def _filter_forward(x, params, plane):
+    y = filter_plane(x, params, plane)
+    return y, (x, y if plane.padding == "renormalized" else None, params)
+
+
+def _filter_backward(plane, residuals, cotangent):
+    """Cotangents of x and params, by a switch between the same branches."""
+    x, y, params = residuals
+    taps, linear = jax.linearize(partial(_dense_taps, plane=plane), params)
+    units = np.eye(3, dtype=params.dtype)
+    slopes = [linear(jnp.broadcast_to(unit.reshape(1, 1, 3), params.shape)) for unit in units]
+    branches = [partial(_backward, plane, grid) for grid in plane.half_sizes()]
+    operands = x, y, cotangent, params, taps, slopes
+    return size_switch(_branch_index(params, plane), branches, *operands)
+
+
+filter_plane.defvjp(_filter_forward, _filter_backward)
+
+
+def _branch_index(params: jax.Array, plane: Plane) -> jax.Array:
+    """The first grid that holds every covariance's support."""
     u_yy, u_yx, u_xx = full_factor(params)
     truncate = plane.window.truncate
     need_y = jnp.max(half_size(u_yy, truncate=truncate))
@@ -59,20 +101,72 @@ def filter_plane(x: jax.Array, params: jax.Array, plane: Plane) -> jax.Array:
         ((need_y > y) & (y < grids[-1][0])) | ((need_x > x) & (x < grids[-1][1]))
         for y, x in grids[:-1]
     ]
-    index = sum((small.astype(jnp.int32) for small in too_small), jnp.int32(0))
-    branches = [partial(_filter_on_grid, plane, grid) for grid in grids]
-    return size_switch(index, branches, x, params)
+    return sum((small.astype(jnp.int32) for small in too_small), jnp.int32(0))
 
 
-def _filter_on_grid(plane: Plane, grid: tuple[int, int], x: jax.Array, params: jax.Array):
-    taps = _taps(plane, grid, params)
-    if plane.padding == "renormalized":
-        ones = jnp.ones((1, plane.height, plane.width, 1), x.dtype)
-        return _correlate(x, taps) / _correlate(ones, taps)
-    if plane.padding == "zero":
-        return _correlate(x, taps)
-    pad = ((0, 0), *((size, size) for size in grid), (0, 0))
-    return _correlate(jnp.pad(x, pad, mode=PAD_MODES[plane.padding]), taps, valid=True)
+def _forward(plane: Plane, grid: tuple[int, int], x, params, taps) -> jax.Array:
+    if not _is_dense(grid):
+        return _filter_on_grid(plane, grid, x, params)
+    taps = _crop(taps, grid)
+    y = _stencil(_extend(plane, grid, x), taps, plane)
+    return y / _mass(plane, taps) if plane.padding == "renormalized" else y
+
+
+def _backward(plane: Plane, grid: tuple[int, int], x, y, cotangent, params, taps, slopes):
+    if not _is_dense(grid):
+        return jax.vjp(partial(_filter_on_grid, plane, grid), x, params)[1](cotangent)
+    taps, slopes = _crop(taps, grid), [_crop(slope, grid) for slope in slopes]
+    if plane.padding in ("zero", "renormalized"):
+        if plane.padding == "renormalized":
+            cotangent = cotangent / _mass(plane, taps)
+        # The filter and its derivatives are their own adjoints.
+        grad_x = _stencil(cotangent, taps, plane)
+        products = [x * _stencil(cotangent, slope, plane) for slope in slopes]
+        if plane.padding == "renormalized":
+            loss = cotangent * y
+            products = [p - loss * _mass(plane, s) for p, s in zip(products, slopes, strict=True)]
+    else:
+        wide = plane._replace(height=plane.height + 2 * grid[0], width=plane.width + 2 * grid[1])
+        grad_wide = _stencil(_extend(plane, grid, cotangent, "zero"), taps, wide)
+        (grad_x,) = jax.linear_transpose(partial(_extend, plane, grid), x)(grad_wide)
+        extended = _extend(plane, grid, x)
+        products = [cotangent * _stencil(extended, slope, plane) for slope in slopes]
+    rows = [product.reshape(x.shape[0], 1, plane.height, -1) for product in products]
+    return grad_x, jnp.stack([sum_to(row, params[..., 0]) for row in rows], -1)
+
+
+def _extend(plane: Plane, grid: tuple[int, int], x: jax.Array, padding: str = "") -> jax.Array:
+    """x with what lies outside of it, where that is not zero, as far as the grid reaches."""
+    mode = PAD_MODES.get(padding or plane.padding, "constant")
+    if mode == "constant" and not padding:
+        return x
+    return jnp.pad(x, ((0, 0), *((size, size) for size in grid), (0, 0)), mode=mode)
+
+
+def _is_extended(plane: Plane, x: jax.Array) -> bool:
+    return x.shape[1:3] != (plane.height, plane.width)
+
+
+# Taps
+
+
+def _dense_taps(params: jax.Array, plane: Plane) -> jax.Array:
+    """The taps of all sums of shifted maps, on the largest of their grids.
+
+    They are formed outside of the switch: inside, XLA would fuse their arithmetic into the loop
+    over the map.
+    """
+    grid = max((g for g in plane.half_sizes() if _is_dense(g)), default=(0, 0))
+    return _taps(plane, grid, params)
+
+
+def _is_dense(grid: tuple[int, int]) -> bool:
+    return max(grid) <= _DENSE
+
+
+def _crop(taps: jax.Array, grid: tuple[int, int]) -> jax.Array:
+    y, x = (slice(s // 2 - g, s // 2 + g + 1) for s, g in zip(taps.shape[-2:], grid, strict=True))
+    return taps[..., y, x]
 
 
 def _taps(plane: Plane, grid: tuple[int, int], params: jax.Array) -> jax.Array:
@@ -133,20 +227,114 @@ def _reach(sigma: jax.Array, window: Window) -> jax.Array:
     return window.truncate * sigma
 
 
-def _correlate(x: jax.Array, taps: jax.Array, *, valid: bool = False) -> jax.Array:
-    """x [N, H, W, C] filtered by point-symmetric taps [n, c, 2 R_y + 1, 2 R_x + 1].
+# Sums of shifted maps
 
-    Zeros lie outside x; `valid` leaves out the outputs that would read them.
+
+def _stencil(x: jax.Array, taps: jax.Array, plane: Plane) -> jax.Array:
+    """The plane's outputs [N, H, W, C] of point-symmetric taps [n, c, 2 R_y + 1, 2 R_x + 1].
+
+    x is the plane, outside of which lie zeros, or it is extended by the half sizes.
     """
-    sides, half = x.shape[1:3], tuple(size // 2 for size in taps.shape[-2:])
-    # What wraps around must land outside the map, or on outputs that are left out.
-    margin = (0, 0) if valid else half
-    least = [max(s + m, 2 * h + 1) for s, m, h in zip(sides, margin, half, strict=True)]
-    period = tuple(next_fast_len(size, real=True) for size in least)
-    pad = [(0, p - size) for p, size in zip(period, taps.shape[-2:], strict=True)]
-    kernel = jnp.roll(jnp.pad(taps, ((0, 0), (0, 0), *pad)), (-half[0], -half[1]), (-2, -1))
-    spectrum = jnp.moveaxis(jnp.fft.rfft2(kernel, axes=(-2, -1)), 1, -1)
-    y = jnp.fft.irfft2(jnp.fft.rfft2(x, period, axes=(1, 2)) * spectrum, period, axes=(1, 2))
-    first = half if valid else (0, 0)
-    last = [s - f for s, f in zip(sides, first, strict=True)]
-    return y[:, first[0] : last[0], first[1] : last[1]]
+    half = [size // 2 for size in taps.shape[-2:]]
+    if not _is_extended(plane, x):
+        x = jnp.pad(x, ((0, 0), *((size, size) for size in half), (0, 0)))
+    n, _, _, channels = x.shape
+    height, width = (s - 2 * h for s, h in zip(x.shape[1:3], half, strict=True))
+    rows = x.reshape(n, height + 2 * half[0], -1)  # runs of contiguous numbers
+
+    def shifted(down, right):
+        start = (0, half[0] + down, (half[1] + right) * channels)
+        return jax.lax.slice(rows, start, (n, start[1] + height, start[2] + width * channels))
+
+    def weight(down, right):
+        values = taps[..., half[0] + down, half[1] + right]
+        return jnp.tile(values, (1, width if values.shape[1] > 1 else 1))[:, None]
+
+    total = weight(0, 0) * shifted(0, 0)
+    for down in range(half[0] + 1):
+        for right in range(-half[1] if down else 1, half[1] + 1):
+            total += weight(down, right) * (shifted(down, right) + shifted(-down, -right))
+    return total.reshape(n, height, width, channels)
+
+
+def _mass(plane: Plane, taps: jax.Array) -> jax.Array:
+    """The sum of the taps that fall inside the map: [n, H, W, c]."""
+    n, c = taps.shape[:2]
+    return _stencil(jnp.ones((n, plane.height, plane.width, c), taps.dtype), taps, plane)
+
+
+# Fourier transforms
+
+
+def _filter_on_grid(plane: Plane, grid: tuple[int, int], x: jax.Array, params: jax.Array):
+    if plane.padding == "renormalized":
+        ones = jnp.ones((1, plane.height, plane.width, 1), x.dtype)
+        mass = _filter_fourier(plane, grid, ones, params)
+        return _filter_fourier(plane, grid, x, params) / mass
+    return _filter_fourier(plane, grid, _extend(plane, grid, x), params)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _filter_fourier(plane: Plane, grid: tuple[int, int], x: jax.Array, params: jax.Array):
+    return _fourier_forward(plane, grid, x, params)[0]
+
+
+def _fourier_forward(plane, grid, x, params):
+    spectrum = _spectrum(plane, grid, x, (0, 0))
+    transfer = _transfer(plane, grid, x, _taps(plane, grid, params))
+    start = grid if _is_extended(plane, x) else (0, 0)
+    y = _inverse(plane, grid, x, spectrum * transfer, start, (plane.height, plane.width))
+    return y, (x, spectrum, params)
+
+
+def _fourier_backward(plane, grid, residuals, cotangent):
+    """The filter is its own adjoint; the taps' cotangent is a correlation, summed as a spectrum."""
+    x, spectrum, params = residuals
+    taps, pull = jax.vjp(partial(_taps, plane, grid), params)
+    start = grid if _is_extended(plane, x) else (0, 0)
+    change = _spectrum(plane, grid, x, start, cotangent)
+    transfer = _transfer(plane, grid, x, taps)
+    grad_x = _inverse(plane, grid, x, change * transfer, (0, 0), x.shape[1:3])
+    shared = [k for k in (0, 1) if params.shape[k] == 1]
+    product = jnp.sum(jnp.conj(change) * spectrum, shared, keepdims=True)
+    along = jnp.fft.irfft2(product, _period(plane, grid, x))
+    along = jnp.roll(along, grid, (-2, -1))[..., : taps.shape[-2], : taps.shape[-1]]
+    return grad_x, pull(along)[0]
+
+
+_filter_fourier.defvjp(_fourier_forward, _fourier_backward)
+
+
+def _period(plane: Plane, grid: tuple[int, int], x: jax.Array) -> tuple[int, int]:
+    """The transform's size: what wraps around must land outside the map, or on what is cut off."""
+    margin = (0, 0) if _is_extended(plane, x) else grid
+    sides = x.shape[1:3]
+    least = [max(s + m, 2 * h + 1) for s, m, h in zip(sides, margin, grid, strict=True)]
+    return tuple(next_fast_len(size, real=True) for size in least)
+
+
+def _spectrum(plane, grid, x, start, values=None) -> jax.Array:
+    """The transform of x, or of `values` at `start` on a map like x, [N, C, ...].
+
+    Planes of contiguous pixels transform fastest.
+    """
+    values = x if values is None else values
+    period = _period(plane, grid, x)
+    ends = [p - s - size for p, s, size in zip(period, start, values.shape[1:3], strict=True)]
+    planes = jnp.moveaxis(values, -1, 1)
+    pad = ((0, 0), (0, 0), *zip(start, ends, strict=True))
+    return jnp.fft.rfft2(jnp.pad(planes, pad))
+
+
+def _transfer(plane, grid, x, taps) -> jax.Array:
+    """The transform of point-symmetric taps about the origin, which is real."""
+    pad = [(0, p - size) for p, size in zip(_period(plane, grid, x), taps.shape[-2:], strict=True)]
+    kernel = jnp.roll(jnp.pad(taps, ((0, 0), (0, 0), *pad)), (-grid[0], -grid[1]), (-2, -1))
+    return jnp.fft.rfft2(kernel).real
+
+
+def _inverse(plane, grid, x, spectrum, start, size) -> jax.Array:
+    """The part of `size` from `start` of the inverse transform, [N, *size, C]."""
+    planes = jnp.fft.irfft2(spectrum, _period(plane, grid, x))
+    rows, columns = (slice(s, s + n) for s, n in zip(start, size, strict=True))
+    return jnp.moveaxis(planes[..., rows, columns], 1, -1)

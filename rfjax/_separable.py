@@ -124,12 +124,12 @@ def _shift_add_backward(axis: Axis, size: int, x, y, cotangent, sigma, taps, der
             cotangent = _times(cotangent, 1.0 / _mass(taps, axis.length))
             loss = _times(cotangent * y, _mass(derivative, axis.length))
         grad_x, change = _shift_add(cotangent, [taps, derivative], axis.padding)
-        return grad_x, _sum_to(change * x - loss, sigma)
+        return grad_x, sum_to(change * x - loss, sigma)
     (change,) = _shift_add(x, [derivative], axis.padding)
     # The adjoint spreads over the padded map, and the padding's adjoint folds it back.
     (wide,) = _shift_add(_extend(cotangent, size, "zero"), [taps], "zero")
     (grad_x,) = jax.linear_transpose(lambda v: _extend(v, size, axis.padding), x)(wide)
-    return grad_x, _sum_to(cotangent * change, sigma)
+    return grad_x, sum_to(cotangent * change, sigma)
 
 
 def _pad(x: jax.Array, shape: tuple, axis: int, size: int, padding: str) -> jax.Array:
@@ -183,7 +183,7 @@ def _shift_add(x: jax.Array, filters: Sequence[jax.Array], padding: str) -> list
 
 
 def _rows(values: jax.Array, step: int) -> jax.Array:
-    """[n, c] as rows [n, 1, 1, K] of a map, each channel's at all its places (or as [n, 1, 1, 1])."""
+    """[n, c] as rows [n, 1, 1, K] of a map: each channel's value at all its places."""
     n, c = values.shape
     repeated = jnp.tile(values, (1, step // c if c > 1 else 1))
     return repeated.reshape(n, 1, 1, -1)
@@ -207,7 +207,7 @@ def _times(x: jax.Array, factors: jax.Array) -> jax.Array:
     return (split * factors.reshape(n, 1, length, 1, c)).reshape(x.shape)
 
 
-def _sum_to(product: jax.Array, sigma: jax.Array) -> jax.Array:
+def sum_to(product: jax.Array, sigma: jax.Array) -> jax.Array:
     """The sum of [N, P, L, K] over all axes that sigma [N | 1, C | 1] shares.
 
     As products with ones: fused into the pass that feeds it, a plain sum becomes scalar code on
@@ -251,7 +251,9 @@ def _apply_matrix(matrix: jax.Array, x: jax.Array) -> jax.Array:
         rows = x.reshape(n * p, length, step)
         return _precise(jnp.einsum)("ij,ajb->aib", matrix[0, 0], rows).reshape(x.shape)
     if matrix.shape[1] == 1:
-        return _precise(jnp.einsum)("nij,npjk->npik", jnp.broadcast_to(matrix[:, 0], (n, length, length)), x)
+        return _precise(jnp.einsum)(
+            "nij,npjk->npik", jnp.broadcast_to(matrix[:, 0], (n, length, length)), x
+        )
     matrix = jnp.broadcast_to(matrix, (n, *matrix.shape[1:]))
     split = x.reshape(n, p, length, -1, matrix.shape[1])
     return _precise(jnp.einsum)("ncij,npjqc->npiqc", matrix, split).reshape(x.shape)

@@ -11,9 +11,9 @@ from jax.custom_batching import custom_vmap
 def size_switch(index: jax.Array, branches: Sequence[Callable], *operands: Any) -> Any:
     """`branches[index](*operands)`, where every branch also serves all smaller indices.
 
-    `lax.switch` with a batched index runs every branch and selects. Here the branch of the batch's
-    largest index runs for all. The gradient is a switch of the same kind between the gradients of
-    the branches, to any order.
+    `lax.switch` with a batched index runs every branch and selects. Here a CPU takes one after the
+    other, and elsewhere the branch of the batch's largest index runs for all. The gradient is a
+    switch of the same kind between the gradients of the branches, to any order.
 
     Args:
       index: int32 scalar, traced.
@@ -51,14 +51,33 @@ def _mapped(branches: Sequence[Callable]) -> Callable:
 
     @run.def_vmap
     def rule(axis_size: int, in_batched: list, index: jax.Array, *operands: Any) -> Any:
-        if in_batched[0]:
-            index = jnp.max(index, 0)
         axes = jax.tree.map(lambda batched: 0 if batched else None, tuple(in_batched[1:]))
-        if any(jax.tree.leaves(in_batched[1:])):
-            mapped = [jax.vmap(branch, in_axes=axes) for branch in branches]
-            out, batched = _mapped(mapped)(index, *operands), True
+        mapped = [jax.vmap(branch, in_axes=axes) for branch in branches]
+
+        def by_largest(index, *operands):
+            index = jnp.max(index, 0) if in_batched[0] else index
+            return _mapped(mapped)(index, *operands)
+
+        def one_by_one(index, *operands):
+            flat, tree = jax.tree.flatten((index, *operands))
+            flags = jax.tree.leaves(in_batched)
+            scanned = [leaf for leaf, batched in zip(flat, flags, strict=True) if batched]
+
+            def body(leaves):
+                rest = iter(leaves)
+                pairs = zip(flat, flags, strict=True)
+                return run(*tree.unflatten(next(rest) if b else leaf for leaf, b in pairs))
+
+            return jax.lax.map(body, scanned)
+
+        if not any(jax.tree.leaves(in_batched[1:])):
+            out, batched = run(jnp.max(index, 0), *operands), False
+        elif in_batched[0]:
+            # A CPU gains nothing by working on all at once, and each then has its own branch.
+            out = jax.lax.platform_dependent(index, *operands, cpu=one_by_one, default=by_largest)
+            batched = True
         else:
-            out, batched = run(index, *operands), False
+            out, batched = by_largest(index, *operands), True
         return out, jax.tree.map(lambda _: batched, out)
 
     return run

@@ -23,16 +23,18 @@ Sums are kept in float32 at least, and results have the map's dtype.
 
 import math
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from rfjax import _checks, covariance
-from rfjax._axes import Filter, filter_axes
+from rfjax._axes import ALGORITHMS, Filter, block_shape, filter_axes
 from rfjax._full import Plane, filter_plane
 from rfjax._separable import PAD_MODES
-from rfjax.gaussian import Window, check_params_bound, gaussian_kernel
+from rfjax.gaussian import Window, check_params_bound, gaussian_kernel, half_size
 
 PADDINGS = ("zero", "edge", "reflect", "wrap", "renormalized")
 
@@ -46,6 +48,7 @@ def gaussian_blur(
     method: str = "sampled",
     support: str = "hard",
     spatial_ndim: int = 2,
+    algorithm: str = "auto",
 ) -> jax.Array:
     """The map filtered by a Gaussian: y(p) = sum_d g(d; Sigma) x(p + d).
 
@@ -59,6 +62,8 @@ def gaussian_blur(
       method: sampled | integrated | discrete, see `rfjax.gaussian`.
       support: hard | faded, likewise. A hard support's size carries no gradient.
       spatial_ndim: number of spatial axes, 1, 2 or 3, static.
+      algorithm: auto | shift_add | toeplitz, static: how spherical and diagonal covariances are
+        computed. The results agree to rounding; `plan` tells what auto chooses.
 
     Returns:
       The filtered map, with the shape and dtype of `x`.
@@ -79,28 +84,111 @@ def gaussian_blur(
     _checks.choose("padding", padding, PADDINGS)
     x = _map(x, spatial_ndim)
     params = _checks.float_array("params", params, min_ndim=1, layout="[..., F]")
-    covariance.is_full(params, spatial_ndim=spatial_ndim)
+    _check_algorithm(algorithm, params, spatial_ndim)
     batch, _, channels = _split(x, spatial_ndim)
     params = _per_map(params, batch, channels)
-    return _blur(x, params, padding=padding, window=window, spatial_ndim=spatial_ndim)
+    return _blur(x, params, how=Filter(padding, window, algorithm), spatial_ndim=spatial_ndim)
 
 
 # Compiled as one function so that calls outside jit do not build the switch anew each time.
-@partial(jax.jit, static_argnames=("padding", "window", "spatial_ndim"))
-def _blur(
-    x: jax.Array, params: jax.Array, *, padding: str, window: Window, spatial_ndim: int
-) -> jax.Array:
+@partial(jax.jit, static_argnames=("how", "spatial_ndim"))
+def _blur(x: jax.Array, params: jax.Array, *, how: Filter, spatial_ndim: int) -> jax.Array:
     """`gaussian_blur` of checked arguments; params [n, c, F]."""
     batch, spatial, channels = _split(x, spatial_ndim)
     dtype = _checks.accumulation_dtype(x, params)
     params = params.astype(dtype)
     y = x.astype(dtype).reshape(math.prod(batch), *spatial, channels)
     if covariance.is_full(params, spatial_ndim=spatial_ndim):
-        y = filter_plane(y, params, Plane(*spatial, padding, window))
+        y = filter_plane(y, params, Plane(*spatial, how.padding, how.window))
     else:
         sigmas = covariance.standard_deviations(params, spatial_ndim=spatial_ndim)
-        y = filter_axes(y, sigmas, Filter(padding, window))
+        y = filter_axes(y, sigmas, how)
     return y.reshape(x.shape).astype(x.dtype)
+
+
+class Plan(NamedTuple):
+    """How `gaussian_blur` computes: see `plan`."""
+
+    platform: str
+    algorithms: tuple[str, ...]
+    half_sizes: tuple[int, ...]
+    static_half_sizes: tuple[int, ...]
+    block: tuple[int, int]
+
+
+def plan(
+    shape: tuple[int, ...],
+    params: ArrayLike,
+    *,
+    truncate: float = 2.0,
+    padding: str = "zero",
+    spatial_ndim: int = 2,
+    algorithm: str = "auto",
+    platform: str | None = None,
+) -> Plan:
+    """What `gaussian_blur` does with a map of this shape and covariances of these values.
+
+    The choice follows the traced covariances while the program runs; this function makes it for
+    known ones.
+
+    Args:
+      shape: of the map, [..., H, W, C].
+      params: [..., F] log-Cholesky parameters, known numbers; the largest of them decide.
+      truncate, padding, spatial_ndim, algorithm: as in `gaussian_blur`.
+      platform: cpu | gpu | tpu; the default backend's if None.
+
+    Returns:
+      `algorithms`, for each axis shift_add (sums of shifted maps) or toeplitz (a matrix product),
+      or for both axes of a full covariance shift_add or fourier; `half_sizes` that the covariances need along
+      each axis, in pixels, and `static_half_sizes` that are computed for them: of the sums or of
+      the transform's grid, for a matrix the whole axis; `block`, the examples and channels that
+      are worked off at a time.
+
+    Raises:
+      ValueError: a shape or an option is wrong, or `params` are traced.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> made = plan((1, 128, 128, 64), jnp.log(jnp.array([1.5, 20.0])), platform="cpu")
+      >>> made.algorithms, made.half_sizes, made.static_half_sizes
+      (('shift_add', 'toeplitz'), (3, 40), (4, 127))
+    """
+    known = _checks.known(params)
+    if known is None:
+        raise ValueError("params must be known numbers to plan with; got traced ones")
+    x = jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
+    if len(shape) < spatial_ndim + 1:
+        raise ValueError(f"shape must have {spatial_ndim} spatial axes and channels; got {shape}")
+    batch, spatial, channels = _split(x, spatial_ndim)
+    _check_algorithm(algorithm, jnp.asarray(params), spatial_ndim)
+    _checks.choose("padding", padding, PADDINGS)
+    window = Window(truncate).checked()
+    platform = platform or jax.default_backend()
+    sigmas = covariance.standard_deviations(params, spatial_ndim=spatial_ndim)
+    needed = np.asarray(half_size(sigmas, truncate=truncate)).reshape(-1, spatial_ndim).max(0)
+    needed = tuple(map(int, needed))
+    merged = (math.prod(batch), *spatial, channels)
+    if covariance.is_full(known, spatial_ndim=spatial_ndim):
+        plane = Plane(*spatial, padding, window)
+        form, grid = plane.choice(needed)
+        return Plan(platform, (form,), needed, grid, (merged[0], channels))
+    how = Filter(padding, window, algorithm)
+    algorithms, statics = [], []
+    for size, length in zip(needed, spatial, strict=True):
+        sizes = [s for s in how.half_sizes(length, platform) if s >= size]
+        algorithms.append("shift_add" if sizes else "toeplitz")
+        statics.append(sizes[0] if sizes else length - 1)
+    block = block_shape(merged) if platform == "cpu" else (merged[0], channels)
+    return Plan(platform, tuple(algorithms), needed, tuple(statics), block)
+
+
+def _check_algorithm(algorithm: str, params: jax.Array, spatial_ndim: int) -> None:
+    _checks.choose("algorithm", algorithm, ALGORITHMS)
+    if covariance.is_full(params, spatial_ndim=spatial_ndim) and algorithm != "auto":
+        raise ValueError(
+            "full covariances have no axes to choose for: algorithm must be 'auto'; "
+            f"got {algorithm!r}"
+        )
 
 
 def difference_of_gaussians(

@@ -24,7 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("suites", nargs="*", metavar="suite", help=f"of {', '.join(SUITES)}; all")
     parser.add_argument("--rounds", type=int, default=15, help="turns of each function (15)")
     parser.add_argument("--check", action="store_true", help="fail where an aim is not reached")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks"), help="folder (%(default)s)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("benchmarks"), help="folder (%(default)s)"
+    )
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.suites) - set(SUITES))
     if unknown or options.rounds < 1:

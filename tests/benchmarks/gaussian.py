@@ -264,9 +264,7 @@ def _agrees(name: str, got: np.ndarray, wanted: np.ndarray) -> None:
         raise AssertionError(f"{name} computes something else: relative error {error:.1e}")
 
 
-def _check(
-    mine: tuple, wanted: np.ndarray, slope: float, others: dict[str, Callable]
-) -> float:
+def _check(mine: tuple, wanted: np.ndarray, slope: float, others: dict[str, Callable]) -> float:
     """Our largest relative error, of the gradients too; peers must filter alike."""
     y, (along_x, along_sigma) = mine
     error = peers.largest_error(y, wanted)
@@ -429,7 +427,7 @@ def _vmapped(rounds: int) -> Iterator[Row]:
             operands = jax.device_put(arguments)
             axes = (None,) * len(arguments) + (0,)
 
-            def sixteen(one=one, operands=operands, params=list(params)):
+            def sixteen(one=one, operands=operands, params=tuple(params)):
                 return jax.block_until_ready([one(*operands, p) for p in params])
 
             times = interleave(

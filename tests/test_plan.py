@@ -1,0 +1,114 @@
+"""How a blur is computed: the plan, its override, and blocks, none of which changes a result."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rfjax
+from rfjax import _axes, filtering
+
+X = np.random.default_rng(0).normal(size=(4, 11, 9, 6)).astype(np.float32)
+SHARES = {"shared": (2,), "per channel": (6, 2), "both": (4, 6, 2)}
+
+
+@pytest.mark.parametrize("algorithm", ["shift_add", "toeplitz"])
+@pytest.mark.parametrize("padding", filtering.PADDINGS)
+def test_algorithms_agree(algorithm, padding):
+    blur = jax.jit(rfjax.gaussian_blur, static_argnames=("padding", "algorithm"))
+    for sigma in (0.5, 2.0, 40.0):
+        params = jnp.log(jnp.array([sigma, 0.7 * sigma]))
+        wanted = blur(X, params, padding=padding)
+        got = blur(X, params, padding=padding, algorithm=algorithm)
+        np.testing.assert_allclose(got, wanted, atol=2e-6)
+
+
+def value_and_gradients(params):
+    """Of a loss that is not linear in the blur, compiled anew."""
+    jax.clear_caches()
+
+    def loss(x, params):
+        return jnp.sin(rfjax.gaussian_blur(x, params, padding="renormalized")).sum()
+
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(X, params)
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_blocks_change_nothing(share, monkeypatch):
+    params = np.log(np.random.default_rng(1).uniform(0.4, 2.4, size=SHARES[share]))
+    params = params.astype(np.float32)
+    wanted = value_and_gradients(params)
+    example = X[0].size
+    blocks = {(2, 6): (2 * example, 2**21, 1), (1, 3): (1, 1, example // 2)}
+    for block, sizes in blocks.items():
+        names = ("_EXAMPLES_BLOCK", "_LARGE_EXAMPLE", "_CHANNELS_BLOCK")
+        for name, size in zip(names, sizes, strict=True):
+            monkeypatch.setattr(_axes, name, size)
+        assert _axes.block_shape(X.shape) == block
+        got = value_and_gradients(params)
+        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+
+
+def test_gradients_of_gradients_in_blocks(monkeypatch):
+    params = jnp.log(jnp.array([1.3]))
+
+    def curvature():
+        jax.clear_caches()
+        loss = lambda p: (rfjax.gaussian_blur(X, p) ** 2).mean()
+        return jax.jit(jax.grad(lambda p: jax.grad(loss)(p)[0]))(params)
+
+    wanted = curvature()
+    monkeypatch.setattr(_axes, "_EXAMPLES_BLOCK", X[0].size)
+    np.testing.assert_allclose(curvature(), wanted, rtol=1e-4)
+
+
+def test_block_shapes():
+    assert _axes.block_shape((1, 128, 128, 64)) == (1, 64)
+    assert _axes.block_shape((8, 64, 64, 32)) == (2, 32)
+    assert _axes.block_shape((2, 100, 100, 512)) == (1, 64)
+    assert _axes.block_shape((3, 7, 1)) == (3, 1)
+    assert _axes.block_shape((1, 4096, 4096, 7)) == (1, 1)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_plan_of_separable_covariances(platform):
+    plan = rfjax.filtering.plan((2, 64, 512, 8), jnp.zeros(1), platform=platform)
+    assert plan.half_sizes == (2, 2)
+    if platform == "cpu":
+        assert plan.algorithms == ("shift_add", "shift_add")
+        assert plan.static_half_sizes == (2, 2)
+    else:
+        assert plan.algorithms == ("toeplitz", "toeplitz")
+        assert plan.static_half_sizes == (63, 511)
+        assert plan.block == (2, 8)
+
+
+def test_plan_follows_the_largest_covariance_and_the_override():
+    params = jnp.log(jnp.array([[1.0, 1.0], [3.0, 30.0]]))
+    plan = rfjax.filtering.plan((100, 100, 2), params, platform="cpu")
+    assert plan.half_sizes == (6, 60)
+    assert plan.algorithms == ("shift_add", "toeplitz")
+    options = dict(platform="cpu", algorithm="toeplitz")
+    plan = rfjax.filtering.plan((100, 100, 2), params, **options)
+    assert plan.algorithms == ("toeplitz", "toeplitz")
+
+
+def test_plan_of_full_covariances():
+    plan = rfjax.filtering.plan((100, 100, 2), rfjax.from_ellipse(6.0, 2.0, 0.5), platform="cpu")
+    assert plan.algorithms == ("fourier",)
+    assert all(s >= n for s, n in zip(plan.static_half_sizes, plan.half_sizes, strict=True))
+    plan = rfjax.filtering.plan((100, 100, 2), rfjax.from_ellipse(1.2, 0.8, 0.5), platform="cpu")
+    assert plan.algorithms == ("shift_add",)
+
+
+def test_errors():
+    full = jnp.zeros(3)
+    with pytest.raises(ValueError, match="algorithm must be 'auto'; got 'toeplitz'"):
+        rfjax.gaussian_blur(X, full, algorithm="toeplitz")
+    with pytest.raises(ValueError, match="algorithm is one of auto, shift_add, toeplitz; got 'fft'"):
+        rfjax.gaussian_blur(X, jnp.zeros(1), algorithm="fft")
+    with pytest.raises(ValueError, match="params must be known"):
+        jax.jit(lambda p: rfjax.filtering.plan((8, 8, 1), p).half_sizes)(jnp.zeros(1))
+    with pytest.raises(ValueError, match="2 spatial axes"):
+        rfjax.filtering.plan((8, 8), jnp.zeros(1))
