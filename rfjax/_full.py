@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import erf
-from scipy.fft import next_fast_len
 
 from rfjax._separable import PAD_MODES, sum_to
 from rfjax._switch import size_switch
@@ -307,6 +306,8 @@ _filter_fourier.defvjp(_fourier_forward, _fourier_backward)
 
 def _period(plane: Plane, grid: tuple[int, int], x: jax.Array) -> tuple[int, int]:
     """The transform's size: what wraps around must land outside the map, or on what is cut off."""
+    from scipy.fft import next_fast_len  # here, since it doubles the time that rfjax takes to load
+
     margin = (0, 0) if _is_extended(plane, x) else grid
     sides = x.shape[1:3]
     least = [max(s + m, 2 * h + 1) for s, m, h in zip(sides, margin, grid, strict=True)]

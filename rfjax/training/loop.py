@@ -274,9 +274,11 @@ def _run(
     """Steps to the end, with evaluations and checkpoints between; returns the result."""
     config, scores = run.config, None
     for step in range(int(state.step) + 1, config.steps + 1):
-        batch = steps.shard(next(batches), jax.local_device_count())
-        state, metrics = run.train_step(state, batch)
-        reporter.push(step, metrics)
+        asked = time.perf_counter()
+        batch = next(batches)
+        waited = time.perf_counter() - asked
+        state, metrics = run.train_step(state, steps.shard(batch, jax.local_device_count()))
+        reporter.push(step, metrics, waited=waited)
         last, signum = step == config.steps, stop.reached(step)
         evaluates = last or step % config.eval_every == 0
         saves = evaluates or signum or step % config.checkpoint_every == 0

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from rfjax.training import metrics as measures
 
 METRICS_FILE = "metrics.jsonl"
+WORTH_TELLING = 0.02  # the share of the time that a run may wait for data before a line says so
 
 
 class NonFiniteLoss(RuntimeError):
@@ -189,6 +190,7 @@ class _Interval:
     loss: float = 0.0
     confusion: Any = 0
     grad_norm: float = 0.0
+    waited: float = 0.0  # seconds in which the loop had no batch, while the clock ran
 
 
 class Clock:
@@ -267,12 +269,19 @@ class Reporter:
         """Tells a person something."""
         self._display.say(text)
 
-    def push(self, step: int, metrics: dict[str, Any]) -> None:
+    def push(self, step: int, metrics: dict[str, Any], *, waited: float = 0.0) -> None:
         """Takes the metrics of a dispatched step, and tells those of the step before.
+
+        Args:
+            step: its number.
+            metrics: what it returned, not looked at yet.
+            waited: seconds for which its batch kept the loop waiting.
 
         Raises:
             NonFiniteLoss: if the loss of the step before is not finite.
         """
+        if self._clock.running:  # which is when the wait is a part of its seconds
+            self._interval.waited += waited
         previous, self._pending = self._pending, (step, metrics)
         if previous is not None:
             self._collect(*previous)
@@ -309,7 +318,8 @@ class Reporter:
         """Writes the numbers of the interval that ends at `step`."""
         interval, self._interval = self._interval, _Interval()
         timed, self._timed = self._timed, 0
-        speed = timed * self._batch_size / max(self._clock.lap(), 1e-9) if timed else float("nan")
+        seconds = max(self._clock.lap(), 1e-9) if timed else float("nan")
+        speed = timed * self._batch_size / seconds
         scores = measures.summarize(interval.confusion)
         record = {
             "step": step,
@@ -320,6 +330,7 @@ class Reporter:
             "learning_rate": float(self._schedule(step - 1)),
             "grad_norm": interval.grad_norm,
             "images_per_second": speed,
+            "data_wait": interval.waited / seconds,
             "sigmas": {layer: value.tolist() for layer, value in sigmas.items()},
         }
         self._record(record)
@@ -358,5 +369,7 @@ def _words(record: dict[str, Any]) -> list[str]:
     words = [f"loss {record['loss']:.4f}", f"IU {100 * record['mean_iu']:.1f} %"]
     if math.isfinite(record["images_per_second"]):
         words.append(f"{record['images_per_second']:.0f} images/s")
+    if record["data_wait"] > WORTH_TELLING:
+        words.append(f"data wait {100 * record['data_wait']:.0f} %")
     sigma = sigma_text(record["sigmas"])
     return [*words, sigma] if sigma else words

@@ -5,10 +5,11 @@ stacked as channels, and one 1x1 convolution. torchvision's operator takes part 
 installed. The plain 3x3 convolution and im2col (all samples stored, then one product) are our own.
 """
 
-import resource
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,9 @@ def operands(shape: tuple[int, ...], features: int) -> tuple[np.ndarray, ...]:
     n, height, width, channels = shape
     cotangent = rng.normal(size=(n, height, width, features))
     kernel = rng.normal(size=(3, 3, channels, features)) / np.sqrt(9 * channels)
-    offsets = rng.normal(size=(n, height, width, 9, 2)) * 2.0
+    # Away from whole pixels, on either side of which the slope of the interpolation differs.
+    whole = np.floor(rng.normal(size=(n, height, width, 9, 2)) * 2.0)
+    offsets = whole + rng.uniform(0.05, 0.95, size=whole.shape)
     found = cotangent, rng.normal(size=shape), kernel, offsets
     return tuple(array.astype(np.float32) for array in found)
 
@@ -244,7 +247,9 @@ def hold(name: str, shape: tuple[int, ...], features: int) -> None:
     arrays = jax.device_put(operands(shape, features))
     # Compiled for a map of another size first, so that the compiler's memory is in all figures.
     small = operands((1, 8, 8, 4), 4)
-    for values in (small, arrays) if function else (small,):
+    for values in (small, arrays) if name != "nothing" else (small,):
         both = peers.with_gradients(function or rfjax.deformable_conv)
         jax.block_until_ready(jax.jit(both)(*values))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    # Of this program alone: what `resource` tells may be that of the parent.
+    status = Path("/proc/self/status").read_text()
+    print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024)

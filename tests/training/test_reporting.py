@@ -109,3 +109,17 @@ def test_clock_stands_still(monkeypatch):
     assert clock.lap() == 5.0
     now[0] = 13.5
     assert clock.lap() == 1.5
+
+
+def test_the_wait_for_data_is_a_share_of_the_time_of_steps(reporter, tmp_path, monkeypatch, capsys):
+    now = [1.0]
+    monkeypatch.setattr(reporting.time, "perf_counter", lambda: now[0])
+    # The second batch comes while the first step compiles, which is no time of steps.
+    for step, waited in enumerate((7.0, 7.0, 3.0, 0.1, 0.1), start=1):
+        reporter.push(step, Metrics(step, 0.5, []), waited=waited)
+        now[0] += 10.0
+    records = reporting.read_records(tmp_path)
+    np.testing.assert_allclose([record["data_wait"] for record in records], [0.3, 0.01])
+    first, second = capsys.readouterr().err.splitlines()
+    assert "images/s  data wait 30 %  sigma" in first
+    assert "data wait" not in second  # 1 % is nothing to act on
