@@ -9,6 +9,7 @@ Elsewhere the map is filtered as a whole by matrix products, which run on matrix
 choice to be made on the device.
 """
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -20,9 +21,9 @@ from rfjax.gaussian import Window
 
 ALGORITHMS = ("auto", "shift_add", "toeplitz")
 
-# Numbers in a block on a CPU: of examples, which lie apart anyway, and of channels, whose rows get
-# shorter; a map is split by channels only where an example is much larger than a block.
-_EXAMPLES_BLOCK, _CHANNELS_BLOCK, _LARGE_EXAMPLE = 2**18, 5 * 2**17, 2**21
+# Maps of up to `_WHOLE` numbers a CPU filters at once, others in blocks of examples of at most that
+# size. Only a larger example is split by channels, into blocks of about `_BLOCK`: rows get shorter.
+_WHOLE, _BLOCK = 2**21, 5 * 2**17
 
 
 class Filter(NamedTuple):
@@ -59,13 +60,10 @@ def filter_axes(x: jax.Array, sigmas: jax.Array, how: Filter) -> jax.Array:
 def block_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     """The examples and channels of a block in which a CPU filters a map [N, *spatial, C]."""
     n, *spatial, channels = shape
-    pixels = 1
-    for size in spatial:
-        pixels *= size
-    examples = _largest_divisor(n, _EXAMPLES_BLOCK // (pixels * channels))
-    if pixels * channels <= _LARGE_EXAMPLE:
-        return examples, channels
-    return 1, _largest_divisor(channels, _CHANNELS_BLOCK // pixels)
+    pixels = math.prod(spatial)
+    if pixels * channels <= _WHOLE:
+        return _largest_divisor(n, _WHOLE // (pixels * channels)), channels
+    return 1, _largest_divisor(channels, _BLOCK // pixels)
 
 
 def _largest_divisor(number: int, limit: int) -> int:
@@ -80,13 +78,8 @@ def _one_by_one(how: Filter, platform: str, x: jax.Array, sigmas: jax.Array) -> 
     n, *spatial, channels = x.shape
     y = x
     for k in reversed(range(len(spatial))):
-        before, after = 1, 1
-        for size in spatial[:k]:
-            before *= size
-        for size in spatial[k + 1 :]:
-            after *= size
-        shape = (n, before, spatial[k], after * channels)
-        axis = Axis(shape, channels, how.padding, how.window, how.half_sizes(spatial[k], platform))
+        shape = (n * math.prod(spatial[:k]), spatial[k], math.prod(spatial[k + 1 :]) * channels)
+        axis = Axis(shape, how.padding, how.window, how.half_sizes(spatial[k], platform))
         y = filter_axis(y.reshape(shape), sigmas[..., k], axis)
     return y.reshape(x.shape)
 

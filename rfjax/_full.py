@@ -130,7 +130,7 @@ def _backward(plane: Plane, grid: tuple[int, int], x, y, cotangent, params, taps
         (grad_x,) = jax.linear_transpose(partial(_extend, plane, grid), x)(grad_wide)
         extended = _extend(plane, grid, x)
         products = [cotangent * _stencil(extended, slope, plane) for slope in slopes]
-    rows = [product.reshape(x.shape[0], 1, plane.height, -1) for product in products]
+    rows = [product.reshape(x.shape[0], plane.height, -1) for product in products]
     return grad_x, jnp.stack([sum_to(row, params[..., 0]) for row in rows], -1)
 
 

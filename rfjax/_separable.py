@@ -41,13 +41,12 @@ _ALIASED, _SKEW = 512, 16
 class Axis(NamedTuple):
     """One axis of a map and how it is filtered; all static.
 
-    The map is seen as [N, P, L, K]: examples, axes before, the axis, and in K = Q C the axes after
-    and the channels. (An axis more would often be of size one, and XLA copies maps to rearrange
+    The map is seen as [M, L, K]: in M the examples and the axes before, the axis, and in K the axes
+    after and the channels. (Axes more would often be of size one, and XLA copies maps to rearrange
     the strides of such axes.)
     """
 
-    shape: tuple[int, int, int, int]
-    channels: int
+    shape: tuple[int, int, int]
     padding: str
     window: Window
     half_sizes: tuple[int, ...]  # served by shift-and-add; beyond them, the matrix
@@ -55,14 +54,13 @@ class Axis(NamedTuple):
     @property
     def length(self) -> int:
         """L, the number of pixels along the axis."""
-        return self.shape[2]
+        return self.shape[1]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def filter_axis(x: jax.Array, sigma: jax.Array, axis: Axis) -> jax.Array:
-    """The map [N, P, L, K] filtered along L by Gaussians of sigma [N | 1, C | 1]."""
-    sizes = axis.half_sizes
-    branches = [partial(_shift_add_branch, axis, size) for size in sizes]
+    """The map [M, L, K] filtered along L by Gaussians of sigma [N | 1, C | 1]."""
+    branches = [partial(_shift_add_branch, axis, size) for size in axis.half_sizes]
     branches.append(partial(_matrix_branch, axis))
     return size_switch(_branch_index(sigma, axis), branches, x, sigma, _taps(sigma, axis))
 
@@ -76,7 +74,7 @@ def _filter_backward(axis, residuals, cotangent):
     """Cotangents of x and sigma, by a switch between the same branches."""
     x, y, sigma = residuals
     taps, derivative = jax.jvp(partial(_taps, axis=axis), (sigma,), (jnp.ones_like(sigma),))
-    branches = [partial(_shift_add_backward, axis, s) for s in axis.half_sizes]
+    branches = [partial(_shift_add_backward, axis, size) for size in axis.half_sizes]
     branches.append(partial(_matrix_backward, axis))
     operands = x, y, cotangent, sigma, taps, derivative
     return size_switch(_branch_index(sigma, axis), branches, *operands)
@@ -88,8 +86,7 @@ filter_axis.defvjp(_filter_forward, _filter_backward)
 def _branch_index(sigma: jax.Array, axis: Axis) -> jax.Array:
     """The first branch whose half size holds every sigma's support."""
     largest = jnp.max(half_size(sigma, truncate=axis.window.truncate))
-    sizes = axis.half_sizes
-    return sum(((largest > size).astype(jnp.int32) for size in sizes), jnp.int32(0))
+    return sum(((largest > size).astype(jnp.int32) for size in axis.half_sizes), jnp.int32(0))
 
 
 def _taps(sigma: jax.Array, axis: Axis) -> jax.Array:
@@ -139,41 +136,39 @@ def _pad(x: jax.Array, shape: tuple, axis: int, size: int, padding: str) -> jax.
         if axis < len(shape) - 1 and math.prod(shape[axis + 1 :]) % _ALIASED == 0:
             widths[-1] = (0, _SKEW)
         return jnp.pad(x.reshape(shape), widths)
-    wide = _extend(x, size * x.shape[2] // shape[axis], padding)
+    wide = _extend(x, size * x.shape[1] // shape[axis], padding)
     return wide.reshape(*shape[:axis], shape[axis] + 2 * size, *shape[axis + 1 :])
 
 
 def _extend(x: jax.Array, size: int, padding: str) -> jax.Array:
-    """[N, P, L, K] with `size` pixels more at either end of L."""
-    return jnp.pad(x, ((0, 0), (0, 0), (size, size), (0, 0)), mode=PAD_MODES[padding])
+    """[M, L, K] with `size` pixels more at either end of L."""
+    return jnp.pad(x, ((0, 0), (size, size), (0, 0)), mode=PAD_MODES[padding])
 
 
 def _shift_add(x: jax.Array, filters: Sequence[jax.Array], padding: str) -> list[jax.Array]:
-    """[N, P, L, K] filtered along L by each of `filters`, symmetric taps [n, c, R + 1].
+    """[M, L, K] filtered along L by each of `filters`, symmetric taps [n, c, R + 1].
 
     The map is padded once, in the layout in which it is read: a pad that XLA fuses with a change
     of shape is scalar code.
     """
-    n, p, length, step = x.shape
-    size = filters[0].shape[-1] - 1
-    if filters[0].shape[:2] != (1, 1):
-        shape, axis, stride = x.shape, 2, 1
-    elif step < _FLAT:
+    rows, length, step = x.shape
+    n, c, size = filters[0].shape[0], filters[0].shape[1], filters[0].shape[2] - 1
+    if n == c == 1 and step < _FLAT:
         # Short rows are read as one long row, in which a pixel along the axis is K numbers.
-        shape, axis, stride = (n * p, length * step), 1, step
+        shape, stride = (rows, length * step), step
     else:
-        shape, axis, stride = (n * p, length, step), 1, 1
-    padded = _pad(x, shape, axis, size * stride, padding)
+        shape, stride = x.shape, 1
+    padded = _pad(x, shape, 1, size * stride, padding)
 
     def shifted(offset):
         start = [0] * len(shape)
-        start[axis] = (size + offset) * stride
+        start[1] = (size + offset) * stride
         return jax.lax.slice(padded, start, [a + b for a, b in zip(start, shape, strict=True)])
 
     def apply(taps):
-        weight = [taps[0, 0, k] for k in range(size + 1)]
-        if axis == 2:  # of each example or channel
-            weight = [_rows(taps[..., k], step) for k in range(size + 1)]
+        weight = [
+            taps[0, 0, k] if n == c == 1 else _spread(taps[..., k], x) for k in range(size + 1)
+        ]
         total = weight[0] * shifted(0)
         for k in range(1, size + 1):
             total += weight[k] * (shifted(-k) + shifted(k))
@@ -182,11 +177,12 @@ def _shift_add(x: jax.Array, filters: Sequence[jax.Array], padding: str) -> list
     return [apply(taps) for taps in filters]
 
 
-def _rows(values: jax.Array, step: int) -> jax.Array:
-    """[n, c] as rows [n, 1, 1, K] of a map: each channel's value at all its places."""
+def _spread(values: jax.Array, x: jax.Array) -> jax.Array:
+    """[n, c] as [M | 1, 1, K | 1] beside the map: of its example and its channel at each place."""
     n, c = values.shape
-    repeated = jnp.tile(values, (1, step // c if c > 1 else 1))
-    return repeated.reshape(n, 1, 1, -1)
+    rows, _, step = x.shape
+    values = jnp.repeat(values, rows // n if n > 1 else 1, axis=0)
+    return jnp.tile(values, (1, step // c if c > 1 else 1))[:, None]
 
 
 def _mass(taps: jax.Array, length: int) -> jax.Array:
@@ -199,30 +195,30 @@ def _mass(taps: jax.Array, length: int) -> jax.Array:
 
 
 def _times(x: jax.Array, factors: jax.Array) -> jax.Array:
-    """[N, P, L, K] times factors [n, L, c]."""
-    n, length, c = factors.shape
+    """[M, L, K] times factors [n, L, c]."""
+    n, _, c = factors.shape
+    factors = jnp.repeat(factors, x.shape[0] // n if n > 1 else 1, axis=0)
     if c == 1:
-        return x * factors.reshape(n, 1, length, 1)
-    split = x.reshape(*x.shape[:3], -1, c)
-    return (split * factors.reshape(n, 1, length, 1, c)).reshape(x.shape)
+        return x * factors
+    split = x.reshape(*x.shape[:2], -1, c)
+    return (split * factors[:, :, None]).reshape(x.shape)
 
 
 def sum_to(product: jax.Array, sigma: jax.Array) -> jax.Array:
-    """The sum of [N, P, L, K] over all axes that sigma [N | 1, C | 1] shares.
+    """The sum of [M, L, K] over all axes that sigma [N | 1, C | 1] shares.
 
     As products with ones: fused into the pass that feeds it, a plain sum becomes scalar code on
     XLA's CPU backend and takes twenty times as long.
     """
-    n, p, length, step = product.shape
-    if sigma.shape[1] == 1:
+    rows, length, step = product.shape
+    n, c = sigma.shape
+    if c == 1:
         # Rows of some thousand numbers are the quickest to add up.
-        shape = (n, p * length, step) if step >= _FLAT else (n, p, length * step)
-        rows = _precise(jnp.dot)(product.reshape(shape), jnp.ones(shape[-1], product.dtype))
-        total = jnp.sum(rows, 1)[:, None]
-    else:
-        rows = product.reshape(n, -1, sigma.shape[1])
-        total = _precise(jnp.einsum)("nac,a->nc", rows, jnp.ones(rows.shape[1], product.dtype))
-    return jnp.sum(total, 0, keepdims=True) if sigma.shape[0] == 1 else total
+        shape = (rows * length, step) if step >= _FLAT else (rows, length * step)
+        sums = _precise(jnp.dot)(product.reshape(shape), jnp.ones(shape[1], product.dtype))
+        return jnp.sum(sums.reshape(n, -1), 1)[:, None]
+    split = product.reshape(n, -1, c)
+    return _precise(jnp.einsum)("nac,a->nc", split, jnp.ones(split.shape[1], product.dtype))
 
 
 def _precise(function):
@@ -233,29 +229,36 @@ def _precise(function):
 
 
 def _matrix_branch(axis: Axis, x, sigma, taps) -> jax.Array:
-    return _filter_by_matrix(axis, x, sigma)
+    return _in_order(_filter_by_matrix(axis, x, sigma))
 
 
 def _matrix_backward(axis: Axis, x, y, cotangent, sigma, taps, derivative):
-    return jax.vjp(partial(_filter_by_matrix, axis), x, sigma)[1](cotangent)
+    grad_x, grad_sigma = jax.vjp(partial(_filter_by_matrix, axis), x, sigma)[1](cotangent)
+    return _in_order(grad_x), grad_sigma
 
 
 def _filter_by_matrix(axis: Axis, x: jax.Array, sigma: jax.Array) -> jax.Array:
     return _apply_matrix(_MATRICES[axis.padding](sigma, axis.length, axis.window), x)
 
 
+def _in_order(x: jax.Array) -> jax.Array:
+    """x [M, L, K] with its axes in this order in memory.
+
+    A matrix product would like another, and since the branches of a switch agree on one order, the
+    others would have to copy. A shape of two axes in between leaves it no choice.
+    """
+    return jax.lax.optimization_barrier(x.reshape(x.shape[0], -1)).reshape(x.shape)
+
+
 def _apply_matrix(matrix: jax.Array, x: jax.Array) -> jax.Array:
-    """K [n, c, L, L] applied to [N, P, L, K] along L."""
-    n, p, length, step = x.shape
-    if matrix.shape[:2] == (1, 1):
-        rows = x.reshape(n * p, length, step)
-        return _precise(jnp.einsum)("ij,ajb->aib", matrix[0, 0], rows).reshape(x.shape)
-    if matrix.shape[1] == 1:
-        return _precise(jnp.einsum)(
-            "nij,npjk->npik", jnp.broadcast_to(matrix[:, 0], (n, length, length)), x
-        )
-    matrix = jnp.broadcast_to(matrix, (n, *matrix.shape[1:]))
-    split = x.reshape(n, p, length, -1, matrix.shape[1])
+    """K [n, c, L, L] applied to [M, L, K] along L."""
+    rows, length, step = x.shape
+    n, c = matrix.shape[:2]
+    if n == c == 1 and rows == 1:
+        return _precise(jnp.matmul)(matrix[0, 0], x[0])[None]
+    if n == c == 1:
+        return _precise(jnp.einsum)("ij,ajb->aib", matrix[0, 0], x)
+    split = x.reshape(n, rows // n, length, step // c, c)
     return _precise(jnp.einsum)("ncij,npjqc->npiqc", matrix, split).reshape(x.shape)
 
 

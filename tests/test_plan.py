@@ -39,10 +39,9 @@ def test_blocks_change_nothing(share, monkeypatch):
     params = params.astype(np.float32)
     wanted = value_and_gradients(params)
     example = X[0].size
-    blocks = {(2, 6): (2 * example, 2**21, 1), (1, 3): (1, 1, example // 2)}
+    blocks = {(2, 6): (2 * example, 1), (1, 3): (1, example // 2)}
     for block, sizes in blocks.items():
-        names = ("_EXAMPLES_BLOCK", "_LARGE_EXAMPLE", "_CHANNELS_BLOCK")
-        for name, size in zip(names, sizes, strict=True):
+        for name, size in zip(("_WHOLE", "_BLOCK"), sizes, strict=True):
             monkeypatch.setattr(_axes, name, size)
         assert _axes.block_shape(X.shape) == block
         got = value_and_gradients(params)
@@ -59,13 +58,14 @@ def test_gradients_of_gradients_in_blocks(monkeypatch):
         return jax.jit(jax.grad(lambda p: jax.grad(loss)(p)[0]))(params)
 
     wanted = curvature()
-    monkeypatch.setattr(_axes, "_EXAMPLES_BLOCK", X[0].size)
+    monkeypatch.setattr(_axes, "_WHOLE", X[0].size)
     np.testing.assert_allclose(curvature(), wanted, rtol=1e-4)
 
 
 def test_block_shapes():
     assert _axes.block_shape((1, 128, 128, 64)) == (1, 64)
-    assert _axes.block_shape((8, 64, 64, 32)) == (2, 32)
+    assert _axes.block_shape((8, 64, 64, 32)) == (8, 32)
+    assert _axes.block_shape((64, 64, 64, 32)) == (16, 32)
     assert _axes.block_shape((2, 100, 100, 512)) == (1, 64)
     assert _axes.block_shape((3, 7, 1)) == (3, 1)
     assert _axes.block_shape((1, 4096, 4096, 7)) == (1, 1)
