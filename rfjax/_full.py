@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import erf
 
-from rfjax._separable import PAD_MODES, sum_to
+from rfjax._separable import PAD_MODES, in_order, sum_to
 from rfjax._switch import size_switch
 from rfjax.gaussian import Window, full_factor, full_profile, half_size
 
@@ -338,4 +338,4 @@ def _inverse(plane, grid, x, spectrum, start, size) -> jax.Array:
     """The part of `size` from `start` of the inverse transform, [N, *size, C]."""
     planes = jnp.fft.irfft2(spectrum, _period(plane, grid, x))
     rows, columns = (slice(s, s + n) for s, n in zip(start, size, strict=True))
-    return jnp.moveaxis(planes[..., rows, columns], 1, -1)
+    return in_order(jnp.moveaxis(planes[..., rows, columns], 1, -1))

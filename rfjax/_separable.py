@@ -229,23 +229,23 @@ def _precise(function):
 
 
 def _matrix_branch(axis: Axis, x, sigma, taps) -> jax.Array:
-    return _in_order(_filter_by_matrix(axis, x, sigma))
+    return in_order(_filter_by_matrix(axis, x, sigma))
 
 
 def _matrix_backward(axis: Axis, x, y, cotangent, sigma, taps, derivative):
     grad_x, grad_sigma = jax.vjp(partial(_filter_by_matrix, axis), x, sigma)[1](cotangent)
-    return _in_order(grad_x), grad_sigma
+    return in_order(grad_x), grad_sigma
 
 
 def _filter_by_matrix(axis: Axis, x: jax.Array, sigma: jax.Array) -> jax.Array:
     return _apply_matrix(_MATRICES[axis.padding](sigma, axis.length, axis.window), x)
 
 
-def _in_order(x: jax.Array) -> jax.Array:
-    """x [M, L, K] with its axes in this order in memory.
+def in_order(x: jax.Array) -> jax.Array:
+    """x with its axes in their order in memory.
 
-    A matrix product would like another, and since the branches of a switch agree on one order, the
-    others would have to copy. A shape of two axes in between leaves it no choice.
+    Matrix products and transforms would like another order, and since the branches of a switch
+    agree on one, the others would have to copy. Two axes in between leave no choice.
     """
     return jax.lax.optimization_barrier(x.reshape(x.shape[0], -1)).reshape(x.shape)
 
