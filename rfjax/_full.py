@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import erf
 
+from rfjax._clamp import at_most
 from rfjax._separable import PAD_MODES, in_order, sum_to
 from rfjax._switch import size_switch
 from rfjax.gaussian import Window, full_factor, full_profile, half_size
@@ -201,29 +202,41 @@ def _fits(params: jax.Array, half: tuple[int, int], window: Window) -> jax.Array
 def _beyond(params: jax.Array, grid: tuple[int, int], plane: Plane) -> jax.Array:
     """Sampled taps over their total on an unbounded support, which is smooth there.
 
-    The total is the integral over the support: exact along x, Gauss-Legendre along y. That is
-    exact to rounding while the standard deviation along x at a given y is at least a pixel.
+    A sum over pixels is the integral over them and a correction at the ends of the support
+    (Euler-Maclaurin). Along x both are in closed form, along y the integral is by Gauss-Legendre.
+    That is exact to rounding while the standard deviation along x at a given y is some pixels.
     """
     window = plane.window
     profile = full_profile(params, grid, window._replace(method="sampled"))
-    u_yy, u_yx, u_xx = full_factor(params)
-    reach_y = _reach(u_yy, window) + 0.5
-    reach_x = _reach(jnp.hypot(u_yx, u_xx), window) + 0.5
+    u_yy, u_yx, u_xx = (entry[..., None] for entry in full_factor(params))
+    end_y, correction_y = _end(u_yy, window)
+    end_x, correction_x = _end(jnp.hypot(u_yx, u_xx), window)
+
+    def line(y):
+        """The sum along x of the taps at y."""
+        z = y / u_yy
+        low, high = ((end_x + sign * u_yx * z) / u_xx for sign in (1.0, -1.0))
+        integral = erf(low / math.sqrt(2.0)) + erf(high / math.sqrt(2.0))
+        slopes = low * jnp.exp(-0.5 * low * low) + high * jnp.exp(-0.5 * high * high)
+        total = math.sqrt(math.pi / 2.0) * u_xx * integral - correction_x * slopes / u_xx
+        return jnp.exp(-0.5 * z * z) * total
+
     nodes, weights = np.polynomial.legendre.leggauss(64)
-    z_most = jnp.minimum(reach_y / u_yy, 9.0)  # nothing is left to integrate beyond
-    z = z_most[..., None] * jnp.asarray(nodes, u_yy.dtype)[None, None]
-    scale = 1.0 / (math.sqrt(2.0) * u_xx[..., None])
-    mean = u_yx[..., None] * z
-    inner = erf((reach_x[..., None] - mean) * scale) + erf((reach_x[..., None] + mean) * scale)
-    inner *= math.sqrt(math.pi / 2.0) * u_xx[..., None]
-    terms = jnp.exp(-0.5 * z * z) * inner * jnp.asarray(weights, z.dtype)[None, None]
-    return profile / (z_most * u_yy * jnp.sum(terms, -1))[..., None, None]
+    nodes, weights = (jnp.asarray(v, u_yy.dtype).reshape(1, 1, -1) for v in (nodes, weights))
+    reach = at_most(end_y / u_yy, 9.0) * u_yy  # nothing is left to integrate beyond
+    total = reach * jnp.sum(line(reach * nodes) * weights, -1, keepdims=True)
+    _, slope = jax.jvp(line, (end_y,), (jnp.ones_like(end_y),))
+    return profile / (total + 2.0 * correction_y * slope)[..., None]
 
 
-def _reach(sigma: jax.Array, window: Window) -> jax.Array:
+def _end(sigma: jax.Array, window: Window) -> tuple[jax.Array, jax.Array]:
+    """Where the integral over a support's pixels ends, and what the slope there counts in a sum."""
     if window.support == "hard":
-        return half_size(sigma, truncate=window.truncate).astype(sigma.dtype)
-    return window.truncate * sigma
+        return half_size(sigma, truncate=window.truncate).astype(sigma.dtype) + 0.5, -1.0 / 24.0
+    reach = window.truncate * sigma
+    # The pixel that counts in part is as much of the integral, but for the slope across it.
+    part = reach - jax.lax.stop_gradient(jnp.floor(reach))
+    return reach + 0.5, 0.5 * part * (1.0 - part) - 1.0 / 24.0
 
 
 # Sums of shifted maps

@@ -329,3 +329,14 @@ def test_cascade_of_blurs():
     twice = blur(blur(x, a, **options), b, **options)
     once = blur(x, rfjax.cascade(a, b), **options)
     np.testing.assert_allclose(twice, once, atol=2e-6)
+
+
+@every_support
+def test_full_covariances_far_beyond_the_map_keep_their_digits(support):
+    """Relative to what is left of the map, which a filter wider than it makes small."""
+    x = maps(1, 20, 23, 1)
+    params = rfjax.from_ellipse(50.0, 35.0, 1.1)
+    with jax.enable_x64(True):
+        got = np.asarray(blur(x, jnp.asarray(params, jnp.float64), support=support))
+    wanted = ref.blur(x, np.asarray(params, np.float64), support=support)
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-6 * np.abs(wanted).max())
