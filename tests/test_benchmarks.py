@@ -68,4 +68,4 @@ def test_deformation_and_resampling_run():
 
 
 def test_mapped_networks_agree_with_the_loop():
-    assert all(r.error < 1e-5 for r in search.run(rounds=1, candidates=2))
+    assert all(r.error < 1e-5 for r in search.run(rounds=1, candidates=2, size=8))

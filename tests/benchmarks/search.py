@@ -23,9 +23,9 @@ CANDIDATES = 16
 CPU_AIM, ACCELERATOR_AIM = 1.05, 0.25
 
 
-def run(*, rounds: int, candidates: int = CANDIDATES) -> Iterator[Row]:
+def run(*, rounds: int, candidates: int = CANDIDATES, size: int = 64) -> Iterator[Row]:
     """One step of all candidates, mapped in several ways, against one after the other."""
-    params, x, label = _operands(candidates)
+    params, x, label = _operands(candidates, size)
     step = jax.jit(partial(_step, convolution))
     alone = [jax.tree.map(lambda leaf, k=k: leaf[k], params) for k in range(candidates)]
 
@@ -46,7 +46,7 @@ def run(*, rounds: int, candidates: int = CANDIDATES) -> Iterator[Row]:
         error = max(peers.largest_error(got[k], wanted[k]["kernel1"]) for k in range(candidates))
         yield compared(
             SUITE,
-            f"{candidates} networks, 64x64x3",
+            f"{candidates} networks, {size}x{size}x3",
             f"a step, {name}",
             times[name],
             "a loop of steps",
@@ -70,7 +70,7 @@ def _products(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.concatenate(columns, -1) @ kernel.reshape(9 * channels, -1)
 
 
-def _operands(candidates: int) -> tuple[dict, np.ndarray, np.ndarray]:
+def _operands(candidates: int, size: int) -> tuple[dict, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     widths = (3, 16, 16, 4)
     params = {
@@ -78,8 +78,8 @@ def _operands(candidates: int) -> tuple[dict, np.ndarray, np.ndarray]:
         for k, (a, b) in enumerate(itertools.pairwise(widths))
     }
     params["covariance"] = np.log(np.geomspace(0.5, 4.0, candidates))[:, None]
-    x = rng.normal(size=(4, 64, 64, 3))
-    label = rng.normal(size=(4, 64, 64, 4))
+    x = rng.normal(size=(4, size, size, 3))
+    label = rng.normal(size=(4, size, size, 4))
     as_float = lambda array: np.asarray(array, np.float32)
     return jax.tree.map(as_float, params), as_float(x), as_float(label)
 
