@@ -156,7 +156,7 @@ def _dense_taps(params: jax.Array, plane: Plane) -> jax.Array:
     They are formed outside of the switch: inside, XLA would fuse their arithmetic into the loop
     over the map.
     """
-    grid = max((g for g in plane.half_sizes() if _is_dense(g)), default=(0, 0))
+    grid = max(g for g in plane.half_sizes() if _is_dense(g))
     return _taps(plane, grid, params)
 
 
@@ -182,8 +182,7 @@ def _taps(plane: Plane, grid: tuple[int, int], params: jax.Array) -> jax.Array:
     )
     profile = full_profile(params, wide, plane.window)
     total = jnp.sum(profile, (-2, -1), keepdims=True)
-    y, x = (slice(w - g, w + g + 1) for w, g in zip(wide, grid, strict=True))
-    profile = profile[..., y, x]
+    profile = _crop(profile, grid)
     if wide == grid and any(size < s for size, s in zip(grid, side, strict=True)):
         return profile / total
     return jnp.where(

@@ -13,7 +13,6 @@ sigma is a pass with the taps' derivative, which costs as much as the forward pa
 differentiation would reduce over the map once per tap.
 """
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -28,7 +27,6 @@ from rfjax.gaussian import Window, half_profile, half_size, half_taps
 
 # How `jnp.pad` names the boundaries that read outside the map.
 PAD_MODES = {"zero": "constant", "edge": "edge", "reflect": "reflect", "wrap": "wrap"}
-
 
 # Rows of fewer numbers than this are read as one (shift-and-add).
 _FLAT = 1024
@@ -129,15 +127,13 @@ def _shift_add_backward(axis: Axis, size: int, x, y, cotangent, sigma, taps, der
     return grad_x, sum_to(cotangent * change, sigma)
 
 
-def _pad(x: jax.Array, shape: tuple, axis: int, size: int, padding: str) -> jax.Array:
-    """x as `shape` with `size` numbers more at either end of `axis`, in one operation if zero."""
+def _pad(x: jax.Array, shape: tuple, size: int, padding: str) -> jax.Array:
+    """x as `shape` with `size` more at either end of the second axis, in one operation if zero."""
     if padding in ("zero", "renormalized"):
-        widths = [(size, size) if k == axis else (0, 0) for k in range(len(shape))]
-        if axis < len(shape) - 1 and math.prod(shape[axis + 1 :]) % _ALIASED == 0:
-            widths[-1] = (0, _SKEW)
-        return jnp.pad(x.reshape(shape), widths)
-    wide = _extend(x, size * x.shape[1] // shape[axis], padding)
-    return wide.reshape(*shape[:axis], shape[axis] + 2 * size, *shape[axis + 1 :])
+        skew = _SKEW if shape[-1] % _ALIASED == 0 else 0
+        return jnp.pad(x.reshape(shape), ((0, 0), (size, size), (0, skew))[: len(shape)])
+    wide = _extend(x, size * x.shape[1] // shape[1], padding)
+    return wide.reshape(shape[0], shape[1] + 2 * size, *shape[2:])
 
 
 def _extend(x: jax.Array, size: int, padding: str) -> jax.Array:
@@ -158,7 +154,7 @@ def _shift_add(x: jax.Array, filters: Sequence[jax.Array], padding: str) -> list
         shape, stride = (rows, length * step), step
     else:
         shape, stride = x.shape, 1
-    padded = _pad(x, shape, 1, size * stride, padding)
+    padded = _pad(x, shape, size * stride, padding)
 
     def shifted(offset):
         start = [0] * len(shape)

@@ -139,10 +139,10 @@ def plan(
 
     Returns:
       `algorithms`, for each axis shift_add (sums of shifted maps) or toeplitz (a matrix product),
-      or for both axes of a full covariance shift_add or fourier; `half_sizes` that the covariances need along
-      each axis, in pixels, and `static_half_sizes` that are computed for them: of the sums or of
-      the transform's grid, for a matrix the whole axis; `block`, the examples and channels that
-      are worked off at a time.
+      or for both axes of a full covariance shift_add or fourier; `half_sizes` that the covariances
+      need along each axis, in pixels, and `static_half_sizes` that are computed for them: of the
+      sums or of the transform's grid, for a matrix the whole axis; `block`, the examples and
+      channels that are worked off at a time.
 
     Raises:
       ValueError: a shape or an option is wrong, or `params` are traced.

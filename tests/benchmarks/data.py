@@ -18,6 +18,7 @@ from rfjax.training import config as configs
 from rfjax.training import steps
 from tests.benchmarks import train
 from tests.benchmarks.report import Row
+from tests.benchmarks.timing import quartiles
 
 SUITE = "data"
 SCENES = {"train_scenes": 256, "val_scenes": 16}
@@ -101,7 +102,7 @@ def _wait(config: Any, laps: Sequence[Lap]) -> Row:
         against="the step",
         theirs=1e3 * whole / len(laps),
         ratio=waited / whole,
-        spread=_quartiles([lap.waited / lap.whole for lap in laps]),
+        spread=quartiles([lap.waited / lap.whole for lap in laps]),
         aim=0.02,
     )
 
@@ -118,13 +119,6 @@ def _supply(config: Any, laps: Sequence[Lap], rates: Sequence[float]) -> Row:
         against="what training takes",
         theirs=taken,
         ratio=delivered / taken,
-        spread=_quartiles([rate / taken for rate in rates]),
+        spread=quartiles([rate / taken for rate in rates]),
         unit="images/s",
     )
-
-
-def _quartiles(values: Sequence[float]) -> tuple[float, float]:
-    if len(values) < 2:
-        return values[0], values[0]
-    low, _, high = statistics.quantiles(values, n=4)
-    return low, high

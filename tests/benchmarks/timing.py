@@ -3,7 +3,7 @@
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 PAUSE = 0.002  # seconds in which a peer's spinning threads go to sleep
 
@@ -24,11 +24,15 @@ class Times:
 
     def ratio_spread(self, other: "Times") -> tuple[float, float]:
         """The quartiles of what `ratio` is the median of."""
-        ratios = [a / b for a, b in zip(self.rounds, other.rounds, strict=True)]
-        if len(ratios) < 2:
-            return ratios[0], ratios[0]
-        low, _, high = statistics.quantiles(ratios, n=4)
-        return low, high
+        return quartiles([a / b for a, b in zip(self.rounds, other.rounds, strict=True)])
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float]:
+    """The first and the third; of a single value, the value twice."""
+    if len(values) < 2:
+        return values[0], values[0]
+    low, _, high = statistics.quantiles(values, n=4)
+    return low, high
 
 
 def interleave(

@@ -21,7 +21,7 @@ import optax
 from rfjax import models
 from tests.benchmarks import peers
 from tests.benchmarks.report import Row, compared
-from tests.benchmarks.timing import Times, interleave
+from tests.benchmarks.timing import Times, interleave, quartiles
 
 SUITE = "train"
 
@@ -273,15 +273,10 @@ def _limits(case: str, head: str, made: Program, times: Times) -> Iterator[Row]:
         ("traffic", made.bytes / 1e9, PEAK_BYTES / 1e9, "GB/s"),
     ):
         rate = amount / (1e-3 * times.median)
-        spread = tuple(sorted(amount / (1e-3 * ms) / limit for ms in _quartiles(times)))
+        spread = tuple(sorted(amount / (1e-3 * ms) / limit for ms in quartiles(times.rounds)))
         yield _figure(
             case, f"{what}, {head}", rate, "limit of the H200", limit, unit=unit, spread=spread
         )
-
-
-def _quartiles(times: Times) -> tuple[float, float]:
-    low, high = np.percentile(times.rounds, (25, 75))
-    return float(low), float(high)
 
 
 def _memory(case: str, programs: Mapping[str, Program]) -> Iterator[Row]:
