@@ -4,7 +4,9 @@
     drn_a_18 | 34 | 50                              stride 8, dilated; the weights of the ResNets
     drn_c_26 | 42 | 58                              stride 8, without gridding
     drn_d_22 | 24 | 38 | 40 | 54 | 56 | 105 | 107   stride 8, likewise, with fewer shortcuts
-    resnet_tiny                                     stride 4 and small, for studies on a CPU
+    dla_34                                          stride 2 or 4, by a decoder of 10 or 6 merges
+    resnet_tiny, drn_tiny                           stride 4 and small, for studies on a CPU
+    dla_tiny                                        stride 2 or 4, likewise
 
 Heads are listed in `rfjax.models.heads`. Parameters lie under "backbone" and "head".
 """

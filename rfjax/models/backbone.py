@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen
 
 from rfjax import nn
-from rfjax.models.blocks import BATCH_NORM, BasicBlock, Bottleneck
+from rfjax.models.blocks import BATCH_NORM, BasicBlock, Bottleneck, conv_norm_relu
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
@@ -83,13 +83,33 @@ class Architecture:
         last = self.stages[-1]
         return last.width * (BLOCKS[last.block].expansion if last.block in BLOCKS else 1)
 
+    @property
+    def children(self) -> dict[str, str]:
+        """What the children of `base` in the reference's segmentation network are called here."""
+        stages = [f"layer{number}" for number in range(1, len(self.stages) + 1)]
+        if self.stem.names[0].startswith("layer0"):
+            before = ["layer0"]
+        else:
+            before = ["conv1", "bn1", "relu"] + ["maxpool"] * self.stem.pool
+        return {str(index): child for index, child in enumerate(before + stages)}
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Parts of the reference that nothing reads and that are not built here: none."""
+        return ()
+
+    def build(self, **options: Any) -> linen.Module:
+        """The backbone; options are its other attributes."""
+        return Backbone(self, **options)
+
 
 class Backbone(linen.Module):
     """A backbone of some architecture.
 
     Attributes:
       architecture: what it is built of.
-      conv: layer class of all 3x3 convolutions after the stem, with the constructor of `rfjax.nn`.
+      conv: layer class of all 3x3 convolutions after the stem, with the constructor of `rfjax.nn`,
+        or a selection of layers by their paths, see `rfjax.nn.select`.
       dtype: what is computed in; parameters and batch statistics are float32.
       axis_name: pmapped axis over which batch statistics are averaged in training, or None.
       remat: whether the activations inside blocks are computed again for the gradient.
@@ -99,7 +119,7 @@ class Backbone(linen.Module):
     """
 
     architecture: Architecture
-    conv: Callable[..., linen.Module] = nn.Conv
+    conv: Callable[..., linen.Module] | nn.Selection = nn.Conv
     dtype: Any = jnp.float32
     axis_name: str | None = None
     remat: bool = False
@@ -121,15 +141,16 @@ class Backbone(linen.Module):
 
     def _stem(self, x: jax.Array, norm: Callable[..., linen.Module]) -> jax.Array:
         stem = self.architecture.stem
-        conv, bn = stem.names
-        x = nn.Conv(
+        x = conv_norm_relu(
+            self,
+            x,
             stem.width,
+            stem.names,
+            norm=norm,
+            fixed=True,
             kernel_size=stem.kernel_size,
             stride=stem.stride,
-            dtype=self.dtype,
-            name=conv,
-        )(x)
-        x = jax.nn.relu(norm(name=bn)(x))
+        )
         if stem.pool:
             x = linen.max_pool(x, (3, 3), strides=(2, 2), padding=[(1, 1), (1, 1)])
         return x
@@ -155,11 +176,7 @@ class Backbone(linen.Module):
     ) -> jax.Array:
         """Convolution, normalisation, relu; each takes a number in the reference's sequence."""
         stride, (dilation, _) = stage.step(index)
-        x = self.conv(
-            stage.width,
-            stride=stride,
-            dilation=dilation,
-            dtype=self.dtype,
-            name=f"{name}_{3 * index}",
-        )(x)
-        return jax.nn.relu(norm(name=f"{name}_{3 * index + 1}")(x))
+        names = (f"{name}_{3 * index}", f"{name}_{3 * index + 1}")
+        return conv_norm_relu(
+            self, x, stage.width, names, norm=norm, stride=stride, dilation=dilation
+        )

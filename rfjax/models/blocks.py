@@ -1,4 +1,4 @@
-"""The two residual blocks that every network here is built of."""
+"""The two residual blocks that every network here is built of, and the plain one."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,7 +9,27 @@ from flax import linen
 
 from rfjax import nn
 
-BATCH_NORM = partial(linen.BatchNorm, momentum=0.9, epsilon=1e-5)
+BATCH_NORM = nn.BATCH_NORM
+
+
+def conv_norm_relu(
+    module: linen.Module,
+    x: jax.Array,
+    features: int,
+    names: tuple[str, str],
+    *,
+    norm: Callable[..., linen.Module],
+    fixed: bool = False,
+    **options: Any,
+) -> jax.Array:
+    """relu(norm(conv(x))), two children of a module that has `conv` and `dtype`.
+
+    With `fixed` the convolution is plain unless a selection names it.
+    """
+    conv, bn = names
+    layer = nn.layer_at(module.conv, module, conv, fixed=nn.Conv if fixed else None)
+    y = layer(features, dtype=module.dtype, name=conv, **options)(x)
+    return jax.nn.relu(norm(name=bn)(y))
 
 
 class _Block(linen.Module):
@@ -20,9 +40,12 @@ class _Block(linen.Module):
       stride: of the block's first 3x3 convolution.
       dilations: of its first 3x3 convolution, and of a second one.
       residual: whether the block's input is added to its output.
-      conv: layer class of the 3x3 convolutions, with the constructor of `rfjax.nn`.
+      conv: layer class of the 3x3 convolutions, with the constructor of `rfjax.nn`, or a selection
+        of several, see `rfjax.nn.select`.
       norm: normalisation, a function of its name that returns a layer.
       dtype: what is computed in.
+
+    A shortcut given besides the input takes the place of the block's own.
     """
 
     expansion: ClassVar[int] = 1
@@ -31,16 +54,24 @@ class _Block(linen.Module):
     stride: int = 1
     dilations: tuple[int, int] = (1, 1)
     residual: bool = True
-    conv: Callable[..., linen.Module] = nn.Conv
+    conv: Callable[..., linen.Module] | nn.Selection = nn.Conv
     norm: Callable[..., linen.Module] = partial(BATCH_NORM, use_running_average=True)
     dtype: Any = None
 
-    def pointwise(self, features: int, name: str, stride: int = 1) -> nn.Conv:
-        """A 1x1 convolution, which is never anything but plain."""
-        return nn.Conv(features, kernel_size=1, stride=stride, dtype=self.dtype, name=name)
+    def pointwise(self, features: int, name: str, stride: int = 1) -> linen.Module:
+        """A 1x1 convolution, which is plain unless a selection names it."""
+        layer = nn.layer_at(self.conv, self, name, fixed=nn.Conv)
+        return layer(features, kernel_size=1, stride=stride, dtype=self.dtype, name=name)
 
-    def finish(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        """The branch's output, with the shortcut if there is one."""
+    def spatial(self, name: str, stride: int = 1, dilation: int = 1) -> linen.Module:
+        """A 3x3 convolution."""
+        layer = nn.layer_at(self.conv, self, name)
+        return layer(self.width, stride=stride, dilation=dilation, dtype=self.dtype, name=name)
+
+    def finish(self, x: jax.Array, y: jax.Array, shortcut: jax.Array | None) -> jax.Array:
+        """The branch's output, with the shortcut if there is one: the block's own unless given."""
+        if shortcut is not None:
+            return jax.nn.relu(y + shortcut)
         shortcut = x
         if self.stride != 1 or x.shape[-1] != y.shape[-1]:
             # Without a residual nothing reads the projection. The references have it all the same,
@@ -59,13 +90,12 @@ class BasicBlock(_Block):
     """
 
     @linen.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        conv = partial(self.conv, self.width, dtype=self.dtype)
+    def __call__(self, x: jax.Array, shortcut: jax.Array | None = None) -> jax.Array:
         first, second = self.dilations
-        y = conv(stride=self.stride, dilation=first, name="conv1")(x)
+        y = self.spatial("conv1", self.stride, first)(x)
         y = jax.nn.relu(self.norm(name="bn1")(y))
-        y = conv(dilation=second, name="conv2")(y)
-        return self.finish(x, self.norm(name="bn2")(y))
+        y = self.spatial("conv2", dilation=second)(y)
+        return self.finish(x, self.norm(name="bn2")(y), shortcut)
 
 
 class Bottleneck(_Block):
@@ -79,11 +109,10 @@ class Bottleneck(_Block):
     expansion: ClassVar[int] = 4
 
     @linen.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, shortcut: jax.Array | None = None) -> jax.Array:
         y = self.pointwise(self.width, "conv1")(x)
         y = jax.nn.relu(self.norm(name="bn1")(y))
-        conv = partial(self.conv, self.width, dtype=self.dtype)
-        y = conv(stride=self.stride, dilation=self.dilations[0], name="conv2")(y)
+        y = self.spatial("conv2", self.stride, self.dilations[0])(y)
         y = jax.nn.relu(self.norm(name="bn2")(y))
         y = self.pointwise(self.width * self.expansion, "conv3")(y)
-        return self.finish(x, self.norm(name="bn3")(y))
+        return self.finish(x, self.norm(name="bn3")(y), shortcut)

@@ -1,13 +1,19 @@
-"""Heads: one layer of `rfjax.nn` from a backbone's features to class scores, with a bias.
+"""Heads: a layer of `rfjax.nn` from a backbone's features to class scores, with a bias.
 
     score          1x1 convolution
     conv3          3x3 convolution
     composition    3x3 convolution composed with a learned Gaussian
     dog            center-surround: two compositions, one subtracted
     gauss_deform   3x3 convolution, its spread a covariance regressed at every pixel
+    dynamic        composition whose taps move and spread by a Gaussian regressed at every pixel
     deform         3x3 convolution, its taps displaced freely at every pixel
+    stn            1x1 convolution of the map seen through one learned affinity
+    static_deform  3x3 convolution, its taps displaced freely, the same at every pixel
+    ccl            context contrast: dense minus dilated convolutions, then scores
+    aspp           pyramid of dilated convolutions: v2, a sum of scores; v3, then scores
 
-Options of a head are those of its layer, see `rfjax.nn`.
+Options of a head are those of its layer, see `rfjax.nn`. Heads that normalise are called with
+(features, train).
 """
 
 import dataclasses
@@ -24,11 +30,19 @@ HEADS = {
     "composition": (nn.ComposedConv, {}),
     "dog": (nn.DoGConv, {}),
     "gauss_deform": (nn.GaussianDeformableConv, {}),
+    "dynamic": (nn.DynamicComposedConv, {}),
     "deform": (nn.DeformableConv, {}),
+    "stn": (nn.AffineConv, {}),
+    "static_deform": (nn.StaticDeformableConv, {}),
+    "ccl": (nn.CCL, {}),
+    "aspp": (nn.ASPP, {}),
 }
 
+# Options that a head has set otherwise than its layer, unless told.
+_DEFAULTS = {"stn": {"kernel_size": 1}}
+
 # Set by the network that a head is part of.
-_RESERVED = ("features", "stride", "use_bias", "dtype", "name", "parent")
+_RESERVED = ("features", "stride", "use_bias", "dtype", "axis_name", "name", "parent")
 
 
 def head_options(head: str) -> tuple[str, ...]:
@@ -47,7 +61,12 @@ def head_options(head: str) -> tuple[str, ...]:
 
 
 def create_head(
-    head: str, *, num_classes: int, options: Mapping[str, Any] | None = None, dtype: Any = None
+    head: str,
+    *,
+    num_classes: int,
+    options: Mapping[str, Any] | None = None,
+    dtype: Any = None,
+    axis_name: str | None = None,
 ) -> linen.Module:
     """The layer that a head is.
 
@@ -56,6 +75,7 @@ def create_head(
       num_classes: number of outputs.
       options: of the layer.
       dtype: what is computed in.
+      axis_name: pmapped axis over which a head that normalises averages its statistics in training.
 
     Raises:
       ValueError: there is no such head, or it has no such option.
@@ -71,7 +91,10 @@ def create_head(
     options = dict(options or {})
     check_options(f"head {head!r}", options, allowed)
     layer, fixed = HEADS[head]
-    return layer(features=num_classes, use_bias=True, dtype=dtype, **(fixed | options))
+    chosen = fixed | _DEFAULTS.get(head, {}) | options
+    if any(field.name == "axis_name" for field in dataclasses.fields(layer)):
+        chosen["axis_name"] = axis_name
+    return layer(features=num_classes, use_bias=True, dtype=dtype, **chosen)
 
 
 def check_options(owner: str, given: Mapping[str, Any], allowed: tuple[str, ...]) -> None:

@@ -5,18 +5,27 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen
 
 from rfjax import _checks, nn
-from rfjax.models import drn, heads, resnet
-from rfjax.models.backbone import Architecture, Backbone
+from rfjax.models import dla, drn, heads, resnet
+from rfjax.models.backbone import Architecture
 from rfjax.models.segmentation import Segmenter
+from rfjax.nn.selection import Recording
 
-ARCHITECTURES: dict[str, Callable[..., Architecture]] = {
+# Data from which a backbone is built. All have `stride`, `features`, `build` and, for the import of
+# weights, `children` and `unread`.
+Built = Architecture | dla.Aggregation
+
+ARCHITECTURES: dict[str, Callable[..., Built]] = {
     **{f"resnet_{depth}": partial(resnet.resnet, depth) for depth in resnet.BLOCKS_AND_DEPTHS},
     "resnet_tiny": resnet.resnet_tiny,
+    "dla_34": dla.dla_34,
+    "dla_tiny": dla.dla_tiny,
     **{f"drn_a_{depth}": partial(drn.drn_a, depth) for depth in (18, 34, 50)},
+    "drn_tiny": drn.drn_tiny,
     **{f"drn_c_{depth}": partial(drn.drn_c, depth) for depth in drn.C_FAMILY},
     **{f"drn_d_{depth}": partial(drn.drn_d, depth) for depth in drn.D_FAMILY},
 }
@@ -32,7 +41,7 @@ def names() -> tuple[str, ...]:
     return tuple(ARCHITECTURES)
 
 
-def architecture(name: str, options: Mapping[str, Any] | None = None) -> Architecture:
+def architecture(name: str, options: Mapping[str, Any] | None = None) -> Built:
     """What the network of this name is built of; an error lists the choices."""
     build = _checks.choose("model", name, ARCHITECTURES)
     options = dict(options or {})
@@ -49,7 +58,7 @@ def create(
     head: str = "score",
     head_options: Mapping[str, Any] | None = None,
     backbone_options: Mapping[str, Any] | None = None,
-    conv: Callable[..., linen.Module] | None = None,
+    conv: Callable[..., linen.Module] | nn.Selection | None = None,
     dtype: Any = jnp.float32,
     axis_name: str | None = None,
     remat: bool = False,
@@ -59,11 +68,14 @@ def create(
     Args:
       name: one of `names()`.
       num_classes: number of classes K.
-      head: score | conv3 | composition | dog | gauss_deform | deform, see `rfjax.models.heads`.
+      head: score | conv3 | composition | dog | gauss_deform | deform | stn | static_deform | ccl |
+        aspp, see `rfjax.models.heads`.
       head_options: of the head's layer, as {"sigma": 1.0, "family": "diagonal"}.
-      backbone_options: width, depth, output_stride of "resnet_tiny"; transition of "drn_a_*".
+      backbone_options: width, depth, output_stride of "resnet_tiny"; transition of "drn_a_*";
+        down_ratio of "dla_34"; width, depth, down_ratio of "dla_tiny".
       conv: layer class, or a partial of one, for the backbone's 3x3 convolutions (not its stem),
-        such as `functools.partial(rfjax.nn.ComposedConv, sigma=0.3)`; None for plain ones.
+        such as `functools.partial(rfjax.nn.ComposedConv, sigma=0.3)`; None for plain ones. Or, made
+        by `rfjax.nn.select`, a selection of any of its convolutions by their paths.
       dtype: what is computed in, bfloat16 for instance. Parameters, batch statistics and logits
         are float32 always.
       axis_name: pmapped axis over which batch statistics are averaged in training, or None.
@@ -76,7 +88,8 @@ def create(
       "backbone" and "head".
 
     Raises:
-      ValueError: there is no such network, head or option.
+      ValueError: there is no such network, head or option, or there is no convolution at the path
+        that a pattern of a selection names.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -89,6 +102,24 @@ def create(
     built = architecture(name, backbone_options)
     if not isinstance(num_classes, int) or num_classes < 1:
         raise ValueError(f"num_classes must be a positive integer; got {num_classes!r}")
-    backbone = Backbone(built, conv=conv or nn.Conv, dtype=dtype, axis_name=axis_name, remat=remat)
-    layer = heads.create_head(head, num_classes=num_classes, options=head_options, dtype=dtype)
-    return Segmenter(backbone, layer, stride=built.stride)
+    conv = nn.Conv if conv is None else conv
+    layer = heads.create_head(
+        head, num_classes=num_classes, options=head_options, dtype=dtype, axis_name=axis_name
+    )
+
+    def segmenter(conv: Callable[..., linen.Module] | nn.Selection) -> Segmenter:
+        backbone = built.build(conv=conv, dtype=dtype, axis_name=axis_name, remat=remat)
+        return Segmenter(backbone, layer, stride=built.stride)
+
+    if isinstance(conv, nn.Selection):
+        _check_selection(conv, segmenter)
+    return segmenter(conv)
+
+
+def _check_selection(conv: nn.Selection, segmenter: Callable[..., Segmenter]) -> None:
+    """Raises if a pattern matches no convolution of the network's backbone."""
+    recording = Recording(conv.patterns, conv.layer, conv.otherwise)
+    model = segmenter(recording)
+    images = jnp.zeros((1, 2 * model.stride, 2 * model.stride, 3))
+    jax.eval_shape(model.init, jax.random.key(0), images)
+    recording.check()

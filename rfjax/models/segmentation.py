@@ -1,5 +1,7 @@
 """A segmentation network: backbone, head, and a fixed upsampling to the image's resolution."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,12 +20,12 @@ class Segmenter(linen.Module):
 
     Attributes:
       backbone: a module of (images, train) that returns features.
-      head: a module of features that returns scores.
+      head: a module of features, or of (features, train), that returns scores.
       stride: input pixels per pixel of the features, static.
 
     Calling it with images [N, H, W, 3] returns float32 logits [N, H, W, num_classes], for any H
     and W. With train=True batch statistics are those of the batch, and "batch_stats" must be
-    mutable.
+    mutable; `train_head` says it of the head alone, where the two differ.
 
     Raises:
       ValueError: the images do not have four axes.
@@ -43,8 +45,13 @@ class Segmenter(linen.Module):
             raise ValueError(f"images must have shape [N, H, W, 3]; got {images.shape}")
         return self.backbone(images, train)
 
-    def __call__(self, images: ArrayLike, train: bool = False) -> jax.Array:
-        scores = self.head(self.features(images, train)).astype(jnp.float32)
+    def __call__(
+        self, images: ArrayLike, train: bool = False, train_head: bool | None = None
+    ) -> jax.Array:
+        options = {}
+        if "train" in inspect.signature(self.head.__call__).parameters:
+            options["train"] = train if train_head is None else train_head
+        scores = self.head(self.features(images, train), **options).astype(jnp.float32)
         height, width = jnp.shape(images)[1:3]
         return bilinear_upsample(scores, self.stride)[:, :height, :width]
 

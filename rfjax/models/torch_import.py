@@ -3,7 +3,7 @@
 A name such as `layer1.0.downsample.0.weight` gives the place of the array: numbers join the part
 before them (`layer1_0/downsample_0`), and the last part names the array, whose axes are reordered.
 The segmentation networks of the DRN reference number their children instead (`base.4.0.conv1`);
-those are given their names first.
+those are given their names first. Those of DLA have the names of its parts after `base.`.
 """
 
 import re
@@ -16,7 +16,6 @@ import numpy as np
 from flax import traverse_util
 
 from rfjax.models import registry
-from rfjax.models.backbone import Architecture
 
 Path = tuple[str, ...]
 
@@ -28,7 +27,9 @@ _ARRAYS = {
     "var": "running_var",
     "kernel": "weight",
 }
-_IGNORED = re.compile(r"(^|\.)num_batches_tracked$|^fc\.|^up\.")
+_IGNORED = re.compile(r"(^|\.)num_batches_tracked$|^(base\.)?fc\.|^up\.")
+# Parts that a state dict has as a whole, or lacks as a whole.
+_OPTIONAL = ("seg.", "dla_up.")
 _STRUCTURE = ("covariance", "offset")
 
 
@@ -42,13 +43,15 @@ def import_torch(
 ) -> dict[str, Any]:
     """The variables of a network with weights that PyTorch trained.
 
-    Names are those of torchvision's and timm's ResNets and of the DRN reference, or of the
-    latter's segmentation networks (`base.*`, `seg.*`); all may begin with `module.`. The backbone
-    must be complete. A 1x1 score `seg.*` becomes the head: in a larger kernel it is the centre tap
-    among zeros, so that the network starts from what the narrow one computes. Without it the head
-    is drawn anew. The 1000-way classifier `fc.*`, the fixed upsampling `up.*` and
-    `num_batches_tracked` are left out. What PyTorch does not have (covariances, regressors,
-    kernels of surrounds) starts as in a new network.
+    Names are those of torchvision's and timm's ResNets, of timm's DLA and of the references of DRN
+    and DLA, or of the latter two's segmentation networks (`base.*`; `seg.*` or `fc.0.*`;
+    `dla_up.*`); all may begin with `module.`. The backbone must be complete, but for the decoder
+    `dla_up.*`, which is drawn anew if all of it is missing. A 1x1 score becomes the head: in a
+    larger kernel it is the centre tap among zeros, so that the network starts from what the narrow
+    one computes. Without it the head is drawn anew. The 1000-way classifier `fc.*`, the fixed
+    upsampling `up.*`, `num_batches_tracked` and projections that the reference of DLA has and does
+    not read are left out. What PyTorch does not have (covariances, regressors, kernels of
+    surrounds) starts as in a new network.
 
     Args:
       name: one of `names()`.
@@ -78,11 +81,13 @@ def import_torch(
 
     wanted = traverse_util.flatten_dict(jax.eval_shape(initial, jax.random.key(0)))
     given = _canonical(state_dict, built)
-    score = given.keys() & {"seg.weight", "seg.bias"}
+    if ("params", "head", "kernel") not in wanted:  # a head of several layers: no place for a score
+        given = {entry: array for entry, array in given.items() if not entry.startswith("seg.")}
+    absent = tuple(part for part in _OPTIONAL if not any(n.startswith(part) for n in given))
     placed = {}
     for path, leaf in wanted.items():
-        torch_name = _torch_name(path, with_head=bool(score))
-        if torch_name is not None:
+        torch_name = _torch_name(path)
+        if torch_name is not None and not torch_name.startswith(absent):
             placed[path] = (torch_name, leaf.shape)
     _check(name, given, dict(placed.values()))
     values = {path: _convert(given[source], shape) for path, (source, shape) in placed.items()}
@@ -91,27 +96,18 @@ def import_torch(
     return traverse_util.unflatten_dict({path: values[path] for path in wanted})
 
 
-def _canonical(state_dict: Mapping[str, Any], built: Architecture) -> dict[str, np.ndarray]:
+def _canonical(state_dict: Mapping[str, Any], built: registry.Built) -> dict[str, np.ndarray]:
     """The arrays that matter, under the names that a classification network has."""
     arrays = dict(state_dict)
     if arrays and all(name.startswith("module.") for name in arrays):
         arrays = {name.removeprefix("module."): array for name, array in arrays.items()}
-    children = _children(built)
     renamed = {}
     for name, array in arrays.items():
-        if not _IGNORED.search(name):
-            renamed[_named(name, children)] = _numpy(array)
+        short = _named(name, built.children)
+        unread = short.startswith(tuple(f"{part}." for part in built.unread))
+        if not (unread or _IGNORED.search(short)):
+            renamed[short] = _numpy(array)
     return renamed
-
-
-def _children(built: Architecture) -> dict[str, str]:
-    """What the numbered children of a reference segmentation network are called."""
-    stages = [f"layer{number}" for number in range(1, len(built.stages) + 1)]
-    if built.stem.names[0].startswith("layer0"):
-        before = ["layer0"]
-    else:
-        before = ["conv1", "bn1", "relu"] + ["maxpool"] * built.stem.pool
-    return {str(index): child for index, child in enumerate(before + stages)}
 
 
 def _named(name: str, children: Mapping[str, str]) -> str:
@@ -119,6 +115,8 @@ def _named(name: str, children: Mapping[str, str]) -> str:
     parts = name.split(".")
     if parts[0] == "base" and len(parts) > 2 and parts[1] in children:
         return ".".join([children[parts[1]], *parts[2:]])
+    if parts[:2] == ["fc", "0"]:
+        return ".".join(["seg", *parts[2:]])
     return name
 
 
@@ -129,15 +127,19 @@ def _numpy(array: Any) -> np.ndarray:
     return np.asarray(array)
 
 
-def _torch_name(path: Path, *, with_head: bool) -> str | None:
-    """The name in PyTorch of the array at `path`, None for what has to be drawn anew."""
+def _torch_name(path: Path) -> str | None:
+    """The name in PyTorch of the array at `path`, None for what is not in PyTorch."""
     _, top, *modules, leaf = path
     if any(part.startswith(_STRUCTURE) for part in (*modules, leaf)) or leaf not in _ARRAYS:
         return None
     if top == "head":
-        return f"seg.{_ARRAYS[leaf]}" if with_head else None
-    dotted = [re.sub(r"_(\d+)$", r".\1", part) for part in modules]
-    return ".".join([*dotted, _ARRAYS[leaf]])
+        return f"seg.{_ARRAYS[leaf]}"
+    return ".".join([*map(_dotted, modules), _ARRAYS[leaf]])
+
+
+def _dotted(part: str) -> str:
+    """`layer1_0` as `layer1.0`, `node_1_0` as `node_1.0`; the decoder's `ida_1` and `up_1` stay."""
+    return re.sub(r"^(?!(?:ida|up)_)(.+)_(\d+)$", r"\1.\2", part)
 
 
 def _check(name: str, given: dict[str, np.ndarray], wanted: dict[str, tuple[int, ...]]) -> None:

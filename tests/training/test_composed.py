@@ -1,0 +1,109 @@
+"""Runs whose backbones are composed where the config says."""
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from rfjax.training import composed, loop, optimizers, sigmas, state, steps
+from rfjax.training import config as configs
+
+
+def tiny(**options):
+    config = configs.base()
+    config.model.backbone_options.width = 4
+    for key, value in options.items():
+        config.model.composed[key] = value
+    return config
+
+
+def test_without_patterns_all_is_plain():
+    assert composed.convolutions(tiny()) is None
+
+
+def test_the_command_line_names_the_layers():
+    values, arguments = (
+        flags.FlagValues(),
+        [
+            "train.py",
+            "--config.model.composed.patterns=('*/conv2','backbone/conv1')",
+            "--config.model.composed.sigma=0.7",
+            "--config.model.composed.structure=channel",
+        ],
+    )
+    config_flags.DEFINE_config_dict(
+        "config", configs.base(), flag_values=values, sys_argv=arguments
+    )
+    values(arguments)
+    configs.validate(values.config)
+    chosen = composed.convolutions(values.config)
+    assert chosen.patterns == ("*/conv2", "backbone/conv1")
+    assert chosen.layer.keywords == {"sigma": 0.7, "structure": "channel"}
+    again = configs.from_json(configs.to_json(values.config))
+    assert composed.convolutions(again).patterns == chosen.patterns
+    assert not configs.incompatible(values.config, again)
+
+
+def test_structure_alone_moves_and_is_reported():
+    model = loop.build_model(tiny(patterns=("*/layer1_0/conv?",), sigma=0.7), 3)
+    variables = state.initial_variables(model, jax.random.key(0), (16, 16, 3))
+    optimizer = optimizers.sgd(optimizers.poly_schedule(0.1, steps=10))
+    step = jax.jit(
+        steps.make_train_step(
+            model,
+            optimizer,
+            trainable="structure",
+            axis_name=None,
+            observe=sigmas.standard_deviations,
+        )
+    )
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": rng.normal(size=(2, 16, 16, 3)).astype(np.float32),
+        "label": rng.integers(0, 3, (2, 16, 16)).astype(np.int32),
+    }
+    before = state.create(variables, optimizer, trainable="structure")
+    after, _ = step(before, batch)
+    moved = {
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for (path, old), new in zip(
+            jax.tree_util.tree_leaves_with_path(before.params),
+            jax.tree.leaves(after.params),
+            strict=True,
+        )
+        if not np.array_equal(old, new)
+    }
+    assert moved == {f"backbone/layer1_0/conv{number}/covariance" for number in (1, 2)}
+    found = sigmas.standard_deviations(before.params)
+    assert list(found) == ["backbone/layer1_0/conv1", "backbone/layer1_0/conv2"]
+    np.testing.assert_allclose(list(found.values()), 0.7 * np.ones((2, 2)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"patterns": ("*/conv7",)}, "model: no convolution lies at '.*/conv7'; there are backbone/"),
+    ({"patterns": ("*/conv2",), "structure": "fog"}, "model: structure is one of minimal"),
+    ({"patterns": ("*/conv2",), "components": 2}, "model: components are those of structure"),
+])  # fmt: skip
+def test_what_cannot_be_built_is_a_config_error(options, message):
+    with pytest.raises(configs.ConfigError, match=message):
+        loop.build_model(tiny(**options), 3)
+
+
+@pytest.mark.parametrize("patterns", [("",), ("*/conv2", "")])
+def test_empty_patterns_are_faults(patterns):
+    with pytest.raises(configs.ConfigError, match="model.composed.patterns: got .*not empty"):
+        configs.validate(tiny(patterns=patterns))
+
+
+def test_options_of_nothing_are_a_fault():
+    with pytest.raises(configs.ConfigError, match=r"want the layers that model.composed.sigma is"):
+        configs.validate(tiny(sigma=0.5))
+
+
+def test_every_option_of_a_composition_is_a_key():
+    from rfjax.models import heads
+
+    keys = set(configs.base().model.composed) - {"patterns"}
+    set_by_the_network = {"kernel_size", "dilation", "kernel_init"}
+    assert keys == set(heads.head_options("composition")) - set_by_the_network
