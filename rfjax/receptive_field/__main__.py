@@ -1,0 +1,238 @@
+"""Prints the receptive field of a network by layer, and draws it.
+
+    python -m rfjax.receptive_field --model=drn_c_26
+    python -m rfjax.receptive_field --model=resnet_tiny --head=composition --head_option sigma=2
+    python -m rfjax.receptive_field --workdir=runs/first --image=street.png --output=field.png
+    python -m rfjax.receptive_field --table > docs/receptive_fields.md
+
+The picture shows the box of the output in the middle, its effective receptive field (Luo et al.,
+NIPS 2016) on the image or else on noise, and the learned Gaussians of the network's layers.
+"""
+
+import argparse
+import ast
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rfjax import covariance, models, predict, visualize
+from rfjax.receptive_field import networks, published
+from rfjax.receptive_field.effective import EffectiveField, effective
+from rfjax.receptive_field.functions import theoretical
+from rfjax.receptive_field.layers import ReceptiveField, theoretical_of_layers
+from rfjax.training import checkpoints, sigmas
+
+# Statistics of images for networks that were not trained here: those of ImageNet.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_LEAST, _LARGEST = 65, 257
+
+_DOCUMENT = """# Receptive fields
+
+Sizes in input pixels of what one output sees, the same along both axes, by
+`python -m rfjax.receptive_field --table`. "Field" is that of the features, on which a 1×1 head
+scores; the other columns are those of a composed 3×3 head (blur and resampling, hard support) whose
+σ is given in pixels of the features. The final upsampling adds less than two strides.
+
+## Networks of `rfjax.models`
+
+{models}
+
+## Published networks
+
+{published}
+
+FCN-AlexNet and FCN-VGG16 end at their scores and have 100 pixels of padding, as in the reference;
+GoogLeNet's last average pooling is part of it in one row.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    options = _parser().parse_args(argv)
+    try:
+        if options.table:
+            print(document(), end="")
+        elif options.model in published.NETWORKS and not options.workdir:
+            print(listing(_of_layers(published.NETWORKS[options.model]())))
+        else:
+            _report(options)
+    except (ValueError, TypeError, OSError, checkpoints.CheckpointError) as error:
+        print(f"rfjax.receptive_field: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def document() -> str:
+    """The page of the documentation that lists all networks."""
+    return _DOCUMENT.format(models=networks.table(), published=networks.published_table())
+
+
+def listing(fields: dict[str, ReceptiveField]) -> str:
+    """A table in plain text, a layer a row."""
+    rows = [("layer", "size", "stride", "offset", "")]
+    for name, field in fields.items():
+        remark = "depends on the input; bounded" if field.data_dependent else ""
+        remark = remark or ("cut by the border" if any(field.clipped) else "")
+        numbers = (field.size, field.stride, field.offset)
+        rows.append((name, *(_pair(pair) for pair in numbers), remark))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        zip(row, widths, (str.ljust, *[str.rjust] * 3, str.ljust), strict=True) for row in rows
+    )
+    return "\n".join("  ".join(put(text, n) for text, n, put in line).rstrip() for line in lines)
+
+
+def _pair(numbers: Sequence[float]) -> str:
+    first, second = (f"{number:g}" for number in numbers)
+    return first if first == second else f"{first} x {second}"
+
+
+def _of_layers(layers: published.Named) -> dict[str, ReceptiveField]:
+    names = list(layers)
+    return {
+        name: theoretical_of_layers([layers[n] for n in names[: index + 1]])
+        for index, name in enumerate(names)
+    }
+
+
+def _report(options: argparse.Namespace) -> None:
+    """The table and the picture of a network."""
+    run = _network(options)
+    fields = networks.by_layer(run.model, run.variables)
+    print(listing(networks.changes(fields)))
+    image, images = _image(options, run, fields["output"].output)
+    print(f"effective receptive field on {options.draws} draws of {image.shape[1]} x "
+          f"{image.shape[0]} pixels ...", flush=True)  # fmt: skip
+    size = image.shape[:2]
+    field = effective(
+        lambda x, variables: run.model.apply(variables, x),
+        (*size, 3),
+        run.variables,
+        key=jax.random.key(options.seed),
+        images=images,
+        draws=options.draws,
+    )
+    _print_effective(field)
+    sizes = fields["output"].output
+    seen = theoretical(
+        lambda x, v: run.model.apply(v, x), (1, *size, 3), run.variables, unit=field.unit
+    )
+    learned = _learned(run.variables["params"], fields)
+    figure = visualize.receptive_field(
+        image,
+        field.map,
+        box=seen.box,
+        effective_covariance=field.covariance,
+        center=[(low + high) / 2 for low, high in seen.box],
+        learned=learned,
+    )
+    visualize.save(figure, options.output)
+    if any(n < m for n, m in zip(size, sizes.size, strict=True)):
+        print("the picture is smaller than the field: the box is cut off at its border")
+    print(f"drawn to {options.output}")
+
+
+def _print_effective(field: EffectiveField) -> None:
+    y, x = np.sqrt(np.diag(field.covariance))
+    print(f"effective: standard deviation {y:.1f} (y), {x:.1f} (x) pixels; 95 % of its mass within "
+          f"{field.radius(0.95):.1f} pixels")  # fmt: skip
+
+
+def _network(options: argparse.Namespace) -> networks.Run:
+    """The trained network, or a new one."""
+    if options.workdir:
+        return networks.load_run(options.workdir, step=options.step)
+    model = models.create(
+        options.model,
+        num_classes=19,
+        head=options.head,
+        head_options=_options(options.head_option),
+        backbone_options=_options(options.backbone_option),
+    )
+    variables = jax.jit(model.init)(jax.random.key(options.seed), jnp.zeros((1, 64, 64, 3)))
+    return networks.Run(model, variables, _MEAN, _STD, 0)
+
+
+def _options(pairs: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE as a dictionary; values are Python literals, or else strings."""
+    found = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not (name and separator):
+            raise ValueError(f"want NAME=VALUE, as sigma=2; got {pair!r}")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name] = value
+    return found
+
+
+def _image(
+    options: argparse.Namespace, run: networks.Run, field: ReceptiveField
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The picture to draw on [H, W, 3] uint8, and as an input [1, H, W, 3], or None for noise."""
+    if options.image is None:
+        wanted = options.size or min(max(round(1.2 * max(field.size)), _LEAST), _LARGEST)
+        return np.full((wanted, wanted, 3), 255, np.uint8), None
+    image = predict.read_image(options.image)
+    if options.size:
+        image = _middle(image, options.size)
+    return image, networks.normalized(image[None], run.mean, run.std)
+
+
+def _middle(image: np.ndarray, size: int) -> np.ndarray:
+    """At most `size` pixels along each axis, from the middle."""
+    starts = [max((n - size) // 2, 0) for n in image.shape[:2]]
+    return image[starts[0] : starts[0] + size, starts[1] : starts[1] + size]
+
+
+def _learned(
+    params: dict[str, Any], fields: dict[str, networks.LayerField]
+) -> dict[str, np.ndarray]:
+    """The covariances of the network's layers in squared input pixels, of at most six layers."""
+    found = {}
+    for path, leaf in sigmas.covariances(params).items():
+        layer = path.removesuffix("/center").removesuffix("/surround")
+        if layer in fields and fields[layer].input is not None:
+            stride = np.asarray(fields[layer].input.stride)
+            matrix = np.asarray(covariance.covariance_matrix(leaf)).reshape(-1, 2, 2).mean(0)
+            found[path] = matrix * np.outer(stride, stride)
+    return dict(list(found.items())[-6:])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m rfjax.receptive_field",
+        description="The receptive field of a network, by layer and as a picture.",
+    )
+    choice = parser.add_mutually_exclusive_group(required=True)
+    choice.add_argument("--model", help="a network of rfjax.models, or a published one: "
+                        + ", ".join(published.NETWORKS))  # fmt: skip
+    choice.add_argument("--workdir", type=Path, help="directory of a training run")
+    choice.add_argument("--table", action="store_true", help="all networks, in Markdown")
+    parser.add_argument("--step", type=int, help="checkpoint of the run (default: the best one)")
+    parser.add_argument("--head", default="score", help="of the model")
+    for name in ("head_option", "backbone_option"):
+        parser.add_argument(f"--{name}", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--image", type=Path, help="picture to measure and draw on")
+    parser.add_argument("--size", type=int, help="pixels along each axis, of noise or the image")
+    parser.add_argument("--draws", type=_count, default=4, help="gradients to average")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=Path("receptive_field.png"))
+    return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1; got {value}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

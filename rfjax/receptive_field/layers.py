@@ -1,0 +1,240 @@
+"""Receptive fields, and the algebra of layers that makes them.
+
+Output i of a stack of layers sees the input pixels low + stride i ... high + stride i along an
+axis. A layer whose output i reads i s - p + t d, t = 0 ... k - 1, takes
+
+    low <- low - p j,  high <- high + ((k - 1) d - p) j,  j <- s j
+
+with j the stride so far, so that size = high - low + 1 <- size + (k - 1) d j. Branches that are
+added or concatenated see the union. Axes are (y, x), and pixel i has its centre at i.
+
+Reference: Long, Shelhamer & Darrell, "Fully Convolutional Networks", CVPR 2015, section 3.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jax.typing import ArrayLike
+
+from rfjax import covariance
+from rfjax.gaussian import half_size
+
+Pair = int | tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """What one output sees of the input, along each axis (y, x).
+
+    Attributes:
+      size: pixels from the first to the last that the output depends on; the largest over outputs
+        where they differ.
+      stride: input pixels from one output to the next.
+      offset: centre of output 0's field, in input pixels; pixel i has its centre at i.
+      box: ((first, last), ...) of the output that was asked for; None for a list of layers.
+      clipped: whether the field reaches the input's border, so that it would be larger on a
+        larger input.
+      data_dependent: whether positions that are read are computed from the input; the size is
+        their bound then.
+      notes: what was bounded rather than followed, in words.
+
+    Example:
+      >>> field = theoretical_of_layers([Conv(3), Pool(2, stride=2)])
+      >>> field.size, field.stride, field.offset
+      ((4, 4), (2.0, 2.0), (0.5, 0.5))
+    """
+
+    size: tuple[int, ...]
+    stride: tuple[float, ...]
+    offset: tuple[float, ...]
+    box: tuple[tuple[int, int], ...] | None = None
+    clipped: tuple[bool, ...] = (False, False)
+    data_dependent: bool = False
+    notes: tuple[str, ...] = ()
+
+    def center(self, unit: Sequence[int]) -> tuple[float, ...]:
+        """The centre of an output's field, in input pixels."""
+        columns = zip(self.offset, self.stride, unit, strict=True)
+        return tuple(offset + stride * index for offset, stride, index in columns)
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A convolution, or anything else that slides a window.
+
+    Attributes:
+      kernel_size, stride, dilation: one number, or (y, x).
+      padding: pixels added before the first, one number or (y, x); "same" centres the window:
+        dilation (kernel_size - 1) // 2.
+    """
+
+    kernel_size: Pair
+    stride: Pair = 1
+    dilation: Pair = 1
+    padding: Pair | str = "same"
+
+    def apply(self, field: "_Interval", axis: int) -> "_Interval":
+        """The field after this layer, along an axis."""
+        size, stride = _of(self.kernel_size, axis), _of(self.stride, axis)
+        dilation = _of(self.dilation, axis)
+        for name, value in (("kernel_size", size), ("stride", stride), ("dilation", dilation)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} of {self} must be a positive integer; got {value!r}")
+        extent = (size - 1) * dilation
+        if isinstance(self.padding, str):
+            if self.padding != "same":
+                raise ValueError(f"padding must be 'same' or pixels; got {self.padding!r}")
+            padding = extent // 2
+        else:
+            padding = _of(self.padding, axis)
+        return field.read(-padding, extent - padding, stride)
+
+
+class Pool(Conv):
+    """A pooling: Conv(kernel_size, stride=1, dilation=1, padding="same"), whatever it computes."""
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """A Gaussian blur of hard support, ceil(truncate sigma) and at least one pixel to each side.
+
+    Attributes:
+      sigma: standard deviation in pixels of the map that it acts on, one number or (y, x).
+      truncate: as in `rfjax.gaussian_blur`.
+      params: log-Cholesky parameters [F] in place of `sigma`.
+    """
+
+    sigma: float | tuple[float, float] | None = None
+    truncate: float = 2.0
+    params: ArrayLike | None = None
+
+    def apply(self, field: "_Interval", axis: int) -> "_Interval":
+        """The field after this layer, along an axis."""
+        if (self.sigma is None) == (self.params is None):
+            raise ValueError("a Gaussian has either sigma or params")
+        if self.params is None:
+            sigma = np.broadcast_to(np.asarray(self.sigma, np.float32), (2,))[axis]
+            if not (math.isfinite(sigma) and sigma > 0):
+                raise ValueError(f"sigma must be positive; got {self.sigma!r}")
+        else:
+            sigma = covariance.standard_deviations(np.asarray(self.params, np.float32))[axis]
+        reach = int(half_size(sigma, truncate=self.truncate))
+        return field.read(-reach, reach, 1)
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Bilinear reads at real positions about each output, as those of `rfjax.sampled_conv`.
+
+    Attributes:
+      positions: [K, 2] (y, x) in pixels.
+      stride: as of a convolution.
+    """
+
+    positions: ArrayLike
+    stride: Pair = 1
+
+    def apply(self, field: "_Interval", axis: int) -> "_Interval":
+        """The field after this layer, along an axis."""
+        positions = np.asarray(self.positions, np.float64)
+        if positions.ndim != 2 or positions.shape[1] != 2:
+            raise ValueError(f"positions must have shape [K, 2]; got {positions.shape}")
+        low, high = np.floor(positions[:, axis].min()), np.ceil(positions[:, axis].max())
+        return field.read(int(low), int(high), _of(self.stride, axis))
+
+
+class Parallel:
+    """Branches that all read one map and are added or concatenated; an empty one is a shortcut.
+
+    Example:
+      >>> block = Parallel([Conv(3), Conv(3)], [])
+      >>> theoretical_of_layers([block, block]).size
+      (9, 9)
+    """
+
+    def __init__(self, *branches: Sequence["Layer"]):
+        if not branches:
+            raise ValueError("Parallel wants at least one branch")
+        self.branches = branches
+
+    def apply(self, field: "_Interval", axis: int) -> "_Interval":
+        """The field after this layer, along an axis."""
+        fields = [_stack(field, branch, axis) for branch in self.branches]
+        if len({field.stride for field in fields}) > 1:
+            strides = ", ".join(str(field.stride) for field in fields)
+            raise ValueError(f"branches must end at one stride; got {strides}")
+        low, high = min(f.low for f in fields), max(f.high for f in fields)
+        return _Interval(low, high, fields[0].stride)
+
+
+Layer = Conv | Gaussian | Taps | Parallel
+
+
+@dataclass(frozen=True)
+class _Interval:
+    """Output i sees low + stride i ... high + stride i."""
+
+    low: int = 0
+    high: int = 0
+    stride: int = 1
+
+    def read(self, low: int, high: int, stride: int) -> "_Interval":
+        """What output i sees that reads outputs stride i + low ... stride i + high of this."""
+        step = self.stride
+        return _Interval(self.low + step * low, self.high + step * high, step * stride)
+
+
+def theoretical_of_layers(layers: Sequence[Layer]) -> ReceptiveField:
+    """The receptive field of a stack of layers; see `theoretical`."""
+    fields = [_stack(_Interval(), layers, axis) for axis in (0, 1)]
+    return ReceptiveField(
+        size=tuple(field.high - field.low + 1 for field in fields),
+        stride=tuple(float(field.stride) for field in fields),
+        offset=tuple((field.low + field.high) / 2 for field in fields),
+    )
+
+
+def compose(inner: ReceptiveField, outer: ReceptiveField) -> ReceptiveField:
+    """The field of outer(inner(x)): what a function sees through another one.
+
+    size = size_i + (size_o - 1) stride_i,  stride = stride_i stride_o,
+    offset = offset_i + stride_i offset_o
+
+    Args:
+      inner: of the function of the input.
+      outer: of the function of the inner one's outputs, in their pixels.
+
+    Example:
+      >>> pooled = theoretical_of_layers([Pool(2, stride=2, padding=0)])
+      >>> compose(pooled, theoretical_of_layers([Conv(3)])).size  # 2 + (3 - 1) 2
+      (6, 6)
+
+    Reference: Long, Shelhamer & Darrell, "Fully Convolutional Networks", CVPR 2015, section 3.
+    """
+    columns = list(zip(inner.size, inner.stride, outer.size, strict=True))
+    steps = list(zip(inner.offset, inner.stride, outer.offset, strict=True))
+    return ReceptiveField(
+        size=tuple(round(size + (more - 1) * stride) for size, stride, more in columns),
+        stride=tuple(a * b for a, b in zip(inner.stride, outer.stride, strict=True)),
+        offset=tuple(start + stride * more for start, stride, more in steps),
+        clipped=tuple(a or b for a, b in zip(inner.clipped, outer.clipped, strict=True)),
+        data_dependent=inner.data_dependent or outer.data_dependent,
+        notes=tuple(sorted({*inner.notes, *outer.notes})),
+    )
+
+
+def _stack(field: _Interval, layers: Sequence[Layer], axis: int) -> _Interval:
+    for number, layer in enumerate(layers):
+        if not isinstance(layer, Layer):
+            raise TypeError(
+                "layers are Conv, Pool, Gaussian, Taps or Parallel of rfjax.receptive_field; "
+                f"got {layer!r} at {number}"
+            )
+        field = layer.apply(field, axis)
+    return field
+
+
+def _of(value: Pair, axis: int) -> int:
+    return value[axis] if isinstance(value, Sequence) else value

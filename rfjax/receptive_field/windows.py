@@ -1,0 +1,106 @@
+"""What convolutions, poolings and Fourier transforms depend on; rules as in `rules`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rfjax.receptive_field import reach as reaches
+from rfjax.receptive_field.reach import NOTHING, Reach, Window
+from rfjax.receptive_field.rules import Operand, dependent, rule
+
+
+@rule("conv_general_dilated")
+def _convolution(equation: Any, operands: Sequence[Operand]) -> Reach:
+    """The union over each window and the channels of a group, whatever the weights are."""
+    x, kernel = operands
+    params, shape = equation.params, tuple(equation.outvars[0].aval.shape)
+    if isinstance(kernel, Reach) or params["batch_group_count"] > 1:
+        note = "a convolution by a kernel that is computed from the input"
+        return reaches.everything(shape, dependent(operands), note)
+    numbers = params["dimension_numbers"]
+    windows = _windows(params, [kernel.shape[axis] for axis in numbers.rhs_spec[2:]])
+    taps = _taps(kernel, numbers.rhs_spec)
+    back = np.argsort(numbers.out_spec)
+    outputs = [shape[axis] for axis in numbers.out_spec]
+
+    def convolve(bound):
+        bound = bound.transpose(numbers.lhs_spec)  # examples, channels, space
+        bound = _mix_channels(bound, params["feature_group_count"], outputs[1])
+        lengths = [x.shape[axis] for axis in numbers.lhs_spec[2:]]
+        return _slide(bound, windows, lengths, taps).transpose(back)
+
+    return x.map(shape, convolve)
+
+
+def _windows(params: dict[str, Any], sizes: Sequence[int]) -> list[Window]:
+    columns = zip(
+        sizes,
+        params["window_strides"],
+        params["rhs_dilation"],
+        params["padding"],
+        params["lhs_dilation"],
+        strict=True,
+    )
+    return [
+        Window(size, stride, dilation, *padding, input_dilation=apart)
+        for size, stride, dilation, padding, apart in columns
+    ]
+
+
+def _taps(kernel: Any, spec: Sequence[int]) -> np.ndarray | None:
+    """Which taps of a constant kernel are not zero for all channels; None if all."""
+    nonzero = kernel.nonzero()
+    if nonzero is None:
+        return None
+    taps = nonzero.transpose(spec).any((0, 1))
+    return None if taps.all() else taps
+
+
+def _mix_channels(bound: np.ndarray, groups: int, features: int) -> np.ndarray:
+    """Every output channel reads the channels of its group, on axis 1."""
+    if bound.shape[1] == 1:
+        return bound
+    grouped = bound.reshape(bound.shape[0], groups, -1, *bound.shape[2:]).max(2)
+    return np.repeat(grouped, features // groups, 1) if groups > 1 else grouped
+
+
+def _slide(
+    bound: np.ndarray, windows: Sequence[Window], lengths: Sequence[int], taps: np.ndarray | None
+) -> np.ndarray:
+    """The union over windows along the last axes; over some taps only where `taps` says so."""
+    first = bound.ndim - len(windows)
+    if taps is None:
+        for number, (window, length) in enumerate(zip(windows, lengths, strict=True)):
+            bound = window.slide(bound, first + number, length)
+        return bound
+    outputs = [w.outputs(length) for w, length in zip(windows, lengths, strict=True)]
+    full = np.broadcast_to(bound, (*bound.shape[:first], *lengths))
+    for number, window in enumerate(windows):
+        full = window.line(full, first + number)
+    result = np.full((*bound.shape[:first], *outputs), NOTHING, np.int32)
+    for place in np.argwhere(taps):
+        part = full
+        for number, (window, tap) in enumerate(zip(windows, place, strict=True)):
+            part = window.tap(part, first + number, int(tap), outputs[number])
+        result = np.maximum(result, part)
+    return result
+
+
+@rule("reduce_window reduce_window_sum reduce_window_max reduce_window_min")
+def _pooling(equation: Any, operands: Sequence[Operand]) -> Reach | list[Reach]:
+    params = equation.params
+    columns = zip(
+        params["window_dimensions"],
+        params["window_strides"],
+        params["window_dilation"],
+        params["padding"],
+        params["base_dilation"],
+        strict=True,
+    )
+    windows = [Window(n, s, d, *p, input_dilation=b) for n, s, d, p, b in columns]
+    shape = tuple(equation.outvars[0].aval.shape)
+    maps = [x for x in dependent(operands) if len(x.shape) == len(windows) and x.shape]
+    x = reaches.union(maps[0].shape, maps)
+    pooled = x.map(shape, lambda bound: _slide(bound, windows, x.shape, None))
+    return [pooled] * len(equation.outvars)

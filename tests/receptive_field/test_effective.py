@@ -1,0 +1,113 @@
+"""Effective receptive fields, of which Gaussian layers' are known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rfjax
+from rfjax import nn
+from rfjax import receptive_field as rf
+from rfjax.receptive_field import networks
+
+SIGMAS = np.array([[[4.0, 1.5], [1.5, 3.0]], [[1.0, -0.3], [-0.3, 2.0]], [[2.0, 0.0], [0.0, 1.0]]])
+
+
+def blurs(count):
+    """`count` Gaussian layers one after the other."""
+
+    def function(x):
+        for matrix in SIGMAS[:count]:
+            x = rfjax.gaussian_blur(x, rfjax.log_cholesky(jnp.asarray(matrix)), truncate=6.0)
+        return x
+
+    return function
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_covariances_add(count):
+    """A Gaussian's field has its covariance; a cascade's is the sum."""
+    field = rf.effective(blurs(count), (63, 65, 1), draws=1)
+    np.testing.assert_allclose(field.covariance, SIGMAS[:count].sum(0), atol=2e-3)
+    np.testing.assert_allclose(field.center, (31, 32), atol=1e-4)
+    np.testing.assert_allclose(field.map.sum(), 1.0)
+
+
+def test_ellipse_sigma_and_radius():
+    params = rfjax.from_ellipse(4.0, 4.0, 0.0)
+    blur = lambda x: rfjax.gaussian_blur(x, params, truncate=5.0)
+    field = rf.effective(blur, (61, 61, 1), draws=1)
+    np.testing.assert_allclose(field.ellipse[:2], (4.0, 4.0), rtol=2e-3)
+    assert field.sigma == pytest.approx(4.0, rel=2e-3)
+    # Rayleigh: sigma sqrt(-2 log 0.05); on pixels to less than one.
+    assert field.radius(0.95) == pytest.approx(4.0 * np.sqrt(-2 * np.log(0.05)), abs=0.5)
+    assert field.radius(1.0) > field.radius(0.5)
+
+
+def test_gradients_are_those_of_the_output_in_question():
+    shifted = lambda x: 2.0 * jnp.roll(x, (1, -2), (1, 2))
+    field = rf.effective(shifted, (8, 9, 3), unit=(3, 4), draws=2)
+    wanted = np.zeros((8, 9))
+    wanted[2, 6] = 1.0
+    np.testing.assert_array_equal(field.map, wanted)
+
+
+def test_several_outputs_are_moved_onto_each_other():
+    """Of a strided function that looks to the right."""
+    function = lambda x: x[:, ::2, ::2] + 3.0 * jnp.roll(x, -1, 2)[:, ::2, ::2]
+    places = [(2, 2), (3, 5), (5, 3)]
+    field = rf.effective(function, (16, 16, 1), unit=(4, 4), units=places, draws=1)
+    assert field.draws == 3
+    np.testing.assert_allclose(field.map[8, 8:10], [0.25, 0.75])
+
+
+def test_images_take_turns():
+    """The gradient of a square is the image itself."""
+    images = np.zeros((2, 3, 3, 1), np.float32)
+    images[0, 1, 0], images[1, 1, 2] = 1.0, 3.0
+    total = lambda x: jnp.broadcast_to((x**2).sum((1, 2, 3), keepdims=True), x.shape)
+    field = rf.effective(total, (3, 3, 1), images=images, draws=4, chunk=3)
+    np.testing.assert_allclose(field.map[1], [0.25, 0.0, 0.75])
+
+
+def test_it_grows_with_what_a_head_has_learned():
+    layer, shape = nn.ComposedConv(3), (32, 32, 2)
+    variables = layer.init(jax.random.key(0), jnp.zeros((1, *shape)))
+    apply = lambda x, v: layer.apply(v, x)
+    found = []
+    for sigma in (0.3, 2.0):
+        variables["params"]["covariance"] = jnp.log(jnp.array([sigma]))
+        found.append(rf.effective(apply, shape, variables, draws=2))
+    assert found[1].sigma > 2.0 * found[0].sigma
+    assert found[1].radius() > 2.0 * found[0].radius()
+
+
+def test_images_are_normalised_as_in_training():
+    images = np.full((1, 2, 2, 3), 255, np.uint8)
+    np.testing.assert_allclose(networks.normalized(images, (0.5,) * 3, (0.25,) * 3), 2.0)
+    with pytest.raises(ValueError, match=r"uint8 \[M, H, W, 3\]; got float32 \(2, 2, 3\)"):
+        networks.normalized(np.zeros((2, 2, 3), np.float32), (0.5,) * 3, (0.5,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"input_shape": (8, 8)}, r"must be \(H, W, C\)"),
+        ({"draws": 0}, "draws must be a positive integer; got 0"),
+        ({"images": np.zeros((1, 4, 4, 3))}, "images must have shape"),
+        ({"unit": (8, 0)}, r"must be \(y, x\) within \(8, 8\)"),
+        ({"apply_fn": lambda x: x * 0.0}, "no gradient reaches the input"),
+        ({"apply_fn": lambda x: x.sum(-1)}, r"must return \[N, H', W', K\]"),
+    ],
+)
+def test_bad_arguments_are_named(options, message):
+    arguments = {"apply_fn": lambda x: x, "input_shape": (8, 8, 3)} | options
+    with pytest.raises(ValueError, match=message):
+        rf.effective(**arguments)
+
+
+def test_mass_is_a_part():
+    field = rf.effective(lambda x: x, (5, 5, 1), draws=1)
+    assert field.radius() == 0.0
+    with pytest.raises(ValueError, match="mass must lie in"):
+        field.radius(1.5)
