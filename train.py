@@ -8,9 +8,7 @@ with 128 + signal (143 for SIGTERM, 130 for SIGINT) when it was asked to stop an
 state.
 """
 
-import os
 import sys
-from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -35,8 +33,8 @@ _PROCESS_ID = flags.DEFINE_integer(
 )
 _CACHE = flags.DEFINE_string(
     "compilation_cache",
-    str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rfjax" / "xla"),
-    "Where compiled programs are kept between runs; empty for nowhere.",
+    None,
+    "Where compiled programs are kept; the user's cache unless told, empty for nowhere.",
 )
 
 flags.register_validator(
@@ -70,8 +68,10 @@ def _prepare_jax() -> None:
     """Sets up the compilation cache and the other processes, before any computation."""
     import jax
 
-    if _CACHE.value:
-        jax.config.update("jax_compilation_cache_dir", _CACHE.value)
+    from rfjax import training
+
+    if _CACHE.value != "":
+        training.use_compilation_cache(_CACHE.value)
     if _COORDINATOR.value is not None:
         jax.distributed.initialize(
             _COORDINATOR.value, num_processes=_NUM_PROCESSES.value, process_id=_PROCESS_ID.value

@@ -13,7 +13,7 @@ A variant is a model, a head, or both joined by "+" in any order, as camvid.py:r
 from ml_collections import ConfigDict
 
 from rfjax.training import variants
-from rfjax.training.config import base
+from rfjax.training.config import base, street_augmentation
 
 STEPS_PER_EPOCH = 22  # 367 images in batches of 16, rounded down
 
@@ -30,11 +30,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.log_every = STEPS_PER_EPOCH
 
     config.data.name = "camvid"
-    config.data.augmentation.scale = (0.5, 2.0)
-    config.data.augmentation.rotation = 10.0
-    config.data.augmentation.crop = (352, 480)
-    config.data.augmentation.color = 0.5
-    config.data.augmentation.flip = True
+    street_augmentation(config, crop=(352, 480))
 
     config.model.name = "drn_a_34"
     config.model.head = "composition"

@@ -26,7 +26,7 @@ A variant is a model, a head, or both joined by "+" in any order. `--config.mode
 from ml_collections import ConfigDict
 
 from rfjax.training import variants
-from rfjax.training.config import base
+from rfjax.training.config import base, street_augmentation
 
 STEPS_PER_EPOCH = 185  # 2,975 images in batches of 16, rounded down
 
@@ -43,11 +43,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.log_every = 50
 
     config.data.name = "cityscapes"
-    config.data.augmentation.scale = (0.5, 2.0)
-    config.data.augmentation.rotation = 10.0
-    config.data.augmentation.crop = (800, 800)
-    config.data.augmentation.color = 0.5
-    config.data.augmentation.flip = True
+    street_augmentation(config, crop=(800, 800))
 
     config.model.name = "drn_a_34"
     config.model.head = "composition"

@@ -8,6 +8,8 @@ The primitives, pure functions on arrays that import nothing but JAX, NumPy and 
     grids         reference points and their covariance-warped offsets
     sampling      bilinear reads; convolution with taps at any offsets
     composition   free-form filters composed with Gaussians
+    compound      the same with a Gaussian for each filter, or a mixture for all
+    dilation      dilated convolution of a map blurred in proportion
 
 Layers are in `rfjax.nn`, networks in `rfjax.models`, data in `rfjax.data`, the training program in
 `rfjax.training`, and are imported by name.
@@ -20,6 +22,7 @@ from rfjax.composition import (
     deformable_conv,
     gaussian_deformable_conv,
 )
+from rfjax.compound import channel_conv, mixture_conv
 from rfjax.covariance import (
     cascade,
     cholesky_factor,
@@ -29,6 +32,7 @@ from rfjax.covariance import (
     standard_deviations,
     to_ellipse,
 )
+from rfjax.dilation import blurred_dilated_conv
 from rfjax.filtering import difference_of_gaussians, gaussian_blur, local_gaussian_blur
 from rfjax.gaussian import gaussian_kernel, gaussian_kernel1d, half_size
 from rfjax.grids import circular_points, lattice_points, ring_points, sampling_offsets
@@ -67,4 +71,9 @@ __all__ = (
     "compose_kernel",
     "deformable_conv",
     "gaussian_deformable_conv",
+    # compound
+    "channel_conv",
+    "mixture_conv",
+    # dilation
+    "blurred_dilated_conv",
 )

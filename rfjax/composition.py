@@ -112,9 +112,9 @@ def blur_conv(
 
     Reference: "Blurring the Line between Structure and Learning", section 3 ("blur").
     """
-    x, kernel = _operands(x, kernel)
+    x, kernel = operands(x, kernel)
     options = dict(truncate=truncate, padding=padding, method=method, support=support)
-    return _convolve(gaussian_blur(x, params, **options), kernel, stride, dilation)
+    return convolve(gaussian_blur(x, params, **options), kernel, stride, dilation)
 
 
 def blur_resample_conv(
@@ -174,14 +174,14 @@ def blur_resample_conv(
 
     Reference: "Blurring the Line between Structure and Learning", section 4.1 ("blur-resample").
     """
-    x, kernel = _operands(x, kernel)
+    x, kernel = operands(x, kernel)
     params = _checks.float_array("params", params, min_ndim=1, layout="[F]")
     if params.ndim != 1:
         raise ValueError(
             "params must have shape [F], one covariance for all taps of all channels; got "
             f"{params.shape} (use jax.vmap for more, gaussian_deformable_conv for one per pixel)"
         )
-    positions = _positions(kernel, params, mode, rate, dilation, points)
+    positions = tap_positions(kernel, params, mode, rate, dilation, points)
     options = dict(truncate=truncate, padding=padding, method=method, support=support)
     return sampled_conv(gaussian_blur(x, params, **options), kernel, positions, stride=stride)
 
@@ -196,12 +196,13 @@ def gaussian_deformable_conv(
     stride: int = 1,
     dilation: int = 1,
     points: ArrayLike | None = None,
+    means: ArrayLike | None = None,
 ) -> jax.Array:
     """A convolution whose taps spread by a covariance of its own at every output. It does not blur.
 
     y(p) = sum_k theta_k^T x(p + p_k(p))
-    residual:  p_k(p) = dilation lattice_k + rate U(p)^T c_k
-    absolute:  p_k(p) = dilation rate U(p)^T c_k
+    residual:  p_k(p) = m(p) + dilation lattice_k + rate U(p)^T c_k
+    absolute:  p_k(p) = m(p) + dilation rate U(p)^T c_k
 
     Args:
       x: [*batch, H, W, C_in] map.
@@ -209,6 +210,8 @@ def gaussian_deformable_conv(
       params_map: [*batch, H', W', F] log-Cholesky parameters at each output, in pixels of `x`,
         F = 1 spherical, 2 diagonal, 3 full. In both modes 0 is a standard deviation of 1. Traced.
       mode, rate, stride, dilation, points: as in `blur_resample_conv`.
+      means: [*batch, H', W', 2] (y, x) centre m of the taps relative to each output, in pixels of
+        `x`; None for 0, as in the paper. Traced.
 
     Returns:
       [*batch, H', W', C_out] in the dtype of `x`. A constant map of parameters gives the static
@@ -226,7 +229,7 @@ def gaussian_deformable_conv(
 
     Reference: "Blurring the Line between Structure and Learning", section 4.2.
     """
-    x, kernel = _operands(x, kernel)
+    x, kernel = operands(x, kernel)
     params = _checks.float_array("params_map", params_map, min_ndim=1, layout="[*batch, H', W', F]")
     wanted = (*x.shape[:-3], *sampling.output_size(x.shape[-3:-1], stride))
     if params.shape[:-1] != wanted:
@@ -234,7 +237,12 @@ def gaussian_deformable_conv(
             f"params_map must have shape [*batch, H', W', F] with axes {wanted} for x {x.shape} at "
             f"stride {stride}; got {params.shape}"
         )
-    positions = _positions(kernel, params, mode, rate, dilation, points)
+    positions = tap_positions(kernel, params, mode, rate, dilation, points)
+    if means is not None:
+        means = _checks.float_array("means", means)
+        if means.shape != (*wanted, 2):
+            raise ValueError(f"means must have shape {(*wanted, 2)}; got {means.shape}")
+        positions += means[..., None, :].astype(positions.dtype)
     return sampled_conv(x, kernel, positions, stride=stride)
 
 
@@ -273,10 +281,12 @@ def deformable_conv(
 
     Reference: Dai et al., "Deformable Convolutional Networks", 2017, section 2.1.
     """
-    x, kernel = _operands(x, kernel)
+    x, kernel = operands(x, kernel)
     offsets = _checks.float_array("offsets", offsets, min_ndim=2, layout="[..., kh * kw, 2]")
     offsets = offsets.astype(_checks.accumulation_dtype(offsets))
-    lattice = _dilation(dilation) * grids.lattice_points(kernel.shape[:2]).astype(offsets.dtype)
+    lattice = check_dilation(dilation) * grids.lattice_points(kernel.shape[:2]).astype(
+        offsets.dtype
+    )
     if offsets.shape[-2:] != lattice.shape:
         raise ValueError(
             f"offsets must have shape [..., {lattice.shape[0]}, 2] for the {kernel.shape[0]} x "
@@ -286,7 +296,7 @@ def deformable_conv(
     return sampled_conv(x, kernel, lattice + offsets, stride=stride)
 
 
-def _positions(
+def tap_positions(
     kernel: jax.Array,
     params: jax.Array,
     mode: str,
@@ -294,7 +304,18 @@ def _positions(
     dilation: int,
     points: ArrayLike | None,
 ) -> jax.Array:
-    """Where the taps lie about each output, [..., K, 2]; float32 at least."""
+    """Where a kernel's taps lie about each output, [..., K, 2] for params [..., F].
+
+    Args:
+      kernel: [kh, kw, C_in, C_out], of which only the size matters.
+      params, mode, rate, dilation, points: as in `blur_resample_conv`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> kernel, params = jnp.ones((1, 3, 1, 1)), jnp.log(jnp.array([0.5]))
+      >>> print(tap_positions(kernel, params, "residual", 1.0, 1, None)[:, 1])
+      [-1.5  0.   1.5]
+    """
     _checks.choose("mode", mode, MODES)
     params = params.astype(_checks.accumulation_dtype(params))
     size = kernel.shape[:2]
@@ -306,15 +327,28 @@ def _positions(
             f"{size[1]} taps of kernel; got {offsets.shape[-2]} points"
         )
     if mode == "absolute":
-        return _dilation(dilation) * offsets
-    lattice = _dilation(dilation) * grids.lattice_points(size).astype(offsets.dtype)
+        return check_dilation(dilation) * offsets
+    lattice = check_dilation(dilation) * grids.lattice_points(size).astype(offsets.dtype)
     return lattice.reshape((1,) * (offsets.ndim - 2) + lattice.shape) + offsets
 
 
-def _convolve(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
-    """The plain convolution, centred: explicit symmetric padding at every stride."""
+def convolve(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
+    """The plain convolution, centred: explicit symmetric padding at every stride.
+
+    Args:
+      x, kernel: as `operands` returns them.
+      stride, dilation: static, at least 1.
+
+    Returns:
+      [*batch, H', W', C_out] in the dtype of `x`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(convolve(jnp.ones((1, 4, 1)), jnp.ones((1, 3, 1, 1)), 1, 2)[0, :, 0])
+      [2. 2. 2. 2.]
+    """
     sampling.output_size(x.shape[-3:-1], stride)
-    dilation = _dilation(dilation)
+    dilation = check_dilation(dilation)
     pads = [dilation * (size - 1) // 2 for size in kernel.shape[:2]]
     y = lax.conv_general_dilated(
         x.reshape(-1, *x.shape[-3:]),
@@ -328,7 +362,15 @@ def _convolve(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> ja
     return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
-def _operands(x: ArrayLike, kernel: ArrayLike) -> tuple[jax.Array, jax.Array]:
+def operands(x: ArrayLike, kernel: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    """The map and the kernel of a composition as arrays of one dtype, checked.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x, kernel = operands(jnp.ones((4, 4, 2), jnp.bfloat16), jnp.ones((3, 3, 2, 1)))
+      >>> kernel.dtype.name
+      'bfloat16'
+    """
     x = _checks.float_array("x", x, min_ndim=3, layout=_LAYOUT)
     kernel = _kernel(kernel).astype(x.dtype)
     sampling.check_kernel(x, kernel)
@@ -343,7 +385,13 @@ def _kernel(kernel: ArrayLike) -> jax.Array:
     return kernel
 
 
-def _dilation(dilation: int) -> int:
+def check_dilation(dilation: int) -> int:
+    """`dilation`, if it is a positive integer.
+
+    Example:
+      >>> check_dilation(2)
+      2
+    """
     if isinstance(dilation, bool) or not isinstance(dilation, int):
         raise TypeError(f"dilation must be an integer; got {dilation!r}")
     if dilation < 1:

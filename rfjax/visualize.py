@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Ellipse, Patch
+from matplotlib.patches import Ellipse, Patch, Rectangle
 from numpy.typing import ArrayLike
 
 from rfjax import covariance
@@ -117,8 +117,8 @@ def training_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
     left, right = figure.subplots(1, 2)
     _split_lines(left, records, "loss", scale=1.0)
     _split_lines(right, records, "mean_iu", scale=100.0)
-    _finish(left, title="loss", xlabel="step")
-    _finish(right, title="mean IU (%)", xlabel="step")
+    finish(left, title="loss", xlabel="step")
+    finish(right, title="mean IU (%)", xlabel="step")
     left.set_ylim(bottom=0)
     right.set_ylim(bottom=0)
     return figure
@@ -168,12 +168,12 @@ def sigma_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
             axes.plot(
                 steps, values[:, 1], color=color, linewidth=1.6, linestyle="--", marker=marker
             )
-    _finish(axes, title="learned standard deviations (pixels of the layer's map)", xlabel="step")
+    finish(axes, title="learned standard deviations (pixels of the layer's map)", xlabel="step")
     axes.set_ylim(bottom=0)
     return figure
 
 
-def _finish(axes: Axes, *, title: str, xlabel: str = "", legend: bool = True) -> None:
+def finish(axes: Axes, *, title: str, xlabel: str = "", legend: bool = True) -> None:
     """Title, quiet axes, and a legend if there is something to tell apart."""
     axes.set_title(title, loc="left", fontsize=11, color=INK)
     axes.set_xlabel(xlabel, color=MUTED)
@@ -284,25 +284,94 @@ def _pixel_grid(axes: Axes, reach: float) -> None:
         spine.set_color("#bbbbbb")
 
 
-def _ellipse(axes: Axes, matrix: np.ndarray, level: float, style: str, *, opacity: float) -> None:
-    """The contour at `level` standard deviations of a covariance in (y, x) order."""
+def _ellipse(
+    axes: Axes,
+    matrix: np.ndarray,
+    level: float,
+    style: str,
+    *,
+    opacity: float,
+    center: Sequence[float] = (0.0, 0.0),
+    color: str = LINES[1],
+) -> None:
+    """The contour at `level` standard deviations of a covariance in (y, x) order, at (y, x)."""
     variances, vectors = np.linalg.eigh(matrix)
     height, width = 2.0 * level * np.sqrt(variances)
     y, x = vectors[:, 1]  # direction of the larger axis
     angle = math.degrees(math.atan2(y, x))
     axes.add_patch(
         Ellipse(
-            (0, 0),
+            center[::-1],
             width,
             height,
             angle=angle,
             fill=False,
-            edgecolor=LINES[1],
+            edgecolor=color,
             linestyle=style,
             linewidth=1.5,
             alpha=opacity,
         )
     )
+
+
+# -- receptive fields ------------------------------------------------------------------------------
+
+
+def receptive_field(
+    image: ArrayLike,
+    effective_map: ArrayLike,
+    *,
+    box: Sequence[Sequence[float]],
+    effective_covariance: ArrayLike,
+    center: Sequence[float],
+    learned: Mapping[str, ArrayLike] | None = None,
+) -> Figure:
+    """What one output sees: theoretical box, effective map with its ellipses, learned Gaussians.
+
+    Args:
+        image: uint8 [H, W, 3], drawn in grey below the map.
+        effective_map: [H, W], how much each pixel counts.
+        box: ((first, last), (first, last)) pixels along y and x; what lies outside is not drawn.
+        effective_covariance: [2, 2] in (y, x) order, drawn at one and two standard deviations.
+        center: (y, x) of the output's field.
+        learned: covariances [2, 2] in image pixels by layer, drawn at one standard deviation.
+    """
+    weights = np.asarray(effective_map, np.float64)
+    height, width = weights.shape
+    figure = Figure(figsize=(5.4 * max(width / height, 0.6) + 0.4, 6.6), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(np.asarray(image, np.float64).mean(-1), cmap="gray", vmin=-150, vmax=300)
+    strength = np.sqrt(weights / max(weights.max(), 1e-300))  # the tails would not be seen
+    axes.imshow(strength, cmap="Blues", vmin=0, vmax=1.1, alpha=0.9 * strength)
+    (top, bottom), (left, right) = box
+    axes.add_patch(
+        Rectangle(
+            (left - 0.5, top - 0.5),
+            right - left + 1,
+            bottom - top + 1,
+            fill=False,
+            edgecolor=INK,
+            linewidth=1.5,
+            label=f"theoretical: {bottom - top + 1:g} × {right - left + 1:g}",
+        )
+    )
+    matrix = np.asarray(effective_covariance, np.float64)
+    for level, style in ((1.0, "-"), (2.0, "--")):
+        _ellipse(axes, matrix, level, style, opacity=1.0, center=center)
+    sigma = np.sqrt(np.diag(matrix))
+    axes.plot([], color=LINES[1], label=f"effective: σ {sigma[0]:.1f}, {sigma[1]:.1f} (and 2 σ)")
+    for index, (layer, params) in enumerate((learned or {}).items()):
+        color = LINES[2 + index % (len(LINES) - 2)]
+        spread = np.asarray(params, np.float64)
+        _ellipse(axes, spread, 1.0, "-", opacity=1.0, center=center, color=color)
+        sigma = np.sqrt(np.diag(spread))
+        axes.plot([], color=color, label=f"{layer}: σ {sigma[0]:.1f}, {sigma[1]:.1f}")
+    axes.plot(center[1], center[0], marker="+", color=INK, markersize=8)
+    axes.set_xlim(-0.5, width - 0.5)
+    axes.set_ylim(height - 0.5, -0.5)
+    axes.set_axis_off()
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9, labelcolor=INK)
+    return figure
 
 
 # -- panels of images ------------------------------------------------------------------------------
@@ -400,3 +469,41 @@ def _image_grid(
             if row == 0:
                 axes.set_title(titles[column], fontsize=10, color=INK)
     return figure, panels
+
+
+# -- studies ---------------------------------------------------------------------------------------
+
+
+def seed_bars(values: Mapping[tuple[str, str], ArrayLike], *, title: str) -> Figure:
+    """Scores by row and column of a table: bars at the means over seeds, points for the seeds.
+
+    Args:
+        values: [seeds] scores in % by (row, column); NaN is left out.
+        title: of the figure.
+    """
+    rows = tuple(dict.fromkeys(row for row, _ in values))
+    columns = tuple(dict.fromkeys(column for _, column in values))
+    height = 0.8 / len(columns)
+    figure = Figure(figsize=(8, 1.1 + 0.3 * len(values)), layout="constrained")
+    axes = figure.subplots()
+    for (row, column), scores in values.items():
+        known = np.asarray(scores)[~np.isnan(scores)]
+        place = rows.index(row) + height * (columns.index(column) - (len(columns) - 1) / 2)
+        color = LINES[columns.index(column) % len(LINES)]
+        if len(known):
+            axes.barh(place, known.mean(), height=0.9 * height, color=color, alpha=0.35)
+            axes.plot(known, np.full(len(known), place), "o", color=color, markersize=4)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.invert_yaxis()
+    found = np.concatenate([np.ravel(scores) for scores in values.values()])
+    found = found[~np.isnan(found)]
+    if len(found):
+        axes.set_xlim(left=max(0.0, found.min() - 0.25 * (np.ptp(found) + 1.0)))
+    finish(axes, title=title, xlabel="mean IU, %", legend=False)
+    if len(columns) > 1:
+        patches = [
+            Patch(facecolor=color, alpha=0.6, label=column)
+            for column, color in zip(columns, LINES * len(columns), strict=False)
+        ]
+        axes.legend(handles=patches, frameon=False, fontsize=9)
+    return figure

@@ -49,11 +49,14 @@ def test_imports_run_one_way():
         ["_axes", "_full"],
         ["filtering", "sampling"],
         ["composition"],
+        ["compound"],
+        ["dilation"],
         ["nn"],
         ["models"],
         ["data", "visualize"],
         ["training"],
-        ["predict"],
+        ["predict", "search"],
+        ["receptive_field", "studies"],
     ]
     level = {name: i for i, names in enumerate(layers) for name in names}
     for path in sorted((ROOT / "rfjax").rglob("*.py")):

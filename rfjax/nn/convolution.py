@@ -11,7 +11,7 @@ import numpy as np
 from flax import linen
 from jax.typing import ArrayLike
 
-from rfjax import _checks, composition, covariance
+from rfjax import _checks, composition, compound, covariance
 from rfjax.nn import _layer
 
 
@@ -74,7 +74,16 @@ class _Composed(_layer.KernelLayer):
 
     def compose(self, x: jax.Array, kernel: jax.Array, params: jax.Array) -> jax.Array:
         """x through the Gaussian of `params`, then through the kernel."""
-        options: dict[str, Any] = {
+        options = self.options()
+        if not self.resample:
+            return composition.blur_conv(x, kernel, params, **options)
+        return composition.blur_resample_conv(
+            x, kernel, params, mode=self.mode, rate=self.rate, **options
+        )
+
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of every composition."""
+        return {
             "stride": self.stride,
             "dilation": self.dilation,
             "truncate": self.truncate,
@@ -82,23 +91,35 @@ class _Composed(_layer.KernelLayer):
             "method": self.method,
             "support": self.support,
         }
-        if not self.resample:
-            return composition.blur_conv(x, kernel, params, **options)
-        return composition.blur_resample_conv(
-            x, kernel, params, mode=self.mode, rate=self.rate, **options
-        )
+
+
+STRUCTURES = ("minimal", "channel", "multiple")
+COMPONENTS = 3
 
 
 class ComposedConv(_Composed):
-    """A free-form kernel composed with one learned Gaussian: blur, then (resampled) convolution.
+    """A free-form kernel composed with learned Gaussians: blur, then (resampled) convolution.
 
-    y = f_theta (g_Sigma * x), where with `resample` the kernel's taps spread as the Gaussian does.
+    minimal:   y = f (g_Sigma * x)                            one Gaussian for all filters
+    channel:   y_o = g_{Sigma_o} * (f_o * x)                  one for each filter
+    multiple:  y = sum_m w_m f_m * (g_{Sigma_m} * x)          several for all filters,
+                                                              w = softmax(mixture)
 
-    Parameters: `kernel` [kh, kw, C, features]; `covariance` [F], log-Cholesky, shared by all
-    channels; `bias` [features] with `use_bias`.
+    With `resample` the taps of f (f_o, f_m) spread as the Gaussian Sigma (Sigma_o, Sigma_m) does.
+
+    Parameters: `kernel` [kh, kw, C, features]; `bias` [features] with `use_bias`; log-Cholesky,
+      minimal:   `covariance` [F];
+      channel:   `covariance` [features, F], all alike at first;
+      multiple:  `covariance_components` [M, F], each at first twice as wide as the one before;
+                 `covariance_mixture` [M], logits, zero at first: equal parts.
 
     Attributes: those of every layer, see `rfjax.nn`, and
-      sigma: initial standard deviation in pixels of the map, one number or (y, x). Static.
+      sigma: initial standard deviation in pixels of the map, one number or (y, x); of the first
+        component where there are several. Static.
+      structure: minimal | channel | multiple. With channel and `resample` every tap is moved for
+        every filter, at a multiple of the cost, see `rfjax.channel_conv`.
+      components: number of Gaussians M of multiple structure, at least 2, by default 3; None
+        otherwise.
       family: spherical | diagonal | full.
       resample: True is the paper's "blur-resample", False its "blur".
       mode, rate: of the resampling, as in `rfjax.blur_resample_conv`; without it they have no
@@ -119,17 +140,63 @@ class ComposedConv(_Composed):
       >>> y.shape, sorted(variables["params"])
       ((1, 9, 12, 8), ['covariance', 'kernel'])
 
-    Reference: "Blurring the Line between Structure and Learning", sections 3 and 4.1.
+    Reference: "Blurring the Line between Structure and Learning", sections 3 and 4.1; Shelhamer,
+      "Local and Adaptive Image-to-Image Learning and Inference", 2019, section 5.3 (degrees of
+      structure).
     """
 
     sigma: ArrayLike = 0.5
+    structure: str = "minimal"
+    components: int | None = None
 
     @linen.compact
     def __call__(self, x: ArrayLike) -> jax.Array:
+        _checks.choose("structure", self.structure, STRUCTURES)
+        components = self._number_of_components()
         x, kernel = self.prepare(x)
         initial = _layer.initial_covariance(self.sigma, self.family)
-        params = self.covariance_parameter("covariance", initial)
-        return self.add_bias(self.compose(x, kernel, params))
+        if self.structure == "minimal":
+            params = self.covariance_parameter("covariance", initial)
+            return self.add_bias(self.compose(x, kernel, params))
+        taps = {"resample": self.resample, "mode": self.mode, "rate": self.rate}
+        if self.structure == "channel":
+            alike = np.tile(initial[None], (self.features, 1))
+            params = self.covariance_parameter("covariance", alike)
+            y = compound.channel_conv(x, kernel, params, **taps, **self.options())
+            return self.add_bias(y)
+        params = self.covariance_parameter(
+            "covariance_components", _ever_wider(initial, components)
+        )
+        logits = self.covariance_parameter("covariance_mixture", np.zeros(components, np.float32))
+        weights = jax.nn.softmax(logits)
+        y = compound.mixture_conv(x, kernel, params, weights, **taps, **self.options())
+        return self.add_bias(y)
+
+    def _number_of_components(self) -> int:
+        """How many Gaussians there are for each filter, after checking."""
+        number = self.components
+        if self.structure != "multiple":
+            if number is not None:
+                raise ValueError(
+                    f"components are those of structure 'multiple'; got {number!r} with structure "
+                    f"{self.structure!r}"
+                )
+            return 1
+        if number is None:
+            return COMPONENTS
+        if isinstance(number, bool) or not isinstance(number, int) or number < 2:
+            raise ValueError(f"components must be an integer of at least 2; got {number!r}")
+        return number
+
+
+def _ever_wider(initial: np.ndarray, number: int) -> np.ndarray:
+    """[number, F] covariances, of which each has twice the standard deviations of the one before.
+
+    Different from the first, so that their gradients are and they can go their own ways.
+    """
+    several = np.tile(initial[None], (number, 1))
+    several[:, [0, -1] if len(initial) > 1 else [0]] += np.log(2.0) * np.arange(number)[:, None]
+    return several
 
 
 class DoGConv(_Composed):

@@ -1,18 +1,20 @@
 """Convolutions whose receptive field is regressed from the input, at every pixel.
 
 A regressor, an ordinary convolution of the same kernel size, stride and dilation, starts at zero:
-a new layer is the static one of its initial structure. Both layers sow the spread of their taps as
+a new layer is the static one of its initial structure. All layers sow the spread of their taps as
 ("intermediates", "scale_map"), float32 [..., H', W'] in pixels of the map that they act on.
 """
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen
 from jax.typing import ArrayLike
 
-from rfjax import composition, grids
+from rfjax import _checks, composition, filtering, grids
 from rfjax.nn import _layer
 from rfjax.nn.convolution import Conv
 
@@ -34,17 +36,24 @@ def _regressor(layer: _layer.KernelLayer, features: int, name: str) -> Conv:
 class GaussianDeformableConv(_layer.KernelLayer):
     """A convolution whose taps spread by a covariance that is regressed at every pixel.
 
-    y(p) = sum_k theta_k x(p + p_k(p)),  p_k = dilation lattice_k + rate U(p)^T c_k in residual
-    mode and dilation rate U(p)^T c_k in absolute mode, with
+    y(p) = sum_k theta_k x(p + p_k(p)),  p_k = m(p) + dilation lattice_k + rate U(p)^T c_k in
+    residual mode and m(p) + dilation rate U(p)^T c_k in absolute mode, with
 
-    log u_yy = log sigma_0 + b(r_1),  log u_xx = log sigma_0 + b(r_F),  u_yx = u_yy b(r_2),
-    b(r) = bound tanh(r / bound),
+    log u_yy = log sigma_0 + b(l(r_1)),  log u_xx = log sigma_0 + b(l(r_F)),
+    u_yx = u_yy b(r_2) (exponential) or sigma_0 b(r_2 / (q sigma_0)) (linear),
+    b(a) = bound tanh(a / bound), and b(a) = a without a bound,
 
-    r the regressor's output. The bound keeps every sigma within exp(+-bound) of the initial one and
-    the gradient away from runaway spreads; where it saturates the gradient vanishes.
+    r the regressor's output. The link l is
+
+    exponential: l(r) = r. An update multiplies sigma, and moves the taps the further the wider they
+      are: without a bound, sigma runs away. Where the bound saturates the gradient vanishes.
+    linear: l(r) = log(1 + t) for t = r / (q sigma_0) above 0, and t below: sigma = sigma_0 + r / q
+      beyond sigma_0, and positive always. With q^2 = sum_k |c_k|^2 an update moves the taps as far
+      as the same update of free offsets would, at any sigma.
 
     Parameters: `kernel` [kh, kw, C, features]; `covariance_regressor` {kernel [kh, kw, C, F], bias
-    [F]}, both zero at first; `bias` [features] with `use_bias`.
+    [F]}, both zero at first; with `mean`, `offset_regressor` likewise, of 2 outputs; `bias`
+    [features] with `use_bias`.
 
     Attributes: those of every layer, see `rfjax.nn`, and
       sigma: initial standard deviation in pixels of the map, one number or (y, x). Static.
@@ -52,6 +61,9 @@ class GaussianDeformableConv(_layer.KernelLayer):
       mode: residual (offsets from the dense kernel's taps) | absolute (the warped points alone).
       rate: factor on the warped points.
       bound: how far log sigma moves from its start, static; None for no bound.
+      link: exponential, as in the paper | linear.
+      mean: whether the taps' centre m is regressed, too, static: the outputs (y, x) of
+        `offset_regressor` over the root of the number of taps, in pixels of the map; 0 otherwise.
 
     Calling it with x [..., H, W, C] returns [..., (H - 1) // stride + 1, (W - 1) // stride + 1,
     features].
@@ -70,7 +82,8 @@ class GaussianDeformableConv(_layer.KernelLayer):
       >>> scale_map.shape, round(float(scale_map[0, 0, 0]), 3)
       ((1, 9, 12), 0.5)
 
-    Reference: "Blurring the Line between Structure and Learning", section 4.2.
+    Reference: "Blurring the Line between Structure and Learning", section 4.2; the linear link and
+      the mean are not in the paper.
     """
 
     sigma: ArrayLike = 0.5
@@ -78,10 +91,15 @@ class GaussianDeformableConv(_layer.KernelLayer):
     mode: str = "residual"
     rate: float = 1.0
     bound: float | None = 1.5
+    link: str = "exponential"
+    mean: bool = False
 
     @linen.compact
     def __call__(self, x: ArrayLike) -> jax.Array:
-        x, kernel = self.prepare(x)
+        return self.deform(*self.prepare(x))
+
+    def deform(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """The convolution of a prepared map."""
         params_map = self._params_map(x)
         self.sow("intermediates", "scale_map", _layer.geometric_mean_sigma(params_map))
         y = composition.gaussian_deformable_conv(
@@ -92,22 +110,97 @@ class GaussianDeformableConv(_layer.KernelLayer):
             rate=self.rate,
             stride=self.stride,
             dilation=self.dilation,
+            means=self._means(x) if self.mean else None,
         )
         return self.add_bias(y)
 
     def _params_map(self, x: jax.Array) -> jax.Array:
         """The regressed log-Cholesky parameters [..., H', W', F], float32 at least."""
+        _checks.choose("link", self.link, ("exponential", "linear"))
+        _layer.finite_positive("bound", self.bound)
         initial = _layer.initial_covariance(self.sigma, self.family)
         raw = _regressor(self, len(initial), "covariance_regressor")(x)
         raw = raw.astype(jnp.result_type(raw.dtype, jnp.float32))
-        _layer.finite_positive("bound", self.bound)
-        if self.bound is not None:
-            raw = self.bound * jnp.tanh(raw / self.bound)
-        params = raw + jnp.asarray(initial, raw.dtype).reshape((1,) * (raw.ndim - 1) + (-1,))
+        if self.link == "linear":
+            return self._linear(raw, initial)
+        raw = self._bounded(raw)
+        params = raw + _per_pixel(initial, raw)
         if self.family != "full":
             return params
         shear = jnp.exp(params[..., :1]) * raw[..., 1:2]
         return jnp.concatenate([params[..., :1], shear, params[..., 2:]], -1)
+
+    def _linear(self, raw: jax.Array, initial: np.ndarray) -> jax.Array:
+        """The parameters whose taps move as free offsets do."""
+        spread = jnp.sqrt(jnp.sum(grids.circular_points(self.checked_size()) ** 2))
+        start = np.exp(initial)
+        if self.family == "full":
+            start[1] = np.sqrt(start[0] * start[2])  # the unit of the shear, which starts at 0
+        relative = raw / (spread * _per_pixel(start, raw))
+        grown = jnp.log1p(jnp.maximum(relative, 0.0)) + jnp.minimum(relative, 0.0)
+        params = self._bounded(grown) + _per_pixel(initial, raw)
+        if self.family != "full":
+            return params
+        shear = start[1] * self._bounded(relative[..., 1:2])
+        return jnp.concatenate([params[..., :1], shear, params[..., 2:]], -1)
+
+    def _bounded(self, raw: jax.Array) -> jax.Array:
+        return raw if self.bound is None else self.bound * jnp.tanh(raw / self.bound)
+
+    def _means(self, x: jax.Array) -> jax.Array:
+        """The regressed centres [..., H', W', 2]: all taps add to their gradient."""
+        raw = _regressor(self, 2, "offset_regressor")(x)
+        raw = raw.astype(jnp.result_type(raw.dtype, jnp.float32))
+        return raw / math.sqrt(math.prod(self.checked_size()))
+
+
+def _per_pixel(values: np.ndarray, like: jax.Array) -> jax.Array:
+    """[F] with as many axes as a map of parameters."""
+    return jnp.asarray(values, like.dtype).reshape((1,) * (like.ndim - 1) + (-1,))
+
+
+class DynamicComposedConv(GaussianDeformableConv):
+    """A composition whose blur is the same everywhere and whose taps follow the input.
+
+    y = GaussianDeformableConv(g_Sigma * x), with the linear link and a mean.
+
+    Sampling alone misses what lies between the taps: spreading them costs resolution, and their
+    positions have gradients that change within a pixel. The learned blur, one for the whole map, is
+    what a static composition has besides its taps; with it the regressors see further, too. Three
+    numbers a pixel, where to look and how far, then do what the 18 of free-form deformation do.
+
+    Parameters: those of `GaussianDeformableConv`, and `covariance` [F], the blur's.
+
+    Attributes: those of `GaussianDeformableConv`; unless told, `link` is linear, `mean` True and
+      `bound` None. `family` and the initial `sigma` are the blur's, too.
+
+    Calling it with x [..., H, W, C] returns [..., (H - 1) // stride + 1, (W - 1) // stride + 1,
+    features].
+
+    Raises:
+      ValueError: an option is unknown, or a number is not what it must be.
+      TypeError: x does not hold floating-point numbers.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> y, variables = DynamicComposedConv(8).init_with_output(
+      ...     jax.random.key(0), jnp.ones([1, 9, 12, 3]))
+      >>> sorted(variables["params"])
+      ['covariance', 'covariance_regressor', 'kernel', 'offset_regressor']
+
+    Reference: "Blurring the Line between Structure and Learning", sections 4.1 and 4.2, together.
+    """
+
+    bound: float | None = None
+    link: str = "linear"
+    mean: bool = True
+
+    @linen.compact
+    def __call__(self, x: ArrayLike) -> jax.Array:
+        x, kernel = self.prepare(x)
+        initial = _layer.initial_covariance(self.sigma, self.family)
+        blurred = filtering.gaussian_blur(x, self.covariance_parameter("covariance", initial))
+        return self.deform(blurred, kernel)
 
 
 class DeformableConv(_layer.KernelLayer):

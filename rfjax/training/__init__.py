@@ -1,5 +1,6 @@
 """Training: configs, steps, the loop, checkpoints and reports."""
 
+from rfjax.training.cache import use_compilation_cache
 from rfjax.training.checkpoints import CheckpointError
 from rfjax.training.config import ConfigError, base, validate
 from rfjax.training.interruption import Interrupted
@@ -13,5 +14,6 @@ __all__ = [
     "base",
     "evaluate",
     "train",
+    "use_compilation_cache",
     "validate",
 ]

@@ -98,10 +98,12 @@ def _model() -> ConfigDict:
     model.name = "resnet_tiny"
     model.head = "score"
     model.head_options = _head_options()
-    model.backbone_options = ConfigDict()  # width, depth, output_stride are those of resnet_tiny
+    model.composed = _composed()
+    model.backbone_options = ConfigDict()  # width, depth are those of the tiny networks
     model.backbone_options.width = option(int)  # channels of the stem
     model.backbone_options.depth = option(int)
-    model.backbone_options.output_stride = option(int)  # 4 | 8
+    model.backbone_options.output_stride = option(int)  # of resnet_tiny: 4 | 8
+    model.backbone_options.down_ratio = option(int)  # of dla_*: 2 | 4
     model.backbone_options.transition = option(str)  # of drn_a_*: none | previous | full
     model.dtype = "float32"  # float32 | bfloat16, of the computation; parameters are float32
     model.remat = False  # recompute activations in the backward pass to save memory
@@ -109,12 +111,17 @@ def _model() -> ConfigDict:
     return model
 
 
-def _head_options() -> ConfigDict:
-    """The options of all heads; each head takes those of its layer and refuses the others."""
+def _composed() -> ConfigDict:
+    """Which convolutions of the backbone are composed with Gaussians, and how."""
+    composed = _composition_options()
+    composed.patterns = ()  # of their paths, as "backbone/layer4_*/conv2"; () for none
+    return composed
+
+
+def _composition_options() -> ConfigDict:
+    """The options of a composition."""
     options = ConfigDict()
-    options.kernel_size = option(int)
-    options.dilation = option(int)
-    options.sigma = option(float)  # initial, in pixels of the map that the head acts on
+    options.sigma = option(float)  # initial, in pixels of the map that the layer acts on
     options.family = option(str)  # spherical | diagonal | full
     options.resample = option(bool)  # blur-resample, or blur alone
     options.mode = option(str)  # residual | absolute
@@ -123,11 +130,30 @@ def _head_options() -> ConfigDict:
     options.padding = option(str)  # zero | edge | reflect | wrap | renormalized
     options.method = option(str)  # sampled | integrated | discrete
     options.support = option(str)  # hard | faded
-    options.variant = option(str)  # of the difference of Gaussians: contrast | shared
+    options.structure = option(str)  # minimal | channel | multiple
+    options.components = option(int)  # Gaussians of multiple structure
+    return options
+
+
+def _head_options() -> ConfigDict:
+    """The options of all heads; each head takes those of its layer and refuses the others."""
+    options = _composition_options()
+    options.kernel_size = option(int)
+    options.dilation = option(int)
+    options.variant = option(str)  # of dog: contrast | shared; of aspp: v2 | v3
     options.sigma_center = option(float)
     options.sigma_surround = option(float)
     options.max_surround = option(float)
     options.bound = option(float)  # of regressed log sigma
+    options.link = option(str)  # of regressed sigma: exponential | linear
+    options.mean = option(bool)  # whether the taps' centre is regressed as well
+    options.dilations = option(tuple)  # of ccl, one for each contrast
+    options.rates = option(tuple)  # of aspp, one for each branch
+    options.blur = option(float)  # before dilated branches of ccl and aspp, in units of dilation
+    options.width = option(int)  # channels inside ccl and aspp
+    options.fusion = option(str)  # of the scores of several contrasts: gated | sum
+    options.normalize = option(bool)  # whether ccl does
+    options.dropout = option(float)  # of aspp v3
     return options
 
 
@@ -143,6 +169,16 @@ def _optimizer() -> ConfigDict:
     optimizer.covariance_multiplier = 1.0  # of the learning rate, for covariances and offsets
     optimizer.covariance_decay = False  # whether weight decay acts on covariances and offsets
     return optimizer
+
+
+def street_augmentation(config: ConfigDict, *, crop: tuple[int, int]) -> None:
+    """Sets how the papers vary street scenes: scale, rotation, crop, colors and left-right flip."""
+    augmentation = config.data.augmentation
+    augmentation.scale = (0.5, 2.0)
+    augmentation.rotation = 10.0
+    augmentation.crop = crop
+    augmentation.color = 0.5
+    augmentation.flip = True
 
 
 def option(kind: type) -> Any:
@@ -180,6 +216,10 @@ def _flag() -> tuple[Callable[[Any], bool], str]:
     return lambda v: isinstance(v, bool), "True or False"
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
 def _pair(kind: str, holds: Callable[[Any, Any], bool]) -> tuple[Callable[[Any], bool], str]:
     return lambda v: isinstance(v, Sequence) and len(v) == 2 and holds(*v), kind
 
@@ -203,6 +243,10 @@ RULES = {
     "data.augmentation.color": _number(0, 1),
     "data.augmentation.lighting": _number(0),
     "data.augmentation.flip": _flag(),
+    "model.composed.patterns": (
+        lambda v: isinstance(v, Sequence) and not isinstance(v, str) and all(map(_is_text, v)),
+        "a tuple of patterns of paths, each a text that is not empty",
+    ),
     "model.remat": _flag(),
     "optimizer.learning_rate": _number(0, open_low=True),
     "optimizer.poly_power": _number(0),
@@ -270,6 +314,12 @@ def _choices(config: ConfigDict) -> Iterator[str]:
             choose(key, value, tuple(table))
         except ValueError as error:
             yield str(error)
+    composed = options(config.model.composed)
+    if not composed.pop("patterns") and composed:
+        yield (
+            f"model.composed.patterns: got (); want the layers that model.composed."
+            f"{', '.join(composed)} is for"
+        )
 
 
 # -- JSON and comparison ---------------------------------------------------------------------------

@@ -18,9 +18,9 @@ from flax import linen
 from ml_collections import ConfigDict
 
 from rfjax import data, models
+from rfjax.training import composed, optimizers, pictures, reporting, sigmas, steps, weights
 from rfjax.training import config as configs
 from rfjax.training import metrics as measures
-from rfjax.training import optimizers, pictures, reporting, sigmas, steps, weights
 from rfjax.training import state as states
 from rfjax.training.checkpoints import Checkpoints, NonFiniteState, check_compatible
 from rfjax.training.interruption import Interrupted, Interruption
@@ -141,6 +141,7 @@ def build_model(
             head=section.head,
             head_options=configs.options(section.head_options),
             backbone_options=configs.options(section.backbone_options),
+            conv=composed.convolutions(config),
             dtype=jnp.dtype(section.dtype),
             axis_name=axis_name,
             remat=section.remat,
@@ -149,7 +150,7 @@ def build_model(
         raise configs.ConfigError(f"model: {error}") from error
 
 
-def _datasets(config: ConfigDict) -> tuple[data.Dataset, data.Dataset]:
+def datasets(config: ConfigDict) -> tuple[data.Dataset, data.Dataset]:
     """The training and evaluation data; process 0 prepares them first, where they have to be."""
     options = configs.options(config.data.options)
 
@@ -175,7 +176,7 @@ def _barrier(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def _train_batches(config: ConfigDict, dataset: data.Dataset) -> Any:
+def train_batches(config: ConfigDict, dataset: data.Dataset) -> Any:
     """The endless, resumable batches of this process."""
     section = config.data.augmentation
     try:
@@ -201,7 +202,7 @@ def _train_batches(config: ConfigDict, dataset: data.Dataset) -> Any:
 
 def _set_up(config: ConfigDict, workdir: Path, *, fresh: bool) -> tuple[Run, TrainState, Any]:
     """Data, network, steps and the state before the first step."""
-    train_data, eval_data = _datasets(config)
+    train_data, eval_data = datasets(config)
     model = build_model(config, train_data.num_classes, axis_name=steps.AXIS)
     optimizer, schedule = optimizers.from_config(config)
     max_surround = config.model.head_options.max_surround or sigmas.MAX_SURROUND
@@ -213,7 +214,10 @@ def _set_up(config: ConfigDict, workdir: Path, *, fresh: bool) -> tuple[Run, Tra
         observe=partial(sigmas.standard_deviations, max_surround=max_surround),
     )
     image_shape = np.shape(train_data.source[0]["image"])
-    variables = states.initial_variables(model, jax.random.key(config.seed), image_shape)
+    try:  # the head's layers check their options as they are built
+        variables = states.initial_variables(model, jax.random.key(config.seed), image_shape)
+    except (TypeError, ValueError) as error:
+        raise configs.ConfigError(f"model: {error}") from error
     if fresh and config.model.weights:
         variables = weights.load(config, variables, num_classes=train_data.num_classes)
     try:
@@ -233,7 +237,7 @@ def _set_up(config: ConfigDict, workdir: Path, *, fresh: bool) -> tuple[Run, Tra
     )
     if jax.process_index() == 0:
         reporting.write_json(workdir / "config.json", config.to_dict())
-    return run, state, _train_batches(config, train_data)
+    return run, state, train_batches(config, train_data)
 
 
 def _reporter(run: Run, *, start: int) -> reporting.Reporter:

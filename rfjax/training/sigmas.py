@@ -16,7 +16,8 @@ def covariances(
 ) -> dict[str, jax.Array]:
     """The log-Cholesky parameters of every static covariance, by the path of its layer.
 
-    The center of a difference of Gaussians is found under "<layer>/center", and its surround, by
+    The components of a mixture are found under "<layer>/0", "<layer>/1" ... The center of a
+    difference of Gaussians is found under "<layer>/center", and its surround, by
     `rfjax.nn.surround_covariance`, under "<layer>/surround".
 
     Args:
@@ -32,6 +33,8 @@ def covariances(
         layer, leaf = "/".join(path[:-1]), flat[path]
         if path[-1] == "covariance":
             found[layer] = leaf
+        elif path[-1] == "covariance_components":
+            found |= {f"{layer}/{number}": each for number, each in enumerate(leaf)}
         elif path[-1] == "covariance_center":
             found[f"{layer}/center"] = leaf
         elif path[-1] == "covariance_delta":

@@ -21,6 +21,9 @@ from rfjax.training.state import TrainState
 AXIS = "devices"
 Batch = dict[str, Any]
 
+# How the network runs where not all of it runs as in evaluation.
+MODES = {"all": {"train": True}, "last_stage": {"train": False, "train_head": True}}
+
 
 def data_parallel(step: Callable, *, donate: bool = False, devices: list | None = None) -> Callable:
     """`step` over all devices: the first argument on every one, the batch split between them.
@@ -82,8 +85,9 @@ def make_train_step(
         loss = sum over all valid pixels of the batch of the cross-entropy / their number
 
     The sum and the number go over all devices before they are divided, so N devices make the update
-    that one device would make of the whole batch. Unless `trainable` is "all", the network runs as
-    in evaluation (fixed batch normalisation, no dropout), and what is frozen comes back bit by bit.
+    that one device would make of the whole batch. What is frozen runs as in evaluation (fixed batch
+    normalisation, no dropout) and comes back bit by bit: with `last_stage` the backbone, with
+    `structure` the whole network.
 
     Args:
         model: a module of `rfjax.models.create`, with `axis_name` as here.
@@ -97,15 +101,15 @@ def make_train_step(
         A function of (state, batch) that returns the next state and the metrics of this step:
         `loss`, `confusion`, `grad_norm` and `sigmas`, what `observe` sees after it.
     """
-    training = trainable == "all"
+    mode = MODES.get(trainable)
 
     def loss_function(trained, frozen, state, batch):
         params = optimizers.merge(trained, frozen)
         variables = {"params": params, "batch_stats": state.batch_stats}
-        if training:
+        if mode:
             rngs = {"dropout": _dropout_key(seed, state.step, axis_name)}
             logits, updates = model.apply(
-                variables, batch["image"], train=True, mutable=["batch_stats"], rngs=rngs
+                variables, batch["image"], **mode, mutable=["batch_stats"], rngs=rngs
             )
             batch_stats = updates.get("batch_stats", state.batch_stats)
         else:

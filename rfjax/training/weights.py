@@ -10,7 +10,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from rfjax import models
-from rfjax.training import checkpoints
+from rfjax.training import checkpoints, composed
 from rfjax.training import config as configs
 
 
@@ -51,6 +51,7 @@ def _from_torch(path: Path, config: ConfigDict, num_classes: int) -> dict[str, A
         head=section.head,
         head_options=configs.options(section.head_options),
         backbone_options=configs.options(section.backbone_options),
+        conv=composed.convolutions(config),
     )
 
 

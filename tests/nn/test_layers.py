@@ -7,7 +7,7 @@ import pytest
 from flax import traverse_util
 
 import rfjax.covariance
-from rfjax import composition, filtering, nn
+from rfjax import composition, filtering, grids, nn
 
 LAYERS = (nn.Conv, nn.ComposedConv, nn.DoGConv, nn.GaussianDeformableConv, nn.DeformableConv)
 SIGMA_FREE = (nn.Conv, nn.DeformableConv)
@@ -266,6 +266,28 @@ def test_a_new_dynamic_layer_is_the_static_one(mode, family):
     np.testing.assert_allclose(_apply(layer, variables, x), wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_new_dynamic_composition_is_the_static_one(family):
+    x = _map()
+    layer = nn.DynamicComposedConv(4, sigma=0.8, family=family, stride=2)
+    variables = _init(layer, x)
+    leaves = {name: variables["params"][name] for name in ("kernel", "covariance")}
+    static = nn.ComposedConv(4, sigma=0.8, family=family, stride=2)
+    wanted = _apply(static, {"params": leaves}, x)
+    np.testing.assert_allclose(_apply(layer, variables, x), wanted, atol=1e-5)
+
+
+def test_a_regressed_mean_moves_all_taps():
+    x = _map()
+    layer = nn.GaussianDeformableConv(4, sigma=0.8, mean=True)
+    variables = _init(layer, x)
+    regressor = variables["params"]["offset_regressor"] | {"bias": 3.0 * jnp.array([1.0, -0.5])}
+    moved = _apply(layer, _with(variables, offset_regressor=regressor), x)
+    ring = 0.8 * grids.ring_points() + jnp.array([[1.0, -0.5]])
+    wanted = composition.deformable_conv(x, variables["params"]["kernel"], ring)
+    np.testing.assert_allclose(moved, wanted, atol=1e-5)
+
+
 def test_a_new_free_form_layer_is_the_plain_convolution():
     x = _map()
     layer = nn.DeformableConv(4, dilation=2)
@@ -311,6 +333,48 @@ def test_log_sigma_is_bounded_smoothly(raw, bound):
     moved = raw if bound is None else bound * np.tanh(raw / bound)
     assert scale.shape == (2, 9, 12) and scale.dtype == jnp.float32
     np.testing.assert_allclose(scale, 0.5 * np.exp(moved), rtol=1e-4)
+
+
+@pytest.mark.parametrize("raw", [-30.0, -1.0, 0.5, 50.0])
+@pytest.mark.parametrize("bound", [0.7, None])
+def test_linear_sigma_grows_as_free_offsets_do(raw, bound):
+    x = _map()
+    layer = nn.GaussianDeformableConv(4, sigma=0.5, bound=bound, link="linear")
+    scale = _scale_map(layer, _with_bias(_init(layer, x), [raw]), x)
+    step = raw / np.sqrt(8.0)  # eight taps on the unit circle
+    grown = np.log1p(step / 0.5) if raw > 0 else step / 0.5
+    grown = grown if bound is None else bound * np.tanh(grown / bound)
+    np.testing.assert_allclose(scale, 0.5 * np.exp(grown), rtol=1e-4)
+
+
+def test_linear_full_regressors_shear():
+    x = _map()
+    layer = nn.GaussianDeformableConv(4, sigma=0.5, family="full", bound=None, link="linear")
+    variables = _with_bias(_init(layer, x), [2.0, -1.5, 1.0])
+    u_yy, u_yx, u_xx = np.array([0.5, 0.0, 0.5]) + np.array([2.0, -1.5, 1.0]) / np.sqrt(8.0)
+    params = jnp.asarray([np.log(u_yy), u_yx, np.log(u_xx)], jnp.float32)
+    constant = jnp.broadcast_to(params, (2, 9, 12, 3))
+    wanted = composition.gaussian_deformable_conv(x, variables["params"]["kernel"], constant)
+    np.testing.assert_allclose(_apply(layer, variables, x), wanted, atol=1e-5)
+
+
+def test_an_update_of_sigma_moves_taps_as_far_as_free_offsets():
+    """The radial part of what a gradient step does to free offsets is what it does to sigma."""
+    x = _map()
+    layer = nn.GaussianDeformableConv(4, sigma=1.3, link="linear", bound=None)
+    variables = _init(layer, x)
+    kernel, points = variables["params"]["kernel"], grids.ring_points()
+
+    def by_offsets(offsets):
+        return jnp.sum(composition.deformable_conv(x, kernel, offsets) ** 2)
+
+    def by_bias(bias):
+        return jnp.sum(layer.apply(_with_bias(variables, bias), x) ** 2)
+
+    free = jax.jit(jax.grad(by_offsets))(1.3 * points)
+    radial = jnp.sum(free * points) / jnp.sum(points**2)
+    step = jax.jit(jax.grad(by_bias))(jnp.zeros(1)) / np.sqrt(8.0)
+    np.testing.assert_allclose(step, radial, rtol=1e-3)
 
 
 def test_full_regressors_shear():
@@ -381,6 +445,7 @@ BAD = [
     (nn.DoGConv(4, max_surround=1.5), "max_surround = 1.5 does not admit a surround of 2.0"),
     (nn.DoGConv(4, max_surround=-1.0), "max_surround must be a positive number or None"),
     (nn.GaussianDeformableConv(4, bound=0.0), "bound must be a positive number or None"),
+    (nn.GaussianDeformableConv(4, link="log"), "link is one of exponential, linear; got 'log'"),
     (nn.GaussianDeformableConv(4, mode="free"), "mode is one of residual, absolute"),
     (nn.GaussianBlur(sigma=0.0), "sigma must be a positive number"),
 ]

@@ -4,6 +4,8 @@ import importlib.util
 import re
 
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 from rfjax import models
 from rfjax.training import config as configs
@@ -91,6 +93,31 @@ def test_options_that_are_set_survive_json():
     assert configs.options(again.model.head_options) == {"sigma": 0.75}
     assert again.data.augmentation.crop == (32, 48)
     assert not configs.incompatible(config, again)
+
+
+@pytest.mark.parametrize(("flag", "key", "wanted"), [
+    ("rates=(2,4)", "rates", (2, 4)),
+    ("dilations=6", "dilations", (6,)),
+    ("blur=0.5", "blur", 0.5),
+    ("normalize=false", "normalize", False),
+])  # fmt: skip
+def test_options_of_heads_are_set_from_the_command_line(flag, key, wanted):
+    values, arguments = flags.FlagValues(), ["train.py", f"--config.model.head_options.{flag}"]
+    config_flags.DEFINE_config_dict(
+        "config", configs.base(), flag_values=values, sys_argv=arguments
+    )
+    values(arguments)
+    assert configs.options(values.config.model.head_options) == {key: wanted}
+    again = configs.from_json(configs.to_json(values.config))
+    assert configs.options(again.model.head_options) == {key: wanted}
+    assert not configs.incompatible(values.config, again)
+
+
+def test_every_option_of_a_head_is_a_key():
+    keys = set(configs.base().model.head_options)
+    options = {name for head in models.heads.HEADS for name in models.heads.head_options(head)}
+    assert options - keys == {"kernel_init"}  # a function
+    assert not keys - options
 
 
 def test_the_protocol_of_the_paper():

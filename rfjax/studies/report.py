@@ -1,0 +1,242 @@
+"""Filled tables: means and spreads over seeds, verdicts on what the paper claims, pictures."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+from rfjax import visualize
+from rfjax.studies.runs import Run
+from rfjax.studies.specs import Cell, Table
+from rfjax.training import config as configs
+from rfjax.training import loop, optimizers, reporting
+
+HOLDS, OPEN, FAILS = "holds", "not resolved", "fails"
+Place = tuple[str, str]
+
+
+def verdict(lower: np.ndarray, higher: np.ndarray) -> str:
+    """Whether one quantity is below another, by their values for every seed.
+
+    Args:
+      lower, higher: [seeds]; NaN for trainings that diverged.
+
+    Returns:
+      "holds" if all of `lower` are below all of `higher`, "fails" if all are above, and
+      "not resolved" if the two ranges overlap or a value is missing.
+
+    Example:
+      >>> verdict(np.array([1.0, 2.0]), np.array([3.0, 2.5]))
+      'holds'
+      >>> verdict(np.array([1.0, 2.7]), np.array([3.0, 2.5]))
+      'not resolved'
+    """
+    if np.isnan([*lower, *higher]).any():
+        return OPEN
+    if np.max(lower) < np.min(higher):
+        return HOLDS
+    return FAILS if np.min(lower) > np.max(higher) else OPEN
+
+
+class Filled:
+    """A table with what its runs gave.
+
+    Args:
+      name, table: the table.
+      runs: its runs, all done.
+      data, scale: what they were trained on, for the captions.
+    """
+
+    def __init__(self, name: str, table: Table, runs: Sequence[Run], *, data: str, scale: str):
+        self.name, self.table, self.data, self.scale = name, table, data, scale
+        self._runs: dict[Any, list[Run]] = {}
+        for run in sorted(runs, key=lambda run: run.seed):
+            self._runs.setdefault(run.spec, []).append(run)
+
+    @property
+    def seeds(self) -> int:
+        """How many there are."""
+        return max(map(len, self._runs.values()))
+
+    def iu(self, row: str, column: str) -> np.ndarray:
+        """The mean IU of a cell in %, [seeds]; NaN where the training diverged."""
+        cell = self.table.cells[row, column]
+        return np.array([100.0 * _mean_iu(run, cell) for run in self._runs[cell.spec]])
+
+    def sigma(self, row: str, column: str) -> np.ndarray:
+        """The geometric mean of a cell's learned sigmas, [seeds]."""
+        runs = self._runs[self.table.cells[row, column].spec]
+        outcomes = [run.outcome() for run in runs]
+        return np.array(
+            [
+                np.exp(np.mean(np.log([*outcome["sigmas"].values()])))
+                if outcome and outcome["sigmas"]
+                else math.nan
+                for outcome in outcomes
+            ]
+        )
+
+    def sigmas(self, row: str, column: str) -> dict[str, list[float]]:
+        """The learned standard deviations by layer, [y, x] each, mean over the seeds."""
+        outcomes = [run.outcome() for run in self._runs[self.table.cells[row, column].spec]]
+        found = [outcome["sigmas"] for outcome in outcomes if outcome]
+        if not found:
+            return {}
+        return {layer: np.mean([s[layer] for s in found], 0).tolist() for layer in found[0]}
+
+    def claims(self) -> list[dict[str, Any]]:
+        """Every claim with the values of its two sides and its verdict."""
+        found = []
+        for claim in self.table.claims:
+            lower = np.asarray(claim.lower(self.iu, self.sigma))
+            higher = np.asarray(claim.higher(self.iu, self.sigma))
+            found.append(
+                {
+                    "claim": claim.text,
+                    "verdict": verdict(lower, higher),
+                    "lower": lower.tolist(),
+                    "higher": higher.tolist(),
+                    "difference": float(np.mean(higher) - np.mean(lower)),
+                }
+            )
+        return found
+
+    def parameters(self, row: str, column: str) -> tuple[int, int]:
+        """The numbers of all parameters and of those that are structure."""
+        run = self._runs[self.table.cells[row, column].spec][0]
+        return count_parameters(configs.from_dict(run.config), num_classes=_classes(run))
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it."""
+        cells = []
+        for (row, column), cell in self.table.cells.items():
+            values = self.iu(row, column)
+            total, structure = self.parameters(row, column)
+            cells.append(
+                {
+                    "row": row,
+                    "column": column,
+                    "run": cell.spec.name,
+                    "at": cell.at,
+                    "mean_iu": values.tolist(),
+                    "mean": float(np.mean(values)),
+                    "standard_deviation": _deviation(values),
+                    "paper": cell.paper,
+                    "parameters": total,
+                    "structure_parameters": structure,
+                    "sigmas": self.sigmas(row, column),
+                }
+            )
+        return {
+            "table": self.name,
+            "title": self.table.title,
+            "data": self.data,
+            "scale": self.scale,
+            "seeds": self.seeds,
+            "cells": cells,
+            "claims": self.claims(),
+        }
+
+    def as_markdown(self) -> str:
+        """The table, and under it the claims."""
+        caption = f"## Table {self.name}. {self.table.title}\n\n"
+        caption += (
+            f"{self.data}, scale {self.scale}: mean IU in %, mean ± standard deviation over "
+            f"{self.seeds} seeds; Δ to {' / '.join(self.table.base)}; "
+            "σ in pixels of the layer's map.\n\n"
+        )
+        heading = ["row", "column", "mean IU", "Δ", "paper", "Δ", "parameters", "structure", "σ"]
+        lines = [self._line(row, column) for row, column in self.table.cells]
+        text = caption + _rows(heading, lines)
+        claims = [[c["claim"], c["verdict"], f"{c['difference']:+.2f}"] for c in self.claims()]
+        if claims:
+            text += "\n" + _rows(["claim", "verdict", "difference"], claims)
+            text += (
+                "\nA claim holds if it does between the worst seed of one side and the best of the "
+                "other, fails if its opposite does, and is not resolved otherwise.\n"
+            )
+        return text
+
+    def _line(self, row: str, column: str) -> list[str]:
+        values, cell = self.iu(row, column), self.table.cells[row, column]
+        base = self.table.cells[self.table.base].paper
+        delta = np.mean(values) - np.mean(self.iu(*self.table.base))
+        total, structure = self.parameters(row, column)
+        printed = cell.paper is not None and base is not None
+        return [
+            row,
+            column,
+            f"{np.mean(values):.1f} ± {_deviation(values):.1f}",
+            f"{delta:+.1f}",
+            f"{cell.paper:.1f}" if cell.paper is not None else "",
+            f"{cell.paper - base:+.1f}" if printed else "",
+            f"{total:,}",
+            f"{structure:,}",
+            reporting.sigma_text(self.sigmas(row, column)).removeprefix("sigma "),
+        ]
+
+    def write(self, folder: Path) -> list[Path]:
+        """Writes the table as markdown, JSON and a picture; returns their paths."""
+        folder.mkdir(parents=True, exist_ok=True)
+        stem = folder / f"table_{self.name}"
+        markdown, json, picture = (stem.with_suffix(end) for end in (".md", ".json", ".png"))
+        markdown.write_text(self.as_markdown())
+        reporting.write_json(json, self.as_json())
+        visualize.save(self.figure(), picture)
+        return [markdown, json, picture]
+
+    def figure(self) -> Figure:
+        """Every cell's seeds as points, with the mean as a bar."""
+        return visualize.seed_bars(
+            {place: self.iu(*place) for place in self.table.cells}, title=self.table.title
+        )
+
+
+def _mean_iu(run: Run, cell: Cell) -> float:
+    """What a cell reads off a run."""
+    outcome = run.outcome()
+    if outcome is None:
+        return math.nan
+    if cell.at == 1.0:
+        return outcome["mean_iu"]
+    records = [r for r in reporting.read_records(run.workdir) if r["split"] == loop.EVAL_SPLIT]
+    wanted = cell.at * outcome["step"]
+    return min(records, key=lambda record: abs(record["step"] - wanted))["mean_iu"]
+
+
+def _classes(run: Run) -> int:
+    outcome = run.outcome()
+    return len(outcome["class_iu"]) if outcome else 2
+
+
+def _deviation(values: np.ndarray) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def count_parameters(config, *, num_classes: int) -> tuple[int, int]:
+    """The numbers of all parameters of a config's network, and of those that are structure.
+
+    Example:
+      >>> from rfjax.training import config as configs
+      >>> config = configs.base()
+      >>> config.model.head = "composition"
+      >>> count_parameters(config, num_classes=11)[1]
+      1
+    """
+    model = loop.build_model(config, num_classes)
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+    leaves = jax.tree_util.tree_leaves_with_path(shapes["params"])
+    sizes = [(tuple(k.key for k in path), math.prod(leaf.shape)) for path, leaf in leaves]
+    structure = sum(size for path, size in sizes if optimizers.is_structure(path))
+    return sum(size for _, size in sizes), structure
+
+
+def _rows(heading: list[str], lines: list[list[str]]) -> str:
+    """A markdown table."""
+    shown = [heading, ["---"] * len(heading), *lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in shown)

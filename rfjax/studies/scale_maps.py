@@ -1,0 +1,146 @@
+"""Figure 7: what scales a dynamic layer infers, and how they follow the true ones.
+
+Digit scenes know the scale of every object; the correlation of ranks between it and the inferred
+scale inside the object says whether the network sees scale, with no supervision of it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import stats
+
+from rfjax import data, predict, visualize
+from rfjax.studies.runs import StudyError
+from rfjax.training import config as configs
+from rfjax.training import reporting
+
+EXAMPLES = 4
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Inferred against true scales.
+
+    Attributes:
+      layer: whose scales they are.
+      true: scale of each object in pixels of the image, [M].
+      inferred: the mean of the scale map inside it, in pixels of the layer's map, [M].
+      correlation: Spearman's, of the two.
+      p_value: the chance of one as large without a relation.
+    """
+
+    layer: str
+    true: np.ndarray
+    inferred: np.ndarray
+    correlation: float
+    p_value: float
+
+
+def measure(predictor: predict.Predictor, dataset: data.Dataset) -> Scales:
+    """The inferred and the true scales of all objects of a data set.
+
+    Args:
+      predictor: a trained run, with one dynamic layer.
+      dataset: with "instances" and "scales", digit scenes.
+
+    Raises:
+      StudyError: the network has no dynamic layer, or the data no scales.
+    """
+    true, inferred, layer = [], [], ""
+    for index in range(len(dataset.source)):
+        example = dataset.source[index]
+        if "instances" not in example:
+            raise StudyError(f"{dataset.name} does not know the scales of its objects")
+        layer, scale_map = _scale_map(predictor, example["image"])
+        for number in np.unique(example["instances"]):
+            if number:
+                true.append(example["scales"][number - 1])
+                inferred.append(scale_map[example["instances"] == number].mean())
+    found = stats.spearmanr(true, inferred)
+    return Scales(
+        layer, np.array(true), np.array(inferred), float(found.statistic), float(found.pvalue)
+    )
+
+
+def _scale_map(predictor: predict.Predictor, image: np.ndarray) -> tuple[str, np.ndarray]:
+    """The name of the dynamic layer and its map at the resolution of the image."""
+    _, maps = predictor(image)
+    if not maps:
+        raise StudyError(
+            "the run has no dynamic layer; train one with head dynamic or gauss_deform"
+        )
+    layer, scale_map = next(iter(maps.items()))
+    stride = -(-image.shape[0] // scale_map.shape[0])
+    enlarged = np.kron(scale_map, np.ones((stride, stride), scale_map.dtype))
+    return layer, enlarged[: image.shape[0], : image.shape[1]]
+
+
+def panels(predictor: predict.Predictor, dataset: data.Dataset) -> Figure:
+    """Inputs, truths, outputs and scales of a few images."""
+    chosen = np.linspace(0, len(dataset.source) - 1, EXAMPLES).astype(int)
+    examples = [dataset.source[int(index)] for index in chosen]
+    images = [example["image"] for example in examples]
+    columns = {
+        "input": images,
+        "truth": [visualize.colorize(example["label"], dataset.palette) for example in examples],
+        "output": [visualize.colorize(predictor(image)[0], dataset.palette) for image in images],
+        "scale": [_scale_map(predictor, image)[1] for image in images],
+    }
+    figure = Figure(figsize=(9.4, 2.2 * len(images) + 0.4), layout="constrained")
+    grid = figure.subplots(len(images), len(columns))
+    largest = max(scale_map.max() for scale_map in columns["scale"])
+    for axes_column, (title, pictures) in zip(grid.T, columns.items(), strict=True):
+        axes_column[0].set_title(title, fontsize=10, color=visualize.INK)
+        for axes, picture in zip(axes_column, pictures, strict=True):
+            axes.imshow(picture, interpolation="nearest", cmap="viridis", vmin=0, vmax=largest)
+            axes.set_axis_off()
+    figure.colorbar(axes.images[0], ax=grid[:, -1], shrink=0.8, aspect=30)
+    return figure
+
+
+def scatter(scales: Scales) -> Figure:
+    """Inferred over true scales."""
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(scales.true, scales.inferred, ".", color=visualize.LINES[0], alpha=0.4)
+    axes.set_ylabel(f"inferred by {scales.layer}, pixels of its map", color=visualize.MUTED)
+    visualize.finish(
+        axes,
+        title=f"rank correlation {scales.correlation:.2f}, {len(scales.true)} objects",
+        xlabel="true scale, pixels",
+    )
+    return figure
+
+
+def write(run: Path, folder: Path, *, data_dir: str = "") -> list[Path]:
+    """Measures a trained run on the validation images of its data, and draws what it sees.
+
+    Args:
+      run: the run's directory.
+      folder: where figure_7_*.png and scales.json go.
+      data_dir: where the data lie, "" for their default.
+
+    Returns:
+      The paths of what was written.
+    """
+    predictor = predict.load(run)
+    section = configs.from_json((run / "config.json").read_text()).data
+    options = configs.options(section.options)
+    dataset = data.load(section.name, "val", data_dir=data_dir or None, **options)
+    scales = measure(predictor, dataset)
+    paths = [folder / name for name in ("figure_7_maps.png", "figure_7_scales.png", "scales.json")]
+    visualize.save(panels(predictor, dataset), paths[0])
+    visualize.save(scatter(scales), paths[1])
+    reporting.write_json(
+        paths[2],
+        {
+            "run": str(run),
+            "layer": scales.layer,
+            "objects": len(scales.true),
+            "rank_correlation": scales.correlation,
+            "p_value": scales.p_value,
+        },
+    )
+    return paths

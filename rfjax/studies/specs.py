@@ -1,0 +1,134 @@
+"""What one cell of a table trains, and what a table is made of."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+ROLES = ("drn", "resnet", "dla")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A training run but for its data, its scale and its seed. Tables that share one run it once.
+
+    Attributes:
+      network: a role, drn | resnet | dla, which a scale gives a network.
+      head, options: of the network, options as ((name, value), ...).
+      composed: options of the composition of the network's own merging layers, or None.
+      trainable: as in a config.
+      parent: the run whose trained weights this one starts from.
+      enlargement: of the images, in training and evaluation.
+      learning_rate: factor on that of the scale.
+      evaluations: how many, evenly over the run.
+    """
+
+    network: str
+    head: str = "score"
+    options: tuple[tuple[str, Any], ...] = ()
+    composed: tuple[tuple[str, Any], ...] | None = None
+    trainable: str = "all"
+    parent: "Spec | None" = None
+    enlargement: int = 1
+    learning_rate: float = 1.0
+    evaluations: int = 1
+
+    @property
+    def name(self) -> str:
+        """Tells this run from all others; the name of its directory."""
+        parts = [self.network, self.head, *(f"{key}={_text(value)}" for key, value in self.options)]
+        if self.composed is not None:
+            parts += ["composed", *(f"{key}={_text(value)}" for key, value in self.composed)]
+        marks = (
+            (self.trainable, self.trainable != "all"),
+            (f"x{self.enlargement}", self.enlargement != 1),
+            (f"lr{self.learning_rate:g}", self.learning_rate != 1.0),
+            (f"{self.evaluations}evals", self.evaluations != 1),
+        )
+        return "-".join(parts + [mark for mark, shown in marks if shown])
+
+    @property
+    def lineage(self) -> tuple["Spec", ...]:
+        """The runs that come before this one, and it, in their order."""
+        return (*(self.parent.lineage if self.parent else ()), self)
+
+
+def _text(value: Any) -> str:
+    """`value` without the signs that file names do without."""
+    value = f"{value:.3g}" if isinstance(value, float) else value
+    return "".join(letter for letter in str(value) if letter not in "()' ").strip(",")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table.
+
+    Attributes:
+      spec: what is trained for it.
+      paper: the mean IU that the paper prints, in %, or None where it has none.
+      at: how much of the training is behind when it is read off, 0 < at <= 1.
+    """
+
+    spec: Spec
+    paper: float | None = None
+    at: float = 1.0
+
+
+# The values of a cell, one for each seed: of its mean IU in %, or of its learned sigma.
+Values = Callable[[str, str], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the paper says of a table: for every seed, one quantity is below another.
+
+    Attributes:
+      text: the claim in words.
+      lower, higher: functions of (iu, sigma), each a `Values`, that give [seeds].
+    """
+
+    text: str
+    lower: Callable[[Values, Values], np.ndarray]
+    higher: Callable[[Values, Values], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: cells by row and column.
+
+    Attributes:
+      title: what it compares.
+      cells: by (row, column); rows and columns appear in the order of the cells.
+      base: (row, column) that differences refer to, or None for the row's first column.
+      claims: what is said of it.
+    """
+
+    title: str
+    cells: Mapping[tuple[str, str], Cell]
+    base: tuple[str, str]
+    claims: tuple[Claim, ...] = field(default=())
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The rows in their order."""
+        return tuple(dict.fromkeys(row for row, _ in self.cells))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns in their order."""
+        return tuple(dict.fromkeys(column for _, column in self.cells))
+
+    @property
+    def specs(self) -> tuple[Spec, ...]:
+        """All runs that it needs, parents before children, each once."""
+        ordered = (spec for cell in self.cells.values() for spec in cell.spec.lineage)
+        return tuple(dict.fromkeys(ordered))
+
+
+def below(
+    text: str, lower: tuple[str, str], higher: tuple[str, str], *, measure: str = "iu"
+) -> Claim:
+    """The claim that one cell's value is below another's; `measure` is iu | sigma."""
+    place = ("iu", "sigma").index(measure)
+    return Claim(text, lambda *v: v[place](*lower), lambda *v: v[place](*higher))

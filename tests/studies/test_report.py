@@ -1,0 +1,105 @@
+"""Tables are filled with what the runs gave, and no claim is decided within the spread."""
+
+import json
+
+import numpy as np
+import pytest
+
+from rfjax.studies import report, runs
+from rfjax.studies.specs import Cell, Spec, Table, below
+from rfjax.training import config as configs
+
+SCORE, COMPOSED = Spec("drn"), Spec("drn", head="composition", evaluations=2)
+TABLE = Table(
+    "two heads",
+    {
+        ("plain", "IU"): Cell(SCORE, 70.0),
+        ("composed", "IU"): Cell(COMPOSED, 72.5),
+        ("composed", "half"): Cell(COMPOSED, at=0.5),
+    },
+    ("plain", "IU"),
+    (
+        below("composition helps", ("plain", "IU"), ("composed", "IU")),
+        below("it helps at half time", ("plain", "IU"), ("composed", "half")),
+        below("sigma is below itself", ("composed", "IU"), ("composed", "IU"), measure="sigma"),
+    ),
+)
+
+
+def finished(folder, spec, seed, mean_iu, *, sigma=None, half=None):
+    """A run that ended with these scores."""
+    folder.mkdir(parents=True)
+    config = configs.base()
+    config.model.head = spec.head
+    sigmas = {"head": [sigma, sigma]} if sigma else {}
+    result = {"step": 100, "mean_iu": mean_iu, "class_iu": [mean_iu] * 3, "sigmas": sigmas}
+    (folder / "result.json").write_text(json.dumps(result))
+    records = [{"step": 50, "split": "val", "mean_iu": half or 0.0}]
+    records.append({"step": 100, "split": "val", "mean_iu": mean_iu})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    return runs.Run(spec, seed, folder, config.to_dict())
+
+
+@pytest.fixture
+def filled(tmp_path):
+    every = [
+        finished(tmp_path / "a", SCORE, 0, 0.5),
+        finished(tmp_path / "b", SCORE, 1, 0.52),
+        finished(tmp_path / "c", COMPOSED, 0, 0.6, sigma=1.0, half=0.51),
+        finished(tmp_path / "d", COMPOSED, 1, 0.56, sigma=4.0, half=0.53),
+    ]
+    return report.Filled("T", TABLE, every, data="digit_scenes", scale="cpu")
+
+
+def test_values_of_the_cells(filled):
+    np.testing.assert_allclose(filled.iu("plain", "IU"), [50.0, 52.0])
+    np.testing.assert_allclose(filled.iu("composed", "half"), [51.0, 53.0])
+    np.testing.assert_allclose(filled.sigma("composed", "IU"), [1.0, 4.0])
+    assert filled.sigmas("composed", "IU") == {"head": [2.5, 2.5]}
+
+
+def test_claims_are_judged_by_the_spread(filled):
+    assert [claim["verdict"] for claim in filled.claims()] == ["holds", *2 * ["not resolved"]]
+    assert filled.claims()[0]["difference"] == pytest.approx(7.0)
+
+
+@pytest.mark.parametrize(
+    "lower, higher, wanted",
+    [
+        ([1.0, 2.0], [2.1, 9.0], "holds"),
+        ([2.1, 9.0], [1.0, 2.0], "fails"),
+        ([1.0, 3.0], [2.0, 4.0], "not resolved"),
+        ([1.0, np.nan], [2.0, 4.0], "not resolved"),
+    ],
+)
+def test_verdicts(lower, higher, wanted):
+    assert report.verdict(np.array(lower), np.array(higher)) == wanted
+
+
+def test_the_table_for_people(filled):
+    text = filled.as_markdown()
+    assert "| plain | IU | 51.0 ± 1.4 | +0.0 | 70.0 | +0.0 |" in text
+    assert "| composed | IU | 58.0 ± 2.8 | +7.0 | 72.5 | +2.5 |" in text
+    assert "| composition helps | holds | +7.00 |" in text
+    assert "| head 2.50 |" in text
+
+
+def test_the_files(filled, tmp_path):
+    paths = filled.write(tmp_path / "out")
+    assert [path.name for path in paths] == ["table_T.md", "table_T.json", "table_T.png"]
+    found = json.loads(paths[1].read_text())
+    assert found["seeds"] == 2
+    assert found["cells"][1]["mean_iu"] == pytest.approx([60.0, 56.0])
+    assert found["cells"][1]["structure_parameters"] == 1
+    assert paths[2].stat().st_size > 5_000
+
+
+def test_a_training_that_diverged(tmp_path):
+    good = finished(tmp_path / "a", SCORE, 0, 0.5)
+    bad = finished(tmp_path / "b", COMPOSED, 0, 0.6)
+    (tmp_path / "b" / "result.json").unlink()
+    (tmp_path / "b" / "failure.json").write_text('{"message": "loss is NaN"}')
+    filled = report.Filled("T", TABLE, [good, bad], data="digit_scenes", scale="cpu")
+    assert np.isnan(filled.iu("composed", "IU")).all()
+    assert filled.claims()[0]["verdict"] == "not resolved"
+    filled.write(tmp_path / "out")

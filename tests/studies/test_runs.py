@@ -1,0 +1,112 @@
+"""Studies train what they lack and nothing else, in the right order, however they were stopped."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rfjax import training
+from rfjax.studies import __main__ as program
+from rfjax.studies import runs, specs, tables
+from rfjax.training import checkpoints
+
+SCORE = specs.Spec("resnet")
+TUNED = replace(SCORE, head="conv3", trainable="last_stage", parent=SCORE)
+
+
+def plan(root, scale, seeds=1, **options):
+    return runs.plan((SCORE, TUNED), root=root, scale=scale, seeds=seeds, **options)
+
+
+def execute(generations):
+    said = []
+    runs.execute(generations, say=said.append)
+    return said
+
+
+def test_children_start_from_their_parents_and_nothing_is_trained_twice(tmp_path, tiny):
+    generations = plan(tmp_path, tiny)
+    parent, child = generations[0][0], generations[1][0]
+    said = execute(generations)
+    assert [line.split(":")[0] for line in said] == [
+        "[1/2] resnet-score, seed 0",
+        "[2/2] resnet-conv3-last_stage, seed 0",
+    ]
+    assert (parent.outcome()["step"], child.outcome()["step"]) == (8, 4)
+    given, _, _ = checkpoints.load(parent.workdir)
+    tuned, _, _ = checkpoints.load(child.workdir)
+    for tree in ("params", "batch_stats"):  # frozen bit by bit
+        _assert_same(given[tree]["backbone"], tuned[tree]["backbone"])
+    assert execute(plan(tmp_path, tiny)) == []
+
+
+def _assert_same(left, right):
+    if isinstance(left, dict):
+        assert left.keys() == right.keys()
+        for key in left:
+            _assert_same(left[key], right[key])
+    else:
+        np.testing.assert_array_equal(left, right)
+
+
+def test_a_stopped_study_gives_the_table_of_an_undisturbed_one(tmp_path, tiny, monkeypatch):
+    whole, halved = plan(tmp_path / "whole", tiny), plan(tmp_path / "halved", tiny)
+    execute(whole)
+    untouched = training.train
+
+    def stopped(config, workdir):
+        monkeypatch.setattr(training, "train", untouched)
+        shorter = training.config.from_dict(config.to_dict())
+        with monkeypatch.context() as patch:
+            patch.setattr(training.loop.Interruption, "reached", lambda self, step: step == 3)
+            untouched(shorter, workdir)
+
+    monkeypatch.setattr(training, "train", stopped)
+    with pytest.raises(training.Interrupted):
+        execute(halved)
+    assert not halved[0][0].done
+    execute(halved)
+    for left, right in zip(whole, halved, strict=True):
+        assert left[0].outcome()["mean_iu"] == right[0].outcome()["mean_iu"]
+
+
+def test_a_folder_of_another_study_is_refused(tmp_path, tiny):
+    execute(plan(tmp_path, tiny))
+    with pytest.raises(runs.StudyError, match=r"another config \(steps: 8 -> 9"):
+        plan(tmp_path, tiny, steps=9)
+
+
+def test_what_starts_from_a_diverged_run_has_diverged(tmp_path, tiny):
+    generations = plan(tmp_path, tiny)
+    parent, child = generations[0][0], generations[1][0]
+    parent.workdir.mkdir(parents=True)
+    (parent.workdir / runs.FAILURE).write_text(json.dumps({"message": "loss is NaN"}))
+    assert execute(generations) == [f"[1/1] {child.title}: diverged, 0 s; about 0:00:00 left"]
+    assert child.outcome() is None
+
+
+def test_a_missing_data_set_ends_the_study(tmp_path, tiny):
+    generations = plan(tmp_path, tiny, data_dir=str(tmp_path / "file" / "x"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(runs.StudyError, match="resnet-score, seed 0"):
+        execute(generations)
+
+
+def test_the_program(tmp_path, tiny, capsys, data_dir, monkeypatch):
+    small = replace_cells(tables.BLURRING["2"], ("ResNet-34",), ("base", "+Blur-Resample"))
+    monkeypatch.setitem(tables.BLURRING, "2", small)
+    arguments = ["blurring", "--table=2", "--seeds=1", f"--data_dir={data_dir}"]
+    assert program.main([*arguments, f"--workdir={tmp_path}"]) == 0
+    told = capsys.readouterr().out
+    assert "[2/2] resnet-composition, seed 0: mean IU" in told
+    assert "| ResNet-34 | +Blur-Resample |" in told
+    assert (tmp_path / "digit_scenes-cpu" / "table_2.json").exists()
+    assert program.main([*arguments, f"--workdir={tmp_path}", "--data=cityscapes"]) == 1
+    assert "no scale 'cpu' for 'cityscapes'" in capsys.readouterr().err
+
+
+def replace_cells(table, rows, columns):
+    """The part of a table, without its claims."""
+    cells = {(r, c): cell for (r, c), cell in table.cells.items() if r in rows and c in columns}
+    return replace(table, cells=cells, claims=())
