@@ -68,4 +68,6 @@ def test_deformation_and_resampling_run():
 
 
 def test_mapped_networks_agree_with_the_loop():
-    assert all(r.error < 1e-5 for r in search.run(rounds=1, candidates=2, size=8))
+    rows = list(search.run(rounds=1, candidates=2, size=8))
+    errors = [row.error for row in rows if row.unit == "ms"]
+    assert len(errors) == 3 and max(errors) < 1e-5

@@ -143,7 +143,7 @@ def execute(
             spent = time.monotonic() - started
             remaining = reporting.duration(spent / finished * (left - finished))
             say(
-                f"[{finished}/{left}] {run.title}: {_score(run)}, {seconds:.0f} s; {remaining} left"
+                f"[{finished}/{left}] {run.title}: {_score(run)}, {seconds:.0f} s; about {remaining} left"
             )
 
 

@@ -1,18 +1,22 @@
 """Many small networks trained at once, against a Python loop over compiled steps.
 
 Each candidate is a network of three convolutions with a composed one among them, which starts at
-a sigma of its own. What mapping is quickest depends on the platform.
+a sigma of its own. "Search" is `rfjax.search` itself, with all that it records, in the mapping that
+it takes by default; the other mappings are measured beside it. The loop is what a user writes: a
+compiled step with optax's momentum for one candidate after the other.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import rfjax
+from rfjax import search
+from rfjax.search import driver, engine
 from tests.benchmarks import peers
 from tests.benchmarks.deform import convolution
 from tests.benchmarks.report import Row, compared
@@ -20,54 +24,139 @@ from tests.benchmarks.timing import interleave
 
 SUITE = "search"
 CANDIDATES = 16
+STEPS = 4  # of each candidate in one timed call
+RATE, HORIZON = 0.01, 10**6  # so many steps that the learning rate does not change
 CPU_AIM, ACCELERATOR_AIM = 1.05, 0.25
 
 
 def run(*, rounds: int, candidates: int = CANDIDATES, size: int = 64) -> Iterator[Row]:
-    """One step of all candidates, mapped in several ways, against one after the other."""
+    """Steps of all candidates, mapped in several ways, against one after the other."""
     params, x, label = _operands(candidates, size)
-    step = jax.jit(partial(_step, convolution))
-    alone = [jax.tree.map(lambda leaf, k=k: leaf[k], params) for k in range(candidates)]
-
-    def loop():
-        return jax.block_until_ready([step(one, x, label) for one in alone])
-
-    mapped = {
-        f"{how}, {form}": peers.ours(partial(_mapped, how, convolve), params, x, label)
-        for how in ("lax.map", "vmap")
-        for form, convolve in (("products", _products), ("convolutions", convolution))
-    }
-    wanted = loop()
-    times = interleave({"loop": loop, **mapped}, rounds=rounds)
-    on_cpu = jax.default_backend() == "cpu"
-    chosen = "lax.map, products" if on_cpu else "vmap, convolutions"
-    for name, function in mapped.items():
-        got = function()["kernel1"]
-        error = max(peers.largest_error(got[k], wanted[k]["kernel1"]) for k in range(candidates))
+    batch = {"x": x, "label": label}
+    loop = _Loop(params, batch)
+    default = engine.layout(candidates).mapping
+    plans = {default: STEPS if default == "vmap" else 1, "vmap": STEPS, "map": STEPS}
+    searches = {how: _Search(params, batch, how, burst) for how, burst in plans.items()}
+    loop(), [one() for one in searches.values()]
+    errors = {how: _error(one, loop) for how, one in searches.items()}
+    case = f"{candidates} networks, {size}x{size}x3"
+    aim = CPU_AIM if jax.default_backend() == "cpu" else ACCELERATOR_AIM
+    for how, one in searches.items():
+        # The mappings that are not for this platform may be many times slower.
+        turns = rounds if how == default else max(1, rounds // 5)
+        times = interleave({"loop of steps": loop, how: one}, rounds=turns)
         yield compared(
             SUITE,
-            f"{candidates} networks, {size}x{size}x3",
-            f"a step, {name}",
-            times[name],
+            case,
+            f"{STEPS} steps, search by {how}",
+            times[how],
             "a loop of steps",
-            times["loop"],
-            aim=(CPU_AIM if on_cpu else ACCELERATOR_AIM) if name == chosen else None,
-            error=error,
+            times["loop of steps"],
+            aim=aim if how == default else None,
+            error=errors[how],
         )
+    yield from _memory(searches, loop, case)
 
 
-def _mapped(how: str, convolve: Callable, params: dict, x: jax.Array, label: jax.Array) -> dict:
-    if how == "vmap":
-        return jax.vmap(partial(_step, convolve), (0, None, None))(params, x, label)
-    return jax.lax.map(lambda one: _step(convolve, one, x, label), params)
+def _memory(searches: dict, loop: "_Loop", case: str) -> Iterator[Row]:
+    """What one dispatch needs besides its arguments and results."""
+    theirs = loop.megabytes()
+    for how, one in searches.items():
+        ours = one.megabytes()
+        ratio = ours / theirs
+        yield Row(
+            SUITE, case, f"memory, search by {how}", ours, "a loop of steps", theirs, ratio,
+            (ratio, ratio), unit="MB",
+        )  # fmt: skip
 
 
-def _products(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """A convolution as one matrix product: in loops and under vmap a CPU is slow at native ones."""
-    _, height, width, channels = x.shape
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    columns = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
-    return jnp.concatenate(columns, -1) @ kernel.reshape(9 * channels, -1)
+def _megabytes(compiled: jax.stages.Wrapped, *arguments) -> float:
+    """Of the temporary buffers of a program."""
+    return compiled.lower(*arguments).compile().memory_analysis().temp_size_in_bytes / 1e6
+
+
+class _Loop:
+    """A Python loop over the candidates; a call makes STEPS steps of each."""
+
+    def __init__(self, params: dict, batch: dict):
+        rule = optax.sgd(RATE, momentum=0.9)
+        self.batch = batch
+        alone = [jax.tree.map(lambda leaf, k=k: leaf[k], params) for k in range(_count(params))]
+        self.states = [(jax.device_put(one), rule.init(jax.device_put(one))) for one in alone]
+
+        @jax.jit
+        def step(params, state, batch):
+            value, gradient = jax.value_and_grad(_loss)(params, batch)
+            updates, state = rule.update(gradient, state)
+            return optax.apply_updates(params, updates), state, value
+
+        self.step = step
+
+    def __call__(self) -> None:
+        for _ in range(STEPS):
+            stepped = [self.step(*state, self.batch) for state in self.states]
+            self.states = [(params, state) for params, state, _ in stepped]
+            self.losses = [float(value) for _, _, value in stepped]
+
+    def megabytes(self) -> float:
+        return _megabytes(self.step, *self.states[0], self.batch)
+
+
+class _Search:
+    """`rfjax.search` between two stations; a call makes STEPS steps of each candidate."""
+
+    def __init__(self, params: dict, batch: dict, mapping: str, burst: int):
+        count = _count(params)
+        starts = search.population(seed=np.arange(count), learning_rate=RATE, extra=params)
+        self.search = driver.Search(
+            key=jax.random.key(0),
+            problem=search.Problem(lambda key, candidate: dict(candidate.extra), _loss),
+            population=starts,
+            steps=STEPS * 1000,
+            optimizer=search.sgd(steps=HORIZON),
+            validation=None,
+            eval_every=0,
+            shared=True,
+            how=engine.layout(count, mapping=mapping),
+            burst=burst,
+            halving=None,
+            every=0,
+            progress=None,
+            stop=lambda step: None,
+        )
+        self.batches = driver.Batches(lambda step: batch)
+        self.chunks = self.search.place(np.arange(count))
+        self.step = 0
+
+    def __call__(self) -> None:
+        self.step = self.step % (STEPS * 900)
+        for _ in range(STEPS // self.search.burst):
+            self.step = self.search.advance(self.batches, self.chunks, self.step)
+        self.search.flush()
+
+    def losses(self) -> np.ndarray:
+        return self.search.records.arrays["losses"][:, self.step - 1]
+
+    def megabytes(self) -> float:
+        chunk, stacked = self.chunks[0], self.batches.take(0, self.search.burst)
+        arguments = (self.search.key, np.int32(0), chunk.candidates, chunk.members, stacked)
+        return _megabytes(self.search.programs.train, *arguments)
+
+
+def _count(params: dict) -> int:
+    return len(params["covariance"])
+
+
+def _error(one: _Search, loop: _Loop) -> float:
+    """Of the losses after the first call of both."""
+    return peers.largest_error(one.losses(), loop.losses)
+
+
+def _loss(params: dict, batch: dict) -> jax.Array:
+    y = jax.nn.relu(convolution(batch["x"], params["kernel0"]))
+    y = convolution(rfjax.gaussian_blur(y, params["covariance"]), params["kernel1"])
+    y = convolution(jax.nn.relu(y), params["kernel2"])
+    return jnp.mean((y - batch["label"]) ** 2)
 
 
 def _operands(candidates: int, size: int) -> tuple[dict, np.ndarray, np.ndarray]:
@@ -82,15 +171,3 @@ def _operands(candidates: int, size: int) -> tuple[dict, np.ndarray, np.ndarray]
     label = rng.normal(size=(4, size, size, 4))
     as_float = lambda array: np.asarray(array, np.float32)
     return jax.tree.map(as_float, params), as_float(x), as_float(label)
-
-
-def _step(convolve: Callable, params: dict, x: jax.Array, label: jax.Array) -> dict:
-    """The parameters after one step of gradient descent."""
-
-    def loss(params):
-        y = jax.nn.relu(convolve(x, params["kernel0"]))
-        y = convolve(rfjax.gaussian_blur(y, params["covariance"]), params["kernel1"])
-        y = convolve(jax.nn.relu(y), params["kernel2"])
-        return jnp.mean((y - label) ** 2)
-
-    return jax.tree.map(lambda p, g: p - 0.1 * g, params, jax.grad(loss)(params))

@@ -92,7 +92,7 @@ def test_what_cannot_be_built_is_a_config_error(options, message):
 
 @pytest.mark.parametrize("patterns", [("",), ("*/conv2", "")])
 def test_empty_patterns_are_faults(patterns):
-    with pytest.raises(configs.ConfigError, match="model.composed.patterns: got .*not empty"):
+    with pytest.raises(configs.ConfigError, match=r"model.composed.patterns: got .*not empty"):
         configs.validate(tiny(patterns=patterns))
 
 

@@ -1,0 +1,37 @@
+"""Search against enumeration on digit scenes enlarged by 1, 2 and 4.
+
+    python -m rfjax.search --config=configs/search.py --workdir=runs/search
+
+Scenes of 32x32 pixels with digits of 10-16 pixels, the same enlarged. At each enlargement three
+seeds are searched from sigma 0.5, and nine fixed sigmas are trained with the same three seeds.
+"""
+
+from ml_collections import ConfigDict
+
+from rfjax.search import study
+
+
+def get_config() -> ConfigDict:
+    """The config."""
+    config = study.base()
+    config.enlargements = (1, 2, 4)
+    config.population.seed = (0, 1, 2)
+    config.population.sigma = (0.5,)
+    config.population.learning_rate = (0.1,)
+    config.population.covariance_multiplier = (2.0,)
+    config.enumeration.sigma = (0.35, 0.5, 0.71, 1.0, 1.41, 2.0, 2.83, 4.0, 5.66)
+
+    training = config.training
+    training.steps = 400
+    training.batch_size = 16
+    training.eval_batch_size = 64
+    training.data.options.size = 32
+    training.data.options.min_scale = 10.0
+    training.data.options.max_scale = 16.0
+    training.data.options.train_scenes = 4096
+    training.data.options.val_scenes = 256
+    training.model.head = "composition"
+    training.model.backbone_options.width = 8
+    training.optimizer.warmup_steps = 30
+    training.optimizer.poly_power = 0.9
+    return config

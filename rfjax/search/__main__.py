@@ -1,0 +1,77 @@
+"""Searches receptive fields, and enumerates them to compare.
+
+    python -m rfjax.search --config=configs/search.py --workdir=runs/search
+
+Goes on where `workdir` stands; ends with 0 when the study is complete, with 1 when it failed, and
+with 128 + signal when it was asked to stop and has saved its state. Writes result.json, report.md
+and figures/.
+"""
+
+import sys
+from functools import partial
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "The study: a file such as configs/search.py, with a variant after a colon if it has any.",
+    lock_config=True,
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "The study's directory.")
+_CACHE = flags.DEFINE_string(
+    "compilation_cache", "", "Where compiled programs are kept between runs; empty for nowhere."
+)
+
+flags.register_validator(
+    "config", lambda value: value is not None, message="needed, as --config=configs/search.py"
+)
+flags.register_validator("workdir", bool, message="needed, as --workdir=runs/search")
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """The arguments that are no flags; a wrong flag ends the program with a message."""
+    try:
+        return flags.FLAGS(argv)
+    except AttributeError as error:  # from a key that the config does not have
+        cause = error.args[0]
+        message = f"the config has no key {cause.args[0] if isinstance(cause, KeyError) else cause}"
+    except flags.Error as error:
+        # Of an error inside a config file the message holds the whole traceback.
+        message = str(error).split("ConfigError: ")[-1]
+    sys.exit(f"rfjax.search: error: {message.strip()}")
+
+
+def main(argv: list[str]) -> int:
+    """Runs the study; returns the exit status."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}; flags have the form --name=value")
+    logging.set_verbosity(logging.WARNING)  # JAX and orbax tell every detail below that
+    import jax
+
+    if _CACHE.value:
+        jax.config.update("jax_compilation_cache_dir", _CACHE.value)
+    from rfjax import training
+    from rfjax.search import study
+    from rfjax.training.interruption import Interruption
+
+    try:
+        with Interruption() as stop:
+            say = partial(print, flush=True)
+            summary = study.run(_CONFIG.value, _WORKDIR.value, say=say, stop=stop.reached)
+    except training.Interrupted as stopped:
+        print(f"rfjax.search: {stopped}", file=sys.stderr)
+        return 128 + stopped.signum
+    except (training.ConfigError, training.CheckpointError, OSError) as error:
+        print(f"rfjax.search: error: {error}", file=sys.stderr)
+        return 1
+    for factor, part in summary["enlargements"].items():
+        best = part["search"]["candidates"][part["search"]["best"]]
+        print(f"x{factor}: best candidate {best['sigmas']}, score {best['score']}")
+    print(f"see {_WORKDIR.value}/report.md")
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=_parse)

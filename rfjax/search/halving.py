@@ -1,0 +1,43 @@
+"""Successive halving: only the better candidates are trained further."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Halving:
+    """After each rung the best part of the candidates goes on.
+
+    Attributes:
+        rungs: steps at which candidates are compared, increasing. The learning rate's schedule is
+            that of the whole search, so what is dropped is not annealed.
+        keep: the part that goes on, in (0, 1).
+        least: the number of candidates that always goes on.
+
+    Raises:
+        ValueError: rungs do not increase from 1, or a number is out of its bounds.
+
+    Example:
+        >>> Halving((100,)).survivors(np.array([0.1, 0.4, np.nan, 0.3])).tolist()
+        [1, 3]
+
+    Reference: Jamieson & Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter
+        Optimization", AISTATS 2016.
+    """
+
+    rungs: tuple[int, ...]
+    keep: float = 0.5
+    least: int = 1
+
+    def __post_init__(self):
+        ordered = all(a < b for a, b in zip((0, *self.rungs), self.rungs, strict=False))
+        if not ordered or not 0 < self.keep < 1 or self.least < 1:
+            raise ValueError(f"want increasing rungs from 1, 0 < keep < 1, least >= 1; got {self}")
+
+    def survivors(self, merits: np.ndarray) -> np.ndarray:
+        """The indices that go on, in order; of equal merits the earlier ones, nan last."""
+        count = max(self.least, math.ceil(self.keep * len(merits)))
+        order = np.argsort(-np.where(np.isnan(merits), -np.inf, merits), kind="stable")
+        return np.sort(order[:count])

@@ -1,0 +1,154 @@
+"""Candidates of a search: what each starts from and learns with, as arrays with one leading axis.
+
+A `Population` of K candidates is a pytree whose leaves have K rows; one candidate is the same
+pytree without that axis. All fields are traced, so candidates that differ in any of them are
+trained by one compiled program.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from rfjax import covariance
+from rfjax._checks import choose
+
+OWN_FAMILY = 0  # the family of the layers, whichever it is
+FAMILIES = {"own": OWN_FAMILY, **covariance.FAMILIES}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Population:
+    """K candidates, or a single one if the leading axis is absent; made by `population` or `grid`.
+
+    Attributes:
+        sigma: [K, 2] initial standard deviations (y, x) in pixels of the map.
+        seed: [K] int32; candidates of one seed draw the same weights and the same dropout.
+        learning_rate: [K] of the weights.
+        covariance_multiplier: [K], what the learning rate of structure is this many times of.
+        family: [K] int32, how many numbers of a covariance are free: 1 spherical, 2 diagonal,
+            3 full, 0 all that the layer has.
+        structured: for some layers, by path, [K] bool: whether the layer's structure is learned.
+            One that is not keeps a sigma of `UNSTRUCTURED`, which blurs nothing.
+        extra: anything more that a problem's functions want to read, leaves [K, ...].
+    """
+
+    sigma: Any
+    seed: Any
+    learning_rate: Any
+    covariance_multiplier: Any
+    family: Any
+    structured: dict[str, Any] = dataclasses.field(default_factory=dict)
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.seed)
+
+    def __getitem__(self, index: Any) -> "Population":
+        """One candidate for an integer; a smaller population for a slice or an array of indices."""
+        return jax.tree.map(lambda leaf: leaf[index], self)
+
+    def covariance(self, family: str = "spherical") -> jax.Array:
+        """The initial log-Cholesky parameters [..., F] of a layer of `family`.
+
+        Example:
+            >>> print(jnp.exp(population(sigma=[2.0])[0].covariance("diagonal")))
+            [2. 2.]
+        """
+        log_y, log_x = jnp.log(self.sigma[..., 0]), jnp.log(self.sigma[..., 1])
+        size = choose("family", family, covariance.FAMILIES)
+        entries = {1: [(log_y + log_x) / 2], 2: [log_y, log_x], 3: [log_y, 0 * log_y, log_x]}
+        return jnp.stack(entries[size], -1)
+
+
+def population(
+    *,
+    sigma: ArrayLike = 0.5,
+    seed: ArrayLike = 0,
+    learning_rate: ArrayLike = 0.1,
+    covariance_multiplier: ArrayLike = 1.0,
+    family: str | Sequence[str] = "own",
+    structured: Mapping[str, ArrayLike] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Population:
+    """The candidates of these fields, one for each row; a single value serves all candidates.
+
+    Args:
+        sigma: initial standard deviation, positive: one, [K], or [K, 2] in (y, x) order.
+        seed: whole numbers, 0 or more.
+        learning_rate, covariance_multiplier: see `Population`.
+        family: own (of the layers) | spherical | diagonal | full, one or K names. Layers need as
+            many numbers as the largest.
+        structured: by path of a layer, [K] flags.
+        extra: a dictionary of whatever the problem reads, leaves [K, ...].
+
+    Returns:
+        A `Population` of NumPy arrays.
+
+    Raises:
+        ValueError: for lengths that do not agree, a sigma that is not positive, no such family.
+
+    Example:
+        >>> len(population(sigma=[0.5, 1.0, 2.0], learning_rate=0.01))
+        3
+    """
+    names = [family] if isinstance(family, str) else list(family)
+    fields = {
+        "sigma": np.asarray(sigma, np.float32),
+        "seed": np.asarray(seed, np.int32),
+        "learning_rate": np.asarray(learning_rate, np.float32),
+        "covariance_multiplier": np.asarray(covariance_multiplier, np.float32),
+        "family": np.asarray([choose("family", name, FAMILIES) for name in names], np.int32),
+    }
+    flags = {layer: np.asarray(value, bool) for layer, value in (structured or {}).items()}
+    extra = jax.tree.map(np.asarray, dict(extra or {}))
+    if not (np.all(fields["sigma"] > 0) and np.all(np.isfinite(fields["sigma"]))):
+        raise ValueError(f"sigma must be positive; got {sigma!r}")
+    size = _common_length({**fields, **flags}, extra)
+    sigmas = fields.pop("sigma")
+    sigmas = sigmas if sigmas.ndim == 2 else sigmas.reshape(-1, 1)
+    return Population(
+        sigma=np.broadcast_to(sigmas, (size, 2)),
+        **{name: np.broadcast_to(value.reshape(-1), (size,)) for name, value in fields.items()},
+        structured={name: np.broadcast_to(f.reshape(-1), (size,)) for name, f in flags.items()},
+        extra=extra,
+    )
+
+
+def _common_length(fields: Mapping[str, np.ndarray], extra: Any) -> int:
+    """The number of candidates that all fields agree on."""
+    lengths = {name: np.shape(np.atleast_1d(value))[0] for name, value in fields.items()}
+    many = {name: n for name, n in lengths.items() if n != 1}
+    many |= {f"extra[{i}]": np.shape(leaf)[0] for i, leaf in enumerate(jax.tree.leaves(extra))}
+    if len(set(many.values())) > 1:
+        raise ValueError(f"fields of a population have one value or all the same number: {many}")
+    return next(iter(many.values()), 1)
+
+
+def grid(**fields: Any) -> Population:
+    """The population of every combination of the fields' values, the last field varying fastest.
+
+    Args:
+        **fields: those of `population` but `structured` and `extra`; a sequence or one value each.
+
+    Example:
+        >>> both = grid(sigma=[0.5, 2.0], seed=[0, 1, 2])
+        >>> both.sigma[:, 0].tolist(), both.seed.tolist()
+        ([0.5, 0.5, 0.5, 2.0, 2.0, 2.0], [0, 1, 2, 0, 1, 2])
+    """
+    single = lambda value: isinstance(value, str) or np.ndim(value) == 0
+    values = [[value] if single(value) else list(value) for value in fields.values()]
+    rows = list(itertools.product(*values))
+    columns = zip(*rows, strict=True)
+    return population(**{name: list(column) for name, column in zip(fields, columns, strict=True)})
+
+
+def concatenate(populations: Sequence[Population]) -> Population:
+    """The candidates of several populations with the same fields, one after the other."""
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *populations)
