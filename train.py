@@ -9,9 +9,12 @@ state.
 """
 
 import sys
+from functools import partial
 
 from absl import app, flags, logging
 from ml_collections import config_flags
+
+from rfjax._flags import parse
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -49,19 +52,6 @@ flags.register_validator("workdir", bool, message="needed, as --workdir=runs/fir
 )
 def _together(values: dict) -> bool:
     return len({value is None for value in values.values()}) == 1
-
-
-def _parse(argv: list[str]) -> list[str]:
-    """The arguments that are no flags; a wrong flag ends the program with a message."""
-    try:
-        return flags.FLAGS(argv)
-    except AttributeError as error:  # from a key that the config does not have
-        cause = error.args[0]
-        message = f"the config has no key {cause.args[0] if isinstance(cause, KeyError) else cause}"
-    except flags.Error as error:
-        # Of an error inside a config file the message holds the whole traceback.
-        message = str(error).split("ConfigError: ")[-1]
-    sys.exit(f"train.py: error: {message.strip()}")
 
 
 def _prepare_jax() -> None:
@@ -105,4 +95,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse)
+    app.run(main, flags_parser=partial(parse, "train.py"))

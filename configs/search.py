@@ -2,8 +2,9 @@
 
     python -m rfjax.search --config=configs/search.py --workdir=runs/search
 
-Scenes of 32x32 pixels with digits of 10-16 pixels, the same enlarged. At each enlargement three
-seeds are searched from sigma 0.5, and nine fixed sigmas are trained with the same three seeds.
+Scenes of 64x64 pixels with digits of 10-16 pixels, the same enlarged and cropped to 64x64 again, so
+that a step costs the same. At each enlargement three seeds are searched from sigma 0.5, and eight
+fixed sigmas are trained with the same three seeds.
 """
 
 from ml_collections import ConfigDict
@@ -19,19 +20,17 @@ def get_config() -> ConfigDict:
     config.population.sigma = (0.5,)
     config.population.learning_rate = (0.1,)
     config.population.covariance_multiplier = (2.0,)
-    config.enumeration.sigma = (0.35, 0.5, 0.71, 1.0, 1.41, 2.0, 2.83, 4.0, 5.66)
+    config.enumeration.sigma = (0.25, 0.5, 0.71, 1.0, 1.41, 2.0, 2.83, 4.0)
 
     training = config.training
-    training.steps = 400
+    training.steps = 600
     training.batch_size = 16
-    training.eval_batch_size = 64
-    training.data.options.size = 32
+    training.eval_batch_size = 32
     training.data.options.min_scale = 10.0
     training.data.options.max_scale = 16.0
-    training.data.options.train_scenes = 4096
-    training.data.options.val_scenes = 256
+    training.data.options.val_scenes = 96
+    training.data.augmentation.crop = (64, 64)
     training.model.head = "composition"
-    training.model.backbone_options.width = 8
-    training.optimizer.warmup_steps = 30
-    training.optimizer.poly_power = 0.9
+    training.model.backbone_options.width = 12
+    training.optimizer.warmup_steps = 50
     return config

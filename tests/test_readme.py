@@ -17,8 +17,8 @@ def run(example: str) -> dict:
     return names
 
 
-def test_there_are_three_examples():
-    assert len(EXAMPLES) == 3
+def test_there_are_five_examples():
+    assert len(EXAMPLES) == 5
 
 
 def test_primitives():
@@ -36,3 +36,16 @@ def test_sixteen_fits(capsys):
 
 def test_network():
     assert run(EXAMPLES[2])["logits"].shape == (1, 96, 128, 19)
+
+
+def test_search():
+    sigmas = run(EXAMPLES[3])["result"].final_sigmas
+    assert sigmas.shape == (4, 1, 2)
+    # Both pairs of starts, 0.8 and 2.5, have moved towards the truth, 1.5.
+    assert np.all(sigmas[:2] > 0.9) and np.all(sigmas[2:] < 2.3)
+
+
+def test_receptive_fields():
+    names = run(EXAMPLES[4])
+    assert (names["field"].size, names["field"].stride) == ((9, 9), (2, 2))
+    assert 0.5 < names["seen"].sigma < 3.0

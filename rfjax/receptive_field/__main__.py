@@ -76,10 +76,12 @@ def listing(fields: dict[str, ReceptiveField]) -> str:
     """A table in plain text, a layer a row."""
     rows = [("layer", "size", "stride", "offset", "")]
     for name, field in fields.items():
-        remark = "depends on the input; bounded" if field.data_dependent else ""
-        remark = remark or ("cut by the border" if any(field.clipped) else "")
-        numbers = (field.size, field.stride, field.offset)
-        rows.append((name, *(_pair(pair) for pair in numbers), remark))
+        remark = "cut by the border" if any(field.clipped) else ""
+        if field.data_dependent:
+            remark = "positions depend on the input"
+        unbounded = field.data_dependent and any(field.clipped)
+        size = "any" if unbounded else _pair(field.size)
+        rows.append((name, size, _pair(field.stride), _pair(field.offset), remark))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         zip(row, widths, (str.ljust, *[str.rjust] * 3, str.ljust), strict=True) for row in rows
@@ -88,7 +90,7 @@ def listing(fields: dict[str, ReceptiveField]) -> str:
 
 
 def _pair(numbers: Sequence[float]) -> str:
-    first, second = (f"{number:g}" for number in numbers)
+    first, second = ("-" if np.isnan(number) else f"{number:g}" for number in numbers)
     return first if first == second else f"{first} x {second}"
 
 
@@ -118,7 +120,6 @@ def _report(options: argparse.Namespace) -> None:
         draws=options.draws,
     )
     _print_effective(field)
-    sizes = fields["output"].output
     seen = theoretical(
         lambda x, v: run.model.apply(v, x), (1, *size, 3), run.variables, unit=field.unit
     )
@@ -132,8 +133,10 @@ def _report(options: argparse.Namespace) -> None:
         learned=learned,
     )
     visualize.save(figure, options.output)
-    if any(n < m for n, m in zip(size, sizes.size, strict=True)):
-        print("the picture is smaller than the field: the box is cut off at its border")
+    if seen.data_dependent:
+        print("what is read depends on the input: the box is its bound")
+    elif any(seen.clipped):
+        print("the box ends at the border of the picture: the field may go on")
     print(f"drawn to {options.output}")
 
 

@@ -13,6 +13,8 @@ from functools import partial
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from rfjax._flags import parse
+
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
     None,
@@ -21,7 +23,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "The study's directory.")
 _CACHE = flags.DEFINE_string(
-    "compilation_cache", "", "Where compiled programs are kept between runs; empty for nowhere."
+    "compilation_cache",
+    None,
+    "Where compiled programs are kept; the user's cache unless told, empty for nowhere.",
 )
 
 flags.register_validator(
@@ -30,29 +34,15 @@ flags.register_validator(
 flags.register_validator("workdir", bool, message="needed, as --workdir=runs/search")
 
 
-def _parse(argv: list[str]) -> list[str]:
-    """The arguments that are no flags; a wrong flag ends the program with a message."""
-    try:
-        return flags.FLAGS(argv)
-    except AttributeError as error:  # from a key that the config does not have
-        cause = error.args[0]
-        message = f"the config has no key {cause.args[0] if isinstance(cause, KeyError) else cause}"
-    except flags.Error as error:
-        # Of an error inside a config file the message holds the whole traceback.
-        message = str(error).split("ConfigError: ")[-1]
-    sys.exit(f"rfjax.search: error: {message.strip()}")
-
-
 def main(argv: list[str]) -> int:
     """Runs the study; returns the exit status."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; flags have the form --name=value")
     logging.set_verbosity(logging.WARNING)  # JAX and orbax tell every detail below that
-    import jax
-
-    if _CACHE.value:
-        jax.config.update("jax_compilation_cache_dir", _CACHE.value)
     from rfjax import training
+
+    if _CACHE.value != "":
+        training.use_compilation_cache(_CACHE.value)
     from rfjax.search import study
     from rfjax.training.interruption import Interruption
 
@@ -74,4 +64,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse)
+    app.run(main, flags_parser=partial(parse, "rfjax.search"))

@@ -1,9 +1,13 @@
 """The command line: tables, the picture, errors."""
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from rfjax.receptive_field import ReceptiveField, networks
 from rfjax.receptive_field import __main__ as command
+from rfjax.training import loop
+from tests.training.runs import tiny_config
 
 
 def test_a_published_network_is_listed(capsys):
@@ -25,6 +29,49 @@ def test_a_network_is_listed_and_drawn(tmp_path, capsys):
     assert "95 % of its mass within" in out
     with Image.open(output) as picture:
         assert min(picture.size) > 300
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A run of two steps that ends with remat, which receptive fields are read without."""
+    folder = tmp_path_factory.mktemp("run")
+    options = {"steps": 2, "model__remat": True, "model__backbone_options__depth": 1}
+    loop.train(tiny_config(folder / "data", **options), folder / "run")
+    return folder / "run"
+
+
+def test_a_trained_run_is_drawn_on_a_picture(workdir, tmp_path, capsys):
+    """And the command and the function measure the same."""
+    image = np.random.default_rng(0).integers(0, 256, (34, 30, 3), dtype=np.uint8)
+    picture, output = tmp_path / "scene.png", tmp_path / "field.png"
+    Image.fromarray(image).save(picture)
+    options = [f"--workdir={workdir}", f"--image={picture}", "--draws=1", f"--output={output}"]
+    capsys.readouterr()
+    assert command.main(options) == 0
+    out = capsys.readouterr().out
+    rows = [line.split()[:3] for line in out.splitlines()]
+    assert ["backbone/layer1_0", "15", "4"] in rows
+    assert "on 1 draws of 30 x 34 pixels" in out and "ends at the border" in out
+    field = networks.effective_of_run(workdir, image[None])
+    y, x = np.sqrt(np.diag(field.covariance))
+    assert field.map.shape == field.output_size == (34, 30)
+    assert f"standard deviation {y:.1f} (y), {x:.1f} (x) pixels" in out
+    with Image.open(output) as shown:
+        assert min(shown.size) > 300
+
+
+def test_a_run_comes_with_what_it_was_trained_with(workdir):
+    run = networks.load_run(workdir)
+    assert run.step == 2 and not run.model.backbone.remat
+    assert len(run.mean) == len(run.std) == 3
+    assert "covariance" in run.variables["params"]["head"]
+
+
+def test_a_field_without_a_bound_has_no_numbers():
+    nan = (float("nan"),) * 2
+    field = ReceptiveField((129, 129), nan, nan, clipped=(True, True), data_dependent=True)
+    row = command.listing({"head": field}).splitlines()[1]
+    assert row.split() == ["head", "any", "-", "-", *"positions depend on the input".split()]
 
 
 @pytest.mark.parametrize(
