@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from rfjax import visualize
 from rfjax.studies.runs import Run
-from rfjax.studies.specs import Cell, Table
+from rfjax.studies.specs import ROLES, Cell, Table
 from rfjax.training import config as configs
 from rfjax.training import loop, optimizers, reporting
 
@@ -19,27 +19,31 @@ HOLDS, OPEN, FAILS = "holds", "not resolved", "fails"
 Place = tuple[str, str]
 
 
-def verdict(lower: np.ndarray, higher: np.ndarray) -> str:
+def verdict(lower: np.ndarray, higher: np.ndarray, *, paired: bool = False) -> str:
     """Whether one quantity is below another, by their values for every seed.
 
     Args:
       lower, higher: [seeds]; NaN for trainings that diverged.
+      paired: whether values of one seed belong together.
 
     Returns:
-      "holds" if all of `lower` are below all of `higher`, "fails" if all are above, and
-      "not resolved" if the two ranges overlap or a value is missing.
+      "holds" if all of `lower` are below all of `higher`, or each below its own if they are paired;
+      "fails" if all are above; "not resolved" otherwise, or if a value is missing.
 
     Example:
       >>> verdict(np.array([1.0, 2.0]), np.array([3.0, 2.5]))
       'holds'
       >>> verdict(np.array([1.0, 2.7]), np.array([3.0, 2.5]))
       'not resolved'
+      >>> verdict(np.array([1.0, 2.7]), np.array([2.5, 3.0]), paired=True)
+      'holds'
     """
     if np.isnan([*lower, *higher]).any():
         return OPEN
-    if np.max(lower) < np.min(higher):
+    gaps = higher - lower if paired else np.subtract.outer(higher, lower)
+    if np.all(gaps > 0):
         return HOLDS
-    return FAILS if np.min(lower) > np.max(higher) else OPEN
+    return FAILS if np.all(gaps < 0) else OPEN
 
 
 class Filled:
@@ -88,6 +92,15 @@ class Filled:
             return {}
         return {layer: np.mean([s[layer] for s in found], 0).tolist() for layer in found[0]}
 
+    def networks(self) -> str:
+        """What stands for the networks of the paper."""
+        found = {}
+        for spec, runs in self._runs.items():
+            section = configs.from_dict(runs[0].config).model
+            options = [f"{k}={v}" for k, v in configs.options(section.backbone_options).items()]
+            found[ROLES[spec.network]] = " ".join([section.name, *options])
+        return "; ".join(f"{role} is {network}" for role, network in found.items())
+
     def claims(self) -> list[dict[str, Any]]:
         """Every claim with the values of its two sides and its verdict."""
         found = []
@@ -97,7 +110,8 @@ class Filled:
             found.append(
                 {
                     "claim": claim.text,
-                    "verdict": verdict(lower, higher),
+                    "verdict": verdict(lower, higher, paired=claim.paired),
+                    "paired": claim.paired,
                     "lower": lower.tolist(),
                     "higher": higher.tolist(),
                     "difference": float(np.mean(higher) - np.mean(lower)),
@@ -147,17 +161,21 @@ class Filled:
         caption += (
             f"{self.data}, scale {self.scale}: mean IU in %, mean ± standard deviation over "
             f"{self.seeds} seeds; Δ to {' / '.join(self.table.base)}; "
-            "σ in pixels of the layer's map.\n\n"
+            f"σ in pixels of the layer's map. Networks: {self.networks()}.\n\n"
         )
         heading = ["row", "column", "mean IU", "Δ", "paper", "Δ", "parameters", "structure", "σ"]
         lines = [self._line(row, column) for row, column in self.table.cells]
         text = caption + _rows(heading, lines)
-        claims = [[c["claim"], c["verdict"], f"{c['difference']:+.2f}"] for c in self.claims()]
+        claims = [
+            [c["claim"] + " (paired)" * c["paired"], c["verdict"], f"{c['difference']:+.2f}"]
+            for c in self.claims()
+        ]
         if claims:
             text += "\n" + _rows(["claim", "verdict", "difference"], claims)
             text += (
                 "\nA claim holds if it does between the worst seed of one side and the best of the "
-                "other, fails if its opposite does, and is not resolved otherwise.\n"
+                "other, fails if its opposite does, and is not resolved otherwise. "
+                "Paired runs, which start from one checkpoint, are compared seed by seed.\n"
             )
         return text
 

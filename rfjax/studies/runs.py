@@ -142,9 +142,8 @@ def execute(
             finished += 1
             spent = time.monotonic() - started
             remaining = reporting.duration(spent / finished * (left - finished))
-            say(
-                f"[{finished}/{left}] {run.title}: {_score(run)}, {seconds:.0f} s; about {remaining} left"
-            )
+            said = f"[{finished}/{left}] {run.title}: {_score(run)}, {seconds:.0f} s"
+            say(f"{said}; about {remaining} left")
 
 
 def _score(run: Run) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-ROLES = ("drn", "resnet", "dla")
+# The networks of the paper, by the roles that a scale fills.
+ROLES = {"drn": "DRN-A", "resnet": "ResNet-34", "dla": "DLA-34"}
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Spec:
     """A training run but for its data, its scale and its seed. Tables that share one run it once.
 
     Attributes:
-      network: a role, drn | resnet | dla, which a scale gives a network.
+      network: a role, one of `ROLES`, which a scale gives a network.
       head, options: of the network, options as ((name, value), ...).
       composed: options of the composition of the network's own merging layers, or None.
       trainable: as in a config.
@@ -86,11 +87,13 @@ class Claim:
     Attributes:
       text: the claim in words.
       lower, higher: functions of (iu, sigma), each a `Values`, that give [seeds].
+      paired: whether the runs of one seed belong together, as those that start from one checkpoint.
     """
 
     text: str
     lower: Callable[[Values, Values], np.ndarray]
     higher: Callable[[Values, Values], np.ndarray]
+    paired: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,8 +130,13 @@ class Table:
 
 
 def below(
-    text: str, lower: tuple[str, str], higher: tuple[str, str], *, measure: str = "iu"
+    text: str,
+    lower: tuple[str, str],
+    higher: tuple[str, str],
+    *,
+    measure: str = "iu",
+    paired: bool = False,
 ) -> Claim:
     """The claim that one cell's value is below another's; `measure` is iu | sigma."""
     place = ("iu", "sigma").index(measure)
-    return Claim(text, lambda *v: v[place](*lower), lambda *v: v[place](*higher))
+    return Claim(text, lambda *v: v[place](*lower), lambda *v: v[place](*higher), paired)

@@ -20,12 +20,8 @@ def _head(network: Spec, head: str, **options) -> Spec:
     return replace(network, head=head, options=tuple(options.items()))
 
 
-def _chain(text: str, column: str, rows: tuple[str, ...]) -> tuple[Claim, ...]:
-    """One claim for every step of an ordering of rows."""
-    return tuple(
-        below(f"{text}: {low} < {high}", (low, column), (high, column))
-        for low, high in itertools.pairwise(rows)
-    )
+def _of_rows(column: str, low: str, high: str, *, paired: bool = False) -> Claim:
+    return below(f"{column}: {low} < {high}", (low, column), (high, column), paired=paired)
 
 
 def _architectures() -> Table:
@@ -168,8 +164,12 @@ def _search_claims() -> tuple[Claim, ...]:
     composed = "+Composition, end to end"
     alone = "+Composition (structure alone)"
     return (
-        *_chain("1×", "1× input", (*rows, end)),
-        *_chain("2×", "2× input", (*rows, end)),
+        *(
+            _of_rows(column, *step, paired=True)
+            for column in SEARCH_COLUMNS.values()
+            for step in itertools.pairwise(rows)
+        ),
+        *(_of_rows(column, rows[-1], end) for column in SEARCH_COLUMNS.values()),
         below("a reduced receptive field costs", ("ResNet-34", "1× input"), ("DRN-A", "1× input")),
         Claim("enlarging costs less with DoG", loss(end), loss("ResNet-34")),
         Claim("enlarging costs less with composition", loss(composed), loss("ResNet-34")),
@@ -184,6 +184,7 @@ def _search_claims() -> tuple[Claim, ...]:
                 f"{column}: training the structure alone does no harm (≥ −0.5)",
                 lambda iu, _, column=column: iu("ResNet-34", column) - 0.5,
                 lambda iu, _, column=column: iu(alone, column),
+                paired=True,
             )
             for column in SEARCH_COLUMNS.values()
         ),

@@ -115,7 +115,7 @@ def test_raising_starts_bilinear_and_is_trained():
     variables = layer.init(jax.random.key(0), x)
     inside = np.asarray(layer.apply(variables, x))[0, 1:-1, 3, 0]
     np.testing.assert_allclose(inside, (np.arange(1, 11) + 0.5) / 2 - 0.5, atol=1e-6)
-    gradient = jax.grad(lambda v: jnp.sum(layer.apply(v, x) ** 2))(variables)
+    gradient = jax.jit(jax.grad(lambda v: jnp.sum(layer.apply(v, x) ** 2)))(variables)
     assert jnp.all(gradient["params"]["kernel"] != 0)
 
 
@@ -132,7 +132,7 @@ def _init(model, images):
     return jax.jit(model.init)(jax.random.key(0, impl="unsafe_rbg"), images)
 
 
-@pytest.mark.parametrize("depth, ratio", [(3, 2), (3, 4), (4, 2), (4, 4), (5, 2)])
+@pytest.mark.parametrize("depth, ratio", [(3, 2), (4, 4), (5, 2)])
 def test_the_tiny_decoder_merges_every_pair_of_levels(depth, ratio):
     conv = nn.select("*/node_*", nn.ComposedConv)
     model = _create("dla_tiny", ratio=ratio, backbone_options={"depth": depth}, conv=conv)
@@ -146,22 +146,35 @@ def _train(model, variables, images):
     return model.apply(variables, images, train=True, mutable=["batch_stats"])
 
 
-def test_training_reaches_all_parameters_and_remat_changes_nothing():
+def _gradient(model, variables, images):
+    """A function of the parameters."""
+
+    def loss(params):
+        return jnp.mean(_train(model, variables | {"params": params}, images)[0] ** 2)
+
+    return jax.grad(loss)
+
+
+def test_training_reaches_all_parameters():
     images = _images(2, 21, 26, 3)
     plain, remat = _tiny(), _tiny(remat=True)
     variables = _init(plain, images)
-
-    def gradient(model):
-        def loss(params):
-            return jnp.mean(_train(model, variables | {"params": params}, images)[0] ** 2)
-
-        return jax.grad(loss)
-
     params = variables["params"]
-    assert "remat" in str(jax.make_jaxpr(gradient(remat))(params))
-    wanted, found = (jax.jit(gradient(model))(params) for model in (plain, remat))
-    for path, leaf in traverse_util.flatten_dict(wanted).items():
+    assert "remat" in str(jax.make_jaxpr(_gradient(remat, variables, images))(params))
+    found = jax.jit(_gradient(plain, variables, images))(params)
+    for path, leaf in traverse_util.flatten_dict(found).items():
         assert np.all(np.isfinite(leaf)) and np.any(np.asarray(leaf) != 0), path
+
+
+@pytest.mark.slow
+def test_remat_changes_nothing():
+    images = _images(2, 21, 26, 3)
+    variables = _init(_tiny(), images)
+    wanted, found = (
+        jax.jit(_gradient(_tiny(remat=remat), variables, images))(variables["params"])
+        for remat in (False, True)
+    )
+    for path, leaf in traverse_util.flatten_dict(wanted).items():
         other = traverse_util.flatten_dict(found)[path]
         np.testing.assert_allclose(other, leaf, atol=1e-4 * (1 + np.max(np.abs(leaf))))
 
@@ -218,21 +231,25 @@ def test_the_segmentation_network_of_the_reference_gives_equal_scores(ratio):
         "fc.0.weight",
     )
     assert {f"module.{name}" for name in names} <= set(state)
-    # The coarsest level is 2 x 3 pixels. The composed network has the weights at the same paths.
+    # The coarsest level is 2 x 3 pixels.
     images = np.array(_images(1, 64, 96, 3))
     with torch.no_grad():
         wanted = net(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy().transpose(0, 2, 3, 1)
-    conv = nn.select("*/node_*", functools.partial(nn.ComposedConv, sigma=1e-6))
-    for options in ({}, {"conv": conv}) if ratio == 4 else ({},):
-        arguments = {"num_classes": 4, "backbone_options": {"down_ratio": ratio}, **options}
-        variables = models.import_torch("dla_34", state, **arguments)
-        model = models.create("dla_34", **arguments)
-        read = jax.jit(functools.partial(model.apply, method="features"))
-        features = read(variables, jnp.asarray(images))
-        scores = model.head.apply({"params": variables["params"]["head"]}, features)
-        tolerance = (1e-3 if options else 1e-4) * np.max(np.abs(wanted))
-        np.testing.assert_allclose(scores, wanted, atol=tolerance)
+    arguments = {"num_classes": 4, "backbone_options": {"down_ratio": ratio}}
+    variables = models.import_torch("dla_34", state, **arguments)
+    model = models.create("dla_34", **arguments)
+    read = jax.jit(functools.partial(model.apply, method="features"))
+    features = read(variables, jnp.asarray(images))
+    scores = model.head.apply({"params": variables["params"]["head"]}, features)
+    np.testing.assert_allclose(scores, wanted, atol=1e-4 * np.max(np.abs(wanted)))
     assert np.std(wanted) > 0.05  # not a network that died
+    if ratio == 4:  # the composed network has the weights at the same paths
+        conv = nn.select("*/node_*", nn.ComposedConv)
+        composed = models.import_torch("dla_34", state, conv=conv, **arguments)
+        composed = traverse_util.flatten_dict(composed)
+        for path, leaf in traverse_util.flatten_dict(variables).items():
+            np.testing.assert_array_equal(composed.pop(path), leaf)
+        assert {path[-1] for path in composed} == {"covariance"} and len(composed) == MERGES[4]
 
 
 def test_weights_of_the_base_alone_leave_the_decoder_new():

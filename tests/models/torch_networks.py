@@ -111,7 +111,8 @@ def drn(arch, depths, *, expansion):
         net.add_module("layer0", nn.Sequential(conv(3, 16, 7), nn.BatchNorm2d(16), nn.ReLU()))
     cin = 16
     widths, dilations = (16, 32, 64, 128, 256, 512, 512, 512), (1, 1, 1, 1, 2, 4, 2, 1)
-    for number, (width, depth, dilation) in enumerate(zip(widths, depths, dilations), start=1):
+    stages = zip(widths, depths, dilations, strict=True)
+    for number, (width, depth, dilation) in enumerate(stages, start=1):
         stride = 2 if number in (2, 3, 4) else 1
         outer = number in (1, 2, 7, 8)
         expands = 1 if outer else expansion

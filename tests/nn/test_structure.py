@@ -59,16 +59,18 @@ def test_a_layer_is_one_call_of_its_primitive(resample):
         "covariance": jnp.asarray(rng.normal(size=(5, 1)) / 3, jnp.float32),
         "bias": jnp.arange(5.0),
     }
-    wanted = channel_conv(x, params["kernel"], params["covariance"], **options)
-    found = channel.apply({"params": params}, x)
+    call = jax.jit(lambda kernel, covariance: channel_conv(x, kernel, covariance, **options))
+    wanted = call(params["kernel"], params["covariance"])
+    found = jax.jit(channel.apply)({"params": params}, x)
     np.testing.assert_allclose(found - params["bias"].reshape(1, 1, 1, 5), wanted, atol=1e-5)
 
     several = nn.ComposedConv(5, structure="multiple", components=2, **options)
     logits = jnp.log(jnp.array([0.2, 0.8]))
     params = _init(several)["params"] | {"covariance_mixture": logits}
     weights = jnp.array([0.2, 0.8])
-    wanted = mixture_conv(x, params["kernel"], params["covariance_components"], weights, **options)
-    np.testing.assert_allclose(several.apply({"params": params}, x), wanted, atol=1e-5)
+    call = jax.jit(lambda kernel, params: mixture_conv(x, kernel, params, weights, **options))
+    wanted = call(params["kernel"], params["covariance_components"])
+    np.testing.assert_allclose(jax.jit(several.apply)({"params": params}, x), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("structure", ["channel", "multiple"])

@@ -12,7 +12,7 @@ def gradient_boxes(function, shape):
     """[H', W', 4]: first and last row and column of the input that each output's gradient is not
     zero at; -1 where it is zero everywhere. Inputs are positive."""
     x = np.random.default_rng(3).uniform(0.5, 1.5, shape)
-    jacobian = jax.jacrev(lambda x: function(x)[0].sum(-1))(jnp.asarray(x))
+    jacobian = jax.jit(jax.jacrev(lambda x: function(x)[0].sum(-1)))(jnp.asarray(x))
     size = np.abs(np.asarray(jacobian)).sum((2, -1))
     support = size > 1e-12 * size.max()  # Fourier transforms leave rounding errors everywhere
     boxes = np.full((*support.shape[:2], 4), -1)

@@ -50,7 +50,7 @@ def test_a_trained_run_is_drawn_on_a_picture(workdir, tmp_path, capsys):
     assert command.main(options) == 0
     out = capsys.readouterr().out
     rows = [line.split()[:3] for line in out.splitlines()]
-    assert ["backbone/layer1_0", "15", "4"] in rows
+    assert ["backbone", "15", "4"] in rows
     assert "on 1 draws of 30 x 34 pixels" in out and "ends at the border" in out
     field = networks.effective_of_run(workdir, image[None])
     y, x = np.sqrt(np.diag(field.covariance))
@@ -71,7 +71,7 @@ def test_a_field_without_a_bound_has_no_numbers():
     nan = (float("nan"),) * 2
     field = ReceptiveField((129, 129), nan, nan, clipped=(True, True), data_dependent=True)
     row = command.listing({"head": field}).splitlines()[1]
-    assert row.split() == ["head", "any", "-", "-", *"positions depend on the input".split()]
+    assert row.split()[:4] == ["head", "any", "-", "-"] and row.endswith("depend on the input")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from jax import lax
 import rfjax
 from rfjax import models, nn
 from rfjax import receptive_field as rf
-from rfjax.models import registry
+from rfjax.models import dla, registry
 from rfjax.models.backbone import Backbone
 from rfjax.models.segmentation import bilinear_upsample
 from tests.receptive_field.measured import gradient_boxes, positive, traced_boxes
@@ -149,7 +150,18 @@ FUNCTIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+# Their like is among the others.
+LONG = {
+    "gaussian, diagonal", "gaussian, edge", "gaussian, wrapped", "gaussian, renormalized",
+    "gaussian, faded", "composed", "sampled at fractions",
+}  # fmt: skip
+
+
+def slow_ones(names, slow):
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in slow)) for name in names]
+
+
+@pytest.mark.parametrize("name", slow_ones(FUNCTIONS, LONG))
 def test_of_every_output(name):
     with jax.enable_x64(True):
         wanted = gradient_boxes(FUNCTIONS[name], SHAPE)
@@ -159,22 +171,24 @@ def test_of_every_output(name):
 def narrow(name):
     """The backbone of this name with two channels, which its receptive field does not see."""
     built = registry.architecture(name)
+    if isinstance(built, dla.Aggregation):
+        return dataclasses.replace(built, widths=(2,) * len(built.widths)).build(dtype=jnp.float64)
     stages = tuple(dataclasses.replace(stage, width=2) for stage in built.stages)
     stem = dataclasses.replace(built.stem, width=2)
     return Backbone(dataclasses.replace(built, stem=stem, stages=stages), dtype=jnp.float64)
 
 
 # Sizes by the recursion r <- r + (k - 1) d j over the layers of the references.
-BACKBONES = {"resnet_tiny": 31, "resnet_18": 435, "drn_a_18": 355, "drn_c_26": 581, "drn_d_22": 527}
+BACKBONES = {"resnet_tiny": 31, "resnet_18": 435, "drn_a_18": 355, "drn_c_26": 581, "drn_d_22": 527,
+             "drn_tiny": 39, "dla_tiny": 115}  # fmt: skip
 DEEP = {
     "resnet_34": 899, "resnet_50": 427, "resnet_101": 971, "drn_a_34": 819, "drn_a_50": 411,
     "drn_c_42": 1045, "drn_c_58": 573, "drn_d_24": 575, "drn_d_38": 991, "drn_d_40": 1039,
-    "drn_d_54": 519, "drn_d_56": 567, "drn_d_105": 1063, "drn_d_107": 1111,
+    "drn_d_54": 519, "drn_d_56": 567, "drn_d_105": 1063, "drn_d_107": 1111, "dla_34": 751,
 }  # fmt: skip
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in DEEP]
 
 
-@pytest.mark.parametrize("name", [*BACKBONES, *SLOW])
+@pytest.mark.parametrize("name", slow_ones(BACKBONES | DEEP, DEEP))
 def test_of_networks(name, monkeypatch):
     """Along a row. A maximum's gradient is at one pixel of a window; a mean's is at all."""
     monkeypatch.setattr(linen, "max_pool", linen.avg_pool)
@@ -192,11 +206,18 @@ def test_of_networks(name, monkeypatch):
     assert field.size[1] == (BACKBONES | DEEP)[name] and not field.clipped[1]
 
 
+def test_the_documentation_has_these_sizes():
+    text = (Path(__file__).parents[2] / "docs" / "receptive_fields.md").read_text()
+    rows = [line.replace("`", "").split(" | ") for line in text.splitlines()]
+    found = {row[0].removeprefix("| "): row[2] for row in rows if len(row) > 3}
+    assert found.items() >= {name: str(size) for name, size in (BACKBONES | DEEP).items()}.items()
+
+
 def field_unit(net, shape):
     return -(-shape[2] // net.architecture.stride) // 2
 
 
-@pytest.mark.parametrize("head", ["conv3", "composition", "dog"])
+@pytest.mark.parametrize("head", slow_ones(["conv3", "composition", "dog"], {"conv3"}))
 def test_of_segmenters_in_two_dimensions(head):
     options = {} if head == "conv3" else {"family": "full"}
     model = models.create(
@@ -206,7 +227,7 @@ def test_of_segmenters_in_two_dimensions(head):
     shape = (1, 73, 66, 3)
     with jax.enable_x64(True):
         image = jnp.asarray(np.random.default_rng(2).uniform(0.5, 1.5, shape))
-        variables = model.init(jax.random.key(0), image)
+        variables = jax.jit(model.init)(jax.random.key(0), image)
         trained = positive(variables)
         for name, leaf in variables["params"]["head"].items():
             if name.startswith("covariance"):
@@ -214,7 +235,7 @@ def test_of_segmenters_in_two_dimensions(head):
         apply = lambda x, v: model.apply(v, x)
         field = rf.theoretical(apply, shape, trained, dtype=jnp.float64)
         middle = lambda x: (y := apply(x, trained))[0, y.shape[1] // 2, y.shape[2] // 2].sum()
-        gradient = np.asarray(jax.grad(middle)(image))[0].sum(-1)
+        gradient = np.asarray(jax.jit(jax.grad(middle))(image))[0].sum(-1)
     rows, columns = (np.flatnonzero(gradient.any(axis)) for axis in (1, 0))
     assert field.box == ((rows[0], rows[-1]), (columns[0], columns[-1]))
 

@@ -76,6 +76,13 @@ def test_verdicts(lower, higher, wanted):
     assert report.verdict(np.array(lower), np.array(higher)) == wanted
 
 
+def test_pairs_are_compared_seed_by_seed():
+    lower, higher = np.array([1.0, 3.0]), np.array([2.0, 4.0])
+    assert report.verdict(lower, higher, paired=True) == "holds"
+    assert report.verdict(lower, higher[::-1], paired=True) == "not resolved"
+    assert report.verdict(higher, lower, paired=True) == "fails"
+
+
 def test_the_table_for_people(filled):
     text = filled.as_markdown()
     assert "| plain | IU | 51.0 ± 1.4 | +0.0 | 70.0 | +0.0 |" in text

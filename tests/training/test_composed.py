@@ -12,7 +12,7 @@ from rfjax.training import config as configs
 
 def tiny(**options):
     config = configs.base()
-    config.model.backbone_options.width = 4
+    config.model.backbone_options.width, config.model.backbone_options.depth = 4, 1
     for key, value in options.items():
         config.model.composed[key] = value
     return config
