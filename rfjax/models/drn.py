@@ -59,8 +59,8 @@ def drn_a(depth: int, *, transition: str = "none") -> Architecture:
 def drn_tiny(*, width: int = 16, depth: int = 2) -> Architecture:
     """The ResNet of stride 8 of `resnet_tiny` with a dilation in place of its last stride.
 
-    To it as `drn_a` is to the ResNets: the same weights and field of view (39 x 39 pixels at the
-    defaults) at twice the resolution, stride 4.
+    To it as `drn_a` is to the ResNets: the same field of view (39 x 39 pixels at the defaults) at
+    twice the resolution, stride 4. The projection of the shortcut goes with the stride.
 
     Args:
       width: channels of the stem.

@@ -68,11 +68,11 @@ def create(
     Args:
       name: one of `names()`.
       num_classes: number of classes K.
-      head: score | conv3 | composition | dog | gauss_deform | deform | stn | static_deform | ccl |
-        aspp, see `rfjax.models.heads`.
+      head: score | conv3 | composition | dog | gauss_deform | dynamic | deform | stn |
+        static_deform | ccl | aspp, see `rfjax.models.heads`.
       head_options: of the head's layer, as {"sigma": 1.0, "family": "diagonal"}.
-      backbone_options: width, depth, output_stride of "resnet_tiny"; transition of "drn_a_*";
-        down_ratio of "dla_34"; width, depth, down_ratio of "dla_tiny".
+      backbone_options: width, depth, output_stride of "resnet_tiny"; width, depth of "drn_tiny";
+        transition of "drn_a_*"; down_ratio of "dla_34"; width, depth, down_ratio of "dla_tiny".
       conv: layer class, or a partial of one, for the backbone's 3x3 convolutions (not its stem),
         such as `functools.partial(rfjax.nn.ComposedConv, sigma=0.3)`; None for plain ones. Or, made
         by `rfjax.nn.select`, a selection of any of its convolutions by their paths.

@@ -48,8 +48,8 @@ class GaussianDeformableConv(_layer.KernelLayer):
     exponential: l(r) = r. An update multiplies sigma, and moves the taps the further the wider they
       are: without a bound, sigma runs away. Where the bound saturates the gradient vanishes.
     linear: l(r) = log(1 + t) for t = r / (q sigma_0) above 0, and t below: sigma = sigma_0 + r / q
-      beyond sigma_0, and positive always. With q^2 = sum_k |c_k|^2 an update moves the taps as far
-      as the same update of free offsets would, at any sigma.
+      beyond sigma_0, and positive always. With q^2 = sum_k |c_k|^2 an update of a spherical
+      covariance moves the taps as far as the same update of free offsets would, at any sigma.
 
     Parameters: `kernel` [kh, kw, C, features]; `covariance_regressor` {kernel [kh, kw, C, F], bias
     [F]}, both zero at first; with `mean`, `offset_regressor` likewise, of 2 outputs; `bias`
@@ -132,6 +132,8 @@ class GaussianDeformableConv(_layer.KernelLayer):
 
     def _linear(self, raw: jax.Array, initial: np.ndarray) -> jax.Array:
         """The parameters whose taps move as free offsets do."""
+        if math.prod(self.checked_size()) == 1:
+            raise ValueError("the linear link wants a kernel of several taps; got kernel_size 1")
         spread = jnp.sqrt(jnp.sum(grids.circular_points(self.checked_size()) ** 2))
         start = np.exp(initial)
         if self.family == "full":

@@ -98,6 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     training.use_compilation_cache()
     try:
         STUDIES[options.study](options)
+    except KeyboardInterrupt:
+        print("rfjax.studies: stopped; the same command goes on", file=sys.stderr)
+        return 130
     except training.Interrupted as stopped:
         print(f"rfjax.studies: {stopped}", file=sys.stderr)
         return 128 + stopped.signum

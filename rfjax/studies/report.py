@@ -28,7 +28,7 @@ def verdict(lower: np.ndarray, higher: np.ndarray, *, paired: bool = False) -> s
 
     Returns:
       "holds" if all of `lower` are below all of `higher`, or each below its own if they are paired;
-      "fails" if all are above; "not resolved" otherwise, or if a value is missing.
+      "fails" if all are above; "not resolved" otherwise, if a value is missing, and with one seed.
 
     Example:
       >>> verdict(np.array([1.0, 2.0]), np.array([3.0, 2.5]))
@@ -38,7 +38,7 @@ def verdict(lower: np.ndarray, higher: np.ndarray, *, paired: bool = False) -> s
       >>> verdict(np.array([1.0, 2.7]), np.array([2.5, 3.0]), paired=True)
       'holds'
     """
-    if np.isnan([*lower, *higher]).any():
+    if len(lower) < 2 or np.isnan([*lower, *higher]).any():
         return OPEN
     gaps = higher - lower if paired else np.subtract.outer(higher, lower)
     if np.all(gaps > 0):
@@ -101,6 +101,10 @@ class Filled:
             found[ROLES[spec.network]] = " ".join([section.name, *options])
         return "; ".join(f"{role} is {network}" for role, network in found.items())
 
+    def _bases(self) -> str:
+        places = dict.fromkeys(self.table.base(*place) for place in self.table.cells)
+        return ", ".join(" / ".join(place) for place in places)
+
     def claims(self) -> list[dict[str, Any]]:
         """Every claim with the values of its two sides and its verdict."""
         found = []
@@ -121,8 +125,13 @@ class Filled:
 
     def parameters(self, row: str, column: str) -> tuple[int, int]:
         """The numbers of all parameters and of those that are structure."""
-        run = self._runs[self.table.cells[row, column].spec][0]
-        return count_parameters(configs.from_dict(run.config), num_classes=_classes(run))
+        runs = self._runs[self.table.cells[row, column].spec]
+        return count_parameters(configs.from_dict(runs[0].config), num_classes=self._classes())
+
+    def _classes(self) -> int:
+        """How many classes the data have, from any training that did not diverge."""
+        outcomes = (run.outcome() for runs in self._runs.values() for run in runs)
+        return next((len(outcome["class_iu"]) for outcome in outcomes if outcome), 2)
 
     def as_json(self) -> dict[str, Any]:
         """All of it."""
@@ -137,7 +146,7 @@ class Filled:
                     "run": cell.spec.name,
                     "at": cell.at,
                     "mean_iu": values.tolist(),
-                    "mean": float(np.mean(values)),
+                    "mean": float(np.nanmean(values)),
                     "standard_deviation": _deviation(values),
                     "paper": cell.paper,
                     "parameters": total,
@@ -160,7 +169,7 @@ class Filled:
         caption = f"## Table {self.name}. {self.table.title}\n\n"
         caption += (
             f"{self.data}, scale {self.scale}: mean IU in %, mean ± standard deviation over "
-            f"{self.seeds} seeds; Δ to {' / '.join(self.table.base)}; "
+            f"{self.seeds} seeds; Δ to {self._bases()}; "
             f"σ in pixels of the layer's map. Networks: {self.networks()}.\n\n"
         )
         heading = ["row", "column", "mean IU", "Δ", "paper", "Δ", "parameters", "structure", "σ"]
@@ -181,14 +190,15 @@ class Filled:
 
     def _line(self, row: str, column: str) -> list[str]:
         values, cell = self.iu(row, column), self.table.cells[row, column]
-        base = self.table.cells[self.table.base].paper
-        delta = np.mean(values) - np.mean(self.iu(*self.table.base))
+        place = self.table.base(row, column)
+        base = self.table.cells[place].paper
+        delta = np.nanmean(values) - np.nanmean(self.iu(*place))
         total, structure = self.parameters(row, column)
         printed = cell.paper is not None and base is not None
         return [
             row,
             column,
-            f"{np.mean(values):.1f} ± {_deviation(values):.1f}",
+            f"{np.nanmean(values):.1f} ± {_deviation(values):.1f}{_lost(values)}",
             f"{delta:+.1f}",
             f"{cell.paper:.1f}" if cell.paper is not None else "",
             f"{cell.paper - base:+.1f}" if printed else "",
@@ -226,13 +236,16 @@ def _mean_iu(run: Run, cell: Cell) -> float:
     return min(records, key=lambda record: abs(record["step"] - wanted))["mean_iu"]
 
 
-def _classes(run: Run) -> int:
-    outcome = run.outcome()
-    return len(outcome["class_iu"]) if outcome else 2
-
-
 def _deviation(values: np.ndarray) -> float:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    """The standard deviation of the trainings that did not diverge."""
+    known = values[~np.isnan(values)]
+    return float(np.std(known, ddof=1)) if len(known) > 1 else 0.0
+
+
+def _lost(values: np.ndarray) -> str:
+    """How many trainings diverged, in words."""
+    lost = int(np.isnan(values).sum())
+    return f" ({lost} of {len(values)} diverged)" if lost else ""
 
 
 def count_parameters(config, *, num_classes: int) -> tuple[int, int]:

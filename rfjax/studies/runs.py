@@ -4,6 +4,7 @@ Every run has a directory of its own, of `rfjax.training`; a finished one is nev
 and an unfinished one goes on. So a study may be killed at any moment and started again.
 """
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -11,10 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import redirect_stderr, redirect_stdout
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rfjax import training
 from rfjax.studies import scales
@@ -111,7 +113,7 @@ def plan(
             if spec.parent is not None:
                 config.model.weights = str(_folder(root, spec.parent, seed))
             elif weights is not None:
-                config.model.weights = str(weights / f"{config.model.name}.npz")
+                config.model.weights = str(weights.absolute() / f"{config.model.name}.npz")
             run = Run(spec, seed, _folder(root, spec, seed), config.to_dict())
             run.check()
             generations.setdefault(len(spec.lineage), []).append(run)
@@ -163,6 +165,8 @@ def _completed(runs: Sequence[Run], jobs: int) -> Iterator[tuple[Run, float]]:
         try:
             for future in as_completed(pending):
                 yield pending[future], future.result()
+        except BrokenProcessPool as error:
+            raise StudyError("a worker was killed; the same command goes on") from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -189,15 +193,29 @@ def _train(run: Run) -> float:
             _check_parent(run)
         with (
             (run.workdir / LOG).open("a") as log,
+            _alone(log, run),
             redirect_stdout(log),
             redirect_stderr(log),
         ):
-            training.train(configs.from_dict(run.config), run.workdir)
+            if not run.done:  # by another study, a moment ago
+                training.train(configs.from_dict(run.config), run.workdir)
     except training.TrainingFailed as error:
         reporting.write_json(run.workdir / FAILURE, {"message": str(error)})
     except (training.ConfigError, training.CheckpointError, OSError) as error:
         raise StudyError(f"{run.title}: {error}") from error
     return time.monotonic() - started
+
+
+@contextmanager
+def _alone(log: IO, run: Run) -> Iterator[None]:
+    """Refuses what another study is training; a lock ends with its process."""
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StudyError(
+            f"{run.title} is being trained by another study in {run.workdir}"
+        ) from None
+    yield
 
 
 def _check_parent(run: Run) -> None:

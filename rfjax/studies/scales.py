@@ -138,7 +138,7 @@ def run_config(
         config.steps = steps or config.steps
         if spec.parent is not None:
             config.steps = max(1, round(scale.fine_tuning * config.steps))
-            config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, config.steps // 10)
+        config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, config.steps // 10)
         config.trainable = spec.trainable
         config.eval_every = max(1, config.steps // spec.evaluations)
         config.checkpoint_every = max(250, config.steps // 20)

@@ -37,7 +37,7 @@ class Spec:
 
     @property
     def name(self) -> str:
-        """Tells this run from all others; the name of its directory."""
+        """Tells this run from all others of the tables; the name of its directory."""
         parts = [self.network, self.head, *(f"{key}={_text(value)}" for key, value in self.options)]
         if self.composed is not None:
             parts += ["composed", *(f"{key}={_text(value)}" for key, value in self.composed)]
@@ -103,24 +103,14 @@ class Table:
     Attributes:
       title: what it compares.
       cells: by (row, column); rows and columns appear in the order of the cells.
-      base: (row, column) that differences refer to, or None for the row's first column.
+      base: the (row, column) that the difference of a cell refers to, by its row and column.
       claims: what is said of it.
     """
 
     title: str
     cells: Mapping[tuple[str, str], Cell]
-    base: tuple[str, str]
+    base: Callable[[str, str], tuple[str, str]]
     claims: tuple[Claim, ...] = field(default=())
-
-    @property
-    def rows(self) -> tuple[str, ...]:
-        """The rows in their order."""
-        return tuple(dict.fromkeys(row for row, _ in self.cells))
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns in their order."""
-        return tuple(dict.fromkeys(column for _, column in self.cells))
 
     @property
     def specs(self) -> tuple[Spec, ...]:

@@ -22,7 +22,11 @@ class Interrupted(Exception):
             f"stopped by {signal.Signals(signum).name} at step {step}, which is saved; "
             "the same command goes on from there"
         )
-        self.signum = signum
+        self.signum, self.step = signum, step
+
+    def __reduce__(self) -> tuple:
+        """How it is passed between processes."""
+        return Interrupted, (self.signum, self.step)
 
 
 class Interruption:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from rfjax import models
-from rfjax.training import checkpoints, composed
+from rfjax.training import checkpoints, composed, optimizers
 from rfjax.training import config as configs
 
 
@@ -34,7 +35,7 @@ def load(config: ConfigDict, variables: dict[str, Any], *, num_classes: int) -> 
         return _from_torch(path, config, num_classes)
     except FileNotFoundError as error:
         raise configs.ConfigError(f"model.weights: there is no {path}") from error
-    except (KeyError, ValueError, checkpoints.CheckpointError) as error:
+    except (KeyError, TypeError, ValueError, BadZipFile, checkpoints.CheckpointError) as error:
         raise configs.ConfigError(f"model.weights: {path}: {error}") from error
 
 
@@ -63,17 +64,30 @@ def transplant(given: dict[str, Any], variables: dict[str, Any]) -> dict[str, An
     Arrays of `variables` without a counterpart, as the covariances of a composed head, stay as they
     are.
 
+    A head without a kernel of that path stays as it is as a whole.
+
     Args:
         given: trained variables, nested dictionaries.
         variables: fresh variables of the network to be trained.
 
     Raises:
-        ValueError: if nothing fits, or an array has a shape that cannot be fitted.
+        ValueError: if the backbones differ in more than their structure, or an array has a shape
+        that cannot be fitted.
     """
     flat, source = traverse_util.flatten_dict(variables), traverse_util.flatten_dict(given)
     shared = [path for path in flat if path in source]
     if not shared:
         raise ValueError("no array has the path of one in this network")
+    differing = [
+        "/".join(path)
+        for path in sorted(flat.keys() ^ source.keys())
+        if path[1] == "backbone" and not optimizers.is_structure(path)
+    ]
+    if differing:
+        listed = ", ".join(differing[:4]) + ", …" * (len(differing) > 4)
+        raise ValueError(f"the backbones are not the same: only one of them has {listed}")
+    if ("params", "head", "kernel") not in shared:
+        shared = [path for path in shared if path[1] != "head"]
     placed = {path: _fit("/".join(path), source[path], flat[path]) for path in shared}
     return traverse_util.unflatten_dict(flat | placed)
 

@@ -446,6 +446,7 @@ BAD = [
     (nn.DoGConv(4, max_surround=-1.0), "max_surround must be a positive number or None"),
     (nn.GaussianDeformableConv(4, bound=0.0), "bound must be a positive number or None"),
     (nn.GaussianDeformableConv(4, link="log"), "link is one of exponential, linear; got 'log'"),
+    (nn.DynamicComposedConv(4, kernel_size=1), "the linear link wants a kernel of several taps"),
     (nn.GaussianDeformableConv(4, mode="free"), "mode is one of residual, absolute"),
     (nn.GaussianBlur(sigma=0.0), "sigma must be a positive number"),
 ]

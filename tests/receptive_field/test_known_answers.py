@@ -96,7 +96,7 @@ def test_layers_and_functions_agree():
     assert [(low + high) / 2 for low, high in box] == list(by_layers.center(unit))
 
 
-@pytest.mark.parametrize("sigma", [0.2, 1.0, 3.3])
+@pytest.mark.parametrize("sigma", [0.2, 3.3])
 def test_gaussian_layers_count_with_their_sigma(sigma):
     reach = max(1, int(np.ceil(2 * np.float32(sigma))))
     params = jnp.log(jnp.array([sigma]))

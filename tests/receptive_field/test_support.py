@@ -153,7 +153,7 @@ FUNCTIONS = {
 # Their like is among the others.
 LONG = {
     "gaussian, diagonal", "gaussian, edge", "gaussian, wrapped", "gaussian, renormalized",
-    "gaussian, faded", "composed", "sampled at fractions",
+    "gaussian, faded", "difference of gaussians", "composed", "sampled at fractions",
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ TABLE = Table(
         ("composed", "IU"): Cell(COMPOSED, 72.5),
         ("composed", "half"): Cell(COMPOSED, at=0.5),
     },
-    ("plain", "IU"),
+    lambda *_: ("plain", "IU"),
     (
         below("composition helps", ("plain", "IU"), ("composed", "IU")),
         below("it helps at half time", ("plain", "IU"), ("composed", "half")),
@@ -70,6 +70,7 @@ def test_claims_are_judged_by_the_spread(filled):
         ([2.1, 9.0], [1.0, 2.0], "fails"),
         ([1.0, 3.0], [2.0, 4.0], "not resolved"),
         ([1.0, np.nan], [2.0, 4.0], "not resolved"),
+        ([1.0], [2.0], "not resolved"),
     ],
 )
 def test_verdicts(lower, higher, wanted):
@@ -102,11 +103,12 @@ def test_the_files(filled, tmp_path):
 
 
 def test_a_training_that_diverged(tmp_path):
-    good = finished(tmp_path / "a", SCORE, 0, 0.5)
-    bad = finished(tmp_path / "b", COMPOSED, 0, 0.6)
+    good = [finished(tmp_path / f"a{i}", SCORE, i, 0.5) for i in range(2)]
+    bad = [finished(tmp_path / "b", COMPOSED, 0, 0.6), finished(tmp_path / "c", COMPOSED, 1, 0.6)]
     (tmp_path / "b" / "result.json").unlink()
     (tmp_path / "b" / "failure.json").write_text('{"message": "loss is NaN"}')
-    filled = report.Filled("T", TABLE, [good, bad], data="digit_scenes", scale="cpu")
-    assert np.isnan(filled.iu("composed", "IU")).all()
+    filled = report.Filled("T", TABLE, [*good, *bad], data="digit_scenes", scale="cpu")
+    assert np.isnan(filled.iu("composed", "IU")).tolist() == [True, False]
+    assert "| composed | IU | 60.0 ± 0.0 (1 of 2 diverged) | +10.0 |" in filled.as_markdown()
     assert filled.claims()[0]["verdict"] == "not resolved"
     filled.write(tmp_path / "out")

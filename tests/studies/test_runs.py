@@ -1,6 +1,11 @@
 """Studies train what they lack and nothing else, in the right order, however they were stopped."""
 
+import fcntl
 import json
+import pickle
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +15,7 @@ from rfjax import training
 from rfjax.studies import __main__ as program
 from rfjax.studies import runs, specs, tables
 from rfjax.training import checkpoints
+from tests.training.runs import ROOT
 
 SCORE = specs.Spec("resnet")
 TUNED = replace(SCORE, head="conv3", trainable="last_stage", parent=SCORE)
@@ -84,6 +90,38 @@ def test_what_starts_from_a_diverged_run_has_diverged(tmp_path, tiny):
     (parent.workdir / runs.FAILURE).write_text(json.dumps({"message": "loss is NaN"}))
     assert execute(generations) == [f"[1/1] {child.title}: diverged, 0 s; about 0:00:00 left"]
     assert child.outcome() is None
+
+
+def test_a_run_is_trained_by_one_study_at_a_time(tmp_path, tiny):
+    generations = plan(tmp_path, tiny)
+    run = generations[0][0]
+    run.workdir.mkdir(parents=True)
+    with (run.workdir / runs.LOG).open("a") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        with pytest.raises(runs.StudyError, match="is being trained by another study"):
+            execute(generations)
+
+
+def test_an_interruption_is_passed_between_processes():
+    stopped = pickle.loads(pickle.dumps(training.Interrupted(15, 7)))
+    assert (stopped.signum, stopped.step) == (15, 7)
+
+
+@pytest.mark.slow
+def test_a_killed_study_gives_the_table_of_an_undisturbed_one(tmp_path):
+    command = [sys.executable, "-m", "rfjax.studies", "blurring", "--table=2", "--seeds=1"]
+    command += ["--steps=40", "--jobs=2"]
+    whole, killed = (["--workdir", str(tmp_path / name)] for name in ("whole", "killed"))
+    subprocess.run([*command, *whole], check=True, cwd=ROOT)
+    for seconds in (8, 15, 22):  # in the middle of something
+        process = subprocess.Popen([*command, *killed], cwd=ROOT)
+        time.sleep(seconds)
+        process.kill()
+        process.wait()
+        time.sleep(2)  # workers notice within a second
+    subprocess.run([*command, *killed], check=True, cwd=ROOT)
+    tables = [tmp_path / name / "digit_scenes-cpu" / "table_2.md" for name in ("whole", "killed")]
+    assert tables[0].read_text() == tables[1].read_text()
 
 
 def test_a_missing_data_set_ends_the_study(tmp_path, tiny):

@@ -51,6 +51,41 @@ def test_a_widened_head_starts_from_what_the_narrow_one_computes(plain_run):
     assert not np.allclose(apply(fresh, IMAGES), expected, atol=1e-2)
 
 
+@pytest.mark.parametrize(
+    "head, options",
+    [("conv3", {}), ("composition", {"sigma": 0.15}), ("dog", {"sigma_center": 0.15})],
+)
+def test_a_transplanted_head_starts_where_its_checkpoint_ended(plain_run, head, options):
+    workdir, plain, trained = plain_run
+    model = models.create(
+        "resnet_tiny", num_classes=3, head=head, head_options=options, backbone_options=WIDTH
+    )
+    fresh = state.initial_variables(model, jax.random.key(1), (32, 32, 3))
+    placed = weights.load(config_of(head, workdir), fresh, num_classes=3)
+    expected = jax.jit(plain.apply)(trained, IMAGES)
+    np.testing.assert_allclose(jax.jit(model.apply)(placed, IMAGES), expected, atol=1e-6)
+
+
+def test_another_backbone_is_refused(plain_run):
+    deep = models.create("resnet_tiny", num_classes=3, backbone_options=WIDTH | {"depth": 3})
+    fresh = state.initial_variables(deep, jax.random.key(1), (32, 32, 3))
+    with pytest.raises(configs.ConfigError, match=r"only one of them has .*layer1_2/"):
+        weights.load(config_of("score", plain_run[0]), fresh, num_classes=3)
+
+
+def test_heads_of_another_kind_stay_as_drawn(plain_run):
+    model = models.create(
+        "resnet_tiny",
+        num_classes=3,
+        head="aspp",
+        head_options={"rates": (1, 2)},
+        backbone_options=WIDTH,
+    )
+    fresh = state.initial_variables(model, jax.random.key(1), (32, 32, 3))
+    placed = weights.load(config_of("aspp", plain_run[0]), fresh, num_classes=3)
+    jax.tree.map(np.testing.assert_array_equal, placed["params"]["head"], fresh["params"]["head"])
+
+
 def test_covariances_stay_as_drawn(plain_run):
     _, fresh = make("composition")
     placed = weights.load(config_of("composition", plain_run[0]), fresh, num_classes=3)
@@ -63,8 +98,10 @@ def test_covariances_stay_as_drawn(plain_run):
 
 
 def test_arrays_that_do_not_fit_are_named(plain_run):
-    params = make("score")[1]["params"]
-    fresh = {"params": {"head": params["head"] | {"bias": jnp.zeros(5)}}}
+    fresh = make("score")[1]
+    params = fresh["params"]
+    head = params["head"] | {"bias": jnp.zeros(5)}
+    fresh = fresh | {"params": params | {"head": head}}
     with pytest.raises(configs.ConfigError, match=r"params/head/bias has shape \(3,\).*\(5,\)"):
         weights.load(config_of("score", plain_run[0]), fresh, num_classes=3)
 
