@@ -12,6 +12,7 @@ residual network whose own receptive field is 31 pixels wide. Measured mean IU o
     quickstart.py:dog            72   center 1.2, surround 3.4
     quickstart.py:gauss_deform   71   a sigma for every pixel, up to 2.2
     quickstart.py:deform         79   free-form offsets for every pixel
+    quickstart.py:dynamic        82   a mean and a sigma for every pixel, and a static blur
 
 A variant is the name of a head, or of a model and a head joined by "+".
 """

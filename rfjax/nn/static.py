@@ -18,7 +18,7 @@ from rfjax.nn.convolution import convolve
 class AffineConv(_layer.KernelLayer):
     """A static spatial transformer: the map seen through one learned affinity, then a convolution.
 
-    y = f * x_A,   x_A(q) = x(c + (I + D) (q - c) + t),   (D | t) = offset_affine
+    y = f * x_A,   x_A(q) = x(c + (I + D / extent) (q - c) + t),   (D | t) = offset_affine
 
     Positions are (y, x) in pixels of the map and c is the centre of the map, ((H - 1) / 2,
     (W - 1) / 2), so that the translation t is the same number of pixels on maps of any size, and a
@@ -29,6 +29,9 @@ class AffineConv(_layer.KernelLayer):
     identity, zero at first; `bias` [features] with `use_bias`.
 
     Attributes: those of every layer, see `rfjax.nn`, and
+      extent: distance from the centre in pixels at which an entry of D moves a pixel as far as one
+        of t does; static. Without it the gradient of D grows with the square of the map's size, and
+        one learning rate does not serve both.
       padding: what the transformed map reads outside, as in `rfjax.bilinear_sample`. The kernel
         reads zeros.
 
@@ -51,11 +54,13 @@ class AffineConv(_layer.KernelLayer):
       Line between Structure and Learning", section 5.1 (static baselines).
     """
 
+    extent: float = 16.0
     padding: str = "zero"
 
     @linen.compact
     def __call__(self, x: ArrayLike) -> jax.Array:
         x, kernel = self.prepare(x)
+        _layer.finite_positive("extent", self.extent)
         affine = self.param("offset_affine", linen.initializers.zeros, (2, 3), jnp.float32)
         if kernel.shape[:2] == (1, 1):
             # Linear both: interpolating scores is interpolating features, and cheaper.
@@ -73,7 +78,7 @@ class AffineConv(_layer.KernelLayer):
         moved = jnp.einsum(
             "yxa,ba->yxb",
             pixels - centre[None, None],
-            affine[:, :2],
+            affine[:, :2] / self.extent,
             precision=jax.lax.Precision.HIGHEST,
         )
         places = pixels + moved + affine[None, None, :, 2]

@@ -57,7 +57,11 @@ def main(argv: list[str]) -> int:
         print(f"rfjax.search: error: {error}", file=sys.stderr)
         return 1
     for factor, part in summary["enlargements"].items():
-        best = part["search"]["candidates"][part["search"]["best"]]
+        row = part["search"]["best"]
+        if row is None:
+            print(f"x{factor}: every candidate diverged")
+            continue
+        best = part["search"]["candidates"][row]
         print(f"x{factor}: best candidate {best['sigmas']}, score {best['score']}")
     print(f"see {_WORKDIR.value}/report.md")
     return 0

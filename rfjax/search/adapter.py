@@ -1,7 +1,7 @@
 """The networks and data sets of this library as a problem to search over."""
 
 import dataclasses
-import math
+import functools
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -11,13 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from rfjax import covariance, data, models
-from rfjax.models.backbone import Architecture
+from rfjax import covariance, data
+from rfjax.receptive_field import ReceptiveField as Field
+from rfjax.receptive_field import networks
 from rfjax.search import optimizers
 from rfjax.search.population import Population
 from rfjax.search.problem import Problem, is_covariance, names
 from rfjax.training import config as configs
 from rfjax.training import loop, losses, metrics, sigmas
+
+COMPOSED = ("composition", "dog")  # the heads with covariances of their own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +50,9 @@ def segmentation(config: ConfigDict) -> Task:
     """The network, data, loss and scores of a training config as a problem to search over.
 
     Candidates start from their own sigma in every composed layer (of a difference of Gaussians in
-    its center), and learn with their own rates; `seed`, `optimizer.learning_rate`,
-    `optimizer.covariance_multiplier` and `head_options.sigma` of the config have no effect.
+    its center, of several Gaussians in the first), and learn with their own rates; `seed`,
+    `optimizer.learning_rate`, `optimizer.covariance_multiplier` and `head_options.sigma` of the
+    config have no effect.
 
     Args:
         config: made from `rfjax.training.config.base`; its `trainable` is "all".
@@ -104,6 +108,8 @@ def _init(model: Any, shape: tuple[int, ...], key: jax.Array, candidate: Populat
         if not is_covariance(path, leaf) or path[-1] == "covariance_delta":
             return leaf
         start = candidate.covariance(families[leaf.shape[-1]])
+        if path[-1] == "covariance_components":  # each stays as much wider as it is
+            start = start[None] + (leaf - leaf[:1])
         return jnp.broadcast_to(start, leaf.shape).astype(leaf.dtype)
 
     params = jax.tree_util.tree_map_with_path(own, variables["params"])
@@ -148,46 +154,64 @@ class _Replayed:
 # -- receptive fields ------------------------------------------------------------------------------
 
 
-def dense_field(architecture: Architecture) -> int:
-    """The size in pixels of what one output of a plain backbone sees, along one axis.
-
-    Example:
-        >>> dense_field(models.registry.architecture("resnet_tiny"))
-        31
-    """
-    stem = architecture.stem
-    layers = [(stem.kernel_size, stem.stride, 1)] + [(3, 2, 1)] * stem.pool
-    for stage in architecture.stages:
-        for index in range(stage.depth):
-            stride, dilations = stage.step(index)
-            count = 2 if stage.block == "basic" else 1
-            layers += [
-                (3, stride if place == 0 else 1, dilation)
-                for place, dilation in zip(range(count), dilations, strict=False)
-            ]
-    size, jump = 1, 1
-    for kernel, stride, dilation in layers:
-        size += jump * dilation * (kernel - 1)
-        jump *= stride
-    return size
+@functools.cache
+def _backbone(name: str, options: tuple[tuple[str, Any], ...]) -> Field:
+    """The field of a network's features, followed through the network once."""
+    return networks.of_backbone(name, backbone_options=dict(options))
 
 
 def _receptive_field(config: ConfigDict, head: dict[str, Any]) -> Callable | None:
-    """Sizes from the sigmas of the head; None if it is not a single composed layer."""
-    if config.model.head not in ("composition", "dog"):
+    """Sizes from the sigmas of the head; None unless it alone is composed.
+
+    A free covariance counts with its standard deviations (y, x), as if it were diagonal.
+    """
+    if config.model.head not in COMPOSED or config.model.composed.patterns:
         return None
-    options = configs.options(config.model.backbone_options)
-    architecture = models.registry.architecture(config.model.name, options)
-    base, stride = dense_field(architecture), architecture.stride
-    taps = (head.get("kernel_size", 3) - 1) // 2 * head.get("dilation", 1)
-    truncate, rate = head.get("truncate", 2.0), head.get("rate", 1.0)
-    resample, residual = head.get("resample", True), head.get("mode", "residual") == "residual"
+    options = tuple(sorted(configs.options(config.model.backbone_options).items()))
 
     def sizes(values: np.ndarray) -> np.ndarray:
-        blur = np.maximum(1, np.ceil(truncate * values))
-        spread = math.ceil(taps)
-        if resample:  # bilinear reads reach the next whole pixel
-            spread = np.ceil((taps if residual else 0) + rate * max(taps, 1) * values)
-        return base + 2 * stride * np.max(blur + spread, axis=-2)
+        field = _backbone(config.model.name, options)
+        reach = np.max(head_reach(values, **head), axis=-2)  # the widest of a head's Gaussians
+        return np.asarray(field.size) + 2 * np.asarray(field.stride) * reach
 
     return sizes
+
+
+def head_reach(
+    sigmas: np.ndarray,
+    *,
+    kernel_size: int = 3,
+    dilation: int = 1,
+    truncate: float = 2.0,
+    rate: float = 1.0,
+    resample: bool = True,
+    mode: str = "residual",
+    **others: Any,
+) -> np.ndarray:
+    """How many pixels of its map a composed layer reads to each side.
+
+    max(1, ceil(truncate sigma)) of the blur, and of the taps, with r = (kernel_size - 1) / 2,
+
+        blur: r dilation;  residual: ceil(r (dilation + rate sigma));  absolute: ceil(r dilation
+        rate sigma)
+
+    Args:
+        sigmas: [..., 2] standard deviations (y, x).
+        kernel_size, dilation, truncate, rate, resample, mode: of the layer.
+        **others: of its options, which make no difference.
+
+    Example:
+        >>> head_reach(np.array([0.5, 2.0])).tolist()  # 1 + ceil(1.5), 4 + 3
+        [3.0, 7.0]
+    """
+    del others
+    sigmas = np.asarray(sigmas, np.float32)
+    least = 1.0 - 8.0 * np.finfo(np.float32).eps  # as `rfjax.gaussian.half_size` has it
+    blur = np.maximum(1, np.ceil(np.float32(truncate * least) * sigmas))
+    taps = (np.asarray(kernel_size) - 1) // 2
+    spread = abs(rate) * sigmas * least  # bilinear reads reach the next whole pixel
+    if not resample:
+        return blur + taps * dilation
+    if mode == "residual":
+        return blur + np.ceil(taps * (dilation + spread))
+    return blur + np.ceil(taps * dilation * spread)

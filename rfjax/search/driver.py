@@ -2,17 +2,18 @@
 
 import dataclasses
 import functools
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from rfjax.search import engine, optimizers, storage
+from rfjax.search import checks, engine, optimizers, storage
+from rfjax.search.batches import Batches
 from rfjax.search.halving import Halving
 from rfjax.search.population import Population
 from rfjax.search.problem import Problem, check
@@ -29,40 +30,6 @@ class _Chunk:
     rows: np.ndarray
     candidates: Population
     members: engine.Member
-
-
-class Batches:
-    """Batches by step, from a function of the step or from an iterator, [S, ...] at a time."""
-
-    def __init__(self, source: Callable[[int], Any] | Iterable[Any]):
-        self._function = source if callable(source) else None
-        self._iterator: Iterator | None = None if callable(source) else iter(source)
-
-    def take(self, first: int, count: int) -> Any:
-        """The batches of the steps from `first` on, stacked."""
-        if self._function is not None:
-            batches = [self._function(first + i) for i in range(count)]
-        else:
-            batches = [next(self._iterator) for _ in range(count)]
-        return jax.tree.map(_stack, *batches)
-
-    def state(self) -> Any:
-        """The position of an iterator that can tell it."""
-        return self._iterator.get_state() if hasattr(self._iterator, "get_state") else None
-
-    def go_to(self, step: int, state: Any) -> None:
-        """Leaves out what was used before."""
-        if state is not None:
-            self._iterator.set_state(state)
-        elif self._iterator is not None:
-            for _ in range(step):
-                next(self._iterator)
-
-
-def _stack(*leaves: Any) -> Any:
-    if isinstance(leaves[0], jax.Array):
-        return jnp.stack(leaves)
-    return np.stack(leaves) if len(leaves) > 1 else np.asarray(leaves[0])[None]
 
 
 def run(
@@ -100,7 +67,8 @@ def run(
         steps: updates of each candidate.
         optimizer: a function of a candidate that returns an optax transformation;
             `search.sgd(steps=steps)` by default.
-        validation: batches for `problem.score`, gone through as often as needed.
+        validation: a list of batches for `problem.score`, or another iterable that can be gone
+            through as often as needed.
         eval_every: steps between scores; 0 for a score at the end only.
         shared_batches: whether all candidates see the same batches; else each leaf of a batch has
             K rows, one for each candidate.
@@ -111,21 +79,24 @@ def run(
             unrolled, and 16 else.
         halving: successive halving, or None to train all to the end.
         checkpoints: a directory for checkpoints, from which the same call goes on; None for none.
+            Another population, key, halving, or other steps or shapes are refused; whether problem,
+            optimizer and batches are the same cannot be told, and is the caller's to see to.
         checkpoint_every: steps between them; 0 for one at the end and when stopped.
         progress: called with the step and a `Result` of what is known, at every score, checkpoint
-            and rung.
+            and rung; its arrays are copies.
         stop: called with the step; the number of a signal to stop for, or None.
 
     Returns:
         A `Result`.
 
     Raises:
-        ValueError: an option, the population or the problem do not fit.
+        ValueError: an option, the population or the problem do not fit; batches ended.
+        TypeError: an argument is not of its kind.
         CheckpointError: the checkpoints are those of another search.
         Interrupted: `stop` told to, after a checkpoint.
 
     Example:
-        >>> import rfjax
+        >>> import jax.numpy as jnp, rfjax
         >>> from rfjax import search
         >>> x = jax.random.normal(jax.random.key(0), (24, 24, 1))
         >>> y = rfjax.gaussian_blur(x, jnp.log(jnp.array([1.5])))
@@ -139,16 +110,30 @@ def run(
     Reference: "Blurring the Line between Structure and Learning", section 3 (structure by
         gradient); Jamieson & Talwalkar, "Non-stochastic Best Arm Identification", AISTATS 2016.
     """
-    if steps < 1 or not len(population):
-        raise ValueError(f"steps and candidates are at least 1; got {steps}, {len(population)}")
+    key = checks.key(key)
+    checks.population(population)
+    checks.batches(batches)
+    checks.settings(
+        steps=steps,
+        eval_every=eval_every,
+        checkpoint_every=checkpoint_every,
+        steps_per_dispatch=steps_per_dispatch,
+        chunk=chunk,
+    )
+    checks.validation(validation, problem)
+    checks.devices(devices)
+    checks.halving(halving, steps)
+    checks.functions(stop, progress)
+    optimizer = optimizer or optimizers.sgd(steps=steps, is_structure=problem.is_structure)
+    checks.optimizer(optimizer, population[0])
     how = engine.layout(len(population), mapping=mapping, chunk=chunk, devices=devices)
     search = Search(
         key=key,
         problem=problem,
         population=population,
         steps=steps,
-        optimizer=optimizer or optimizers.sgd(steps=steps, is_structure=problem.is_structure),
-        validation=validation if problem.score else None,
+        optimizer=optimizer,
+        validation=validation,
         eval_every=eval_every,
         shared=shared_batches,
         how=how,
@@ -158,21 +143,26 @@ def run(
         progress=progress,
         stop=stop,
     )
+    source = Batches(batches, steps=steps, rows=None if shared_batches else len(population))
     if checkpoints is None:
-        return search.run(Batches(batches), None)
+        return search.run(source, None)
     with storage.Storage(checkpoints) as saved:
-        return search.run(Batches(batches), saved)
+        return search.run(source, saved)
 
 
 class Programs(NamedTuple):
-    """The compiled functions of a search, see `rfjax.search.engine`."""
+    """The compiled functions of a search, see `rfjax.search.engine`.
+
+    `known` are the shapes that `train` was compiled for.
+    """
 
     start: Callable
     train: Callable
     score: Callable
+    known: set
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=64)  # halving has one for each number of candidates
 def _programs(problem: Problem, optimizer: Callable, how: engine.Layout, shared: bool) -> Programs:
     """What starts, trains and scores candidates; kept, so that equal searches compile once."""
     train = engine.over_candidates(
@@ -182,7 +172,7 @@ def _programs(problem: Problem, optimizer: Callable, how: engine.Layout, shared:
         donate=(3,),
     )
     score = engine.over_candidates(partial(engine.score, problem), how, (0, None))
-    return Programs(jax.jit(partial(engine.start, problem, optimizer)), train, score)
+    return Programs(jax.jit(partial(engine.start, problem, optimizer)), train, score, set())
 
 
 class Search:
@@ -191,12 +181,11 @@ class Search:
     def __init__(self, **settings: Any):
         self.__dict__.update(settings)
         self.timer = time.perf_counter()
-        self.compiled: set[Any] = set()
         self.pending: list[tuple] = []
         self.programs = _programs(self.problem, self.optimizer, self.how, self.shared)
         self._members = self._initial_members()
         rungs = () if self.halving is None else self.halving.rungs
-        self.rungs = [step for step in rungs if step < self.steps]
+        self.rungs = list(rungs)
         scored = {self.steps, *range(self.eval_every, self.steps, self.eval_every or self.steps)}
         self.score_steps = sorted(scored | set(self.rungs)) if self.validation is not None else []
         saved = set(range(self.every, self.steps, self.every)) if self.every else set()
@@ -219,6 +208,7 @@ class Search:
         if saved is not None and saved.step is not None:
             step, active = self._resume(batches, saved)
         chunks = self.place(active)
+        self.timer = time.perf_counter()
         while step < self.steps:
             step = self.advance(batches, chunks, step)
             signum = self.stop(step)
@@ -234,7 +224,7 @@ class Search:
                 if saved is not None and (step in self.saves or signum or last):
                     saved.save(step, self._stored(), self._meta(batches, active))
                 if self.progress is not None:
-                    self.progress(step, self._result())
+                    self.progress(step, self._result(copy=True))
                 if signum and not last:
                     raise Interrupted(signum, step)
                 self.timer = time.perf_counter()
@@ -243,7 +233,11 @@ class Search:
     # -- steps -------------------------------------------------------------------------------------
 
     def place(self, active: np.ndarray) -> list[_Chunk]:
-        """The active candidates on their devices."""
+        """The active candidates on their devices, with no more rows than they need."""
+        devices = self.how.devices[: len(active)]
+        lanes = min(self.how.lanes, math.ceil(len(active) / len(devices)))
+        self.how = engine.Layout(self.how.mapping, lanes, devices)
+        self.programs = _programs(self.problem, self.optimizer, self.how, self.shared)
         chunks = []
         for places in self.how.chunks(len(active)):
             rows = active[places]
@@ -263,28 +257,27 @@ class Search:
         if self.shared and len(self.how.devices) == 1:
             stacked = jax.device_put(stacked, self.how.devices[0])
         first = np.int32(step)
-        new = (count, len(chunks[0].rows)) not in self.compiled
         dispatched = []
         for chunk in chunks:
             own = stacked if self.shared else self._own(stacked, chunk)
-            chunk.members, records = self.programs.train(
-                self.key, first, chunk.candidates, chunk.members, own
-            )
+            chunk.members, records = self._train(first, chunk, own)
             dispatched.append((chunk.rows, step, records))
-            if new:
-                self._compiled(count, chunks[0], records)
-                new = False
         self.flush()
         self.pending = dispatched
         return step + count
 
-    def _compiled(self, count: int, chunk: _Chunk, records: Any) -> None:
-        """Books the time of a program's first run as that of its compilation."""
-        self.compiled.add((count, len(chunk.rows)))
-        jax.block_until_ready(records)
-        now = time.perf_counter()
-        self.records.compile_seconds += now - self.timer
-        self.timer = now
+    def _train(self, first: np.int32, chunk: _Chunk, batches: Any) -> tuple[engine.Member, Any]:
+        """Dispatches; one that has to compile first is booked as compilation, as it then lasts."""
+        leaves = jax.tree.leaves((chunk.candidates, chunk.members, batches))
+        shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
+        before = time.perf_counter()
+        done = self.programs.train(self.key, first, chunk.candidates, chunk.members, batches)
+        if shapes not in self.programs.known:
+            self.programs.known.add(shapes)
+            spent = time.perf_counter() - before
+            self.records.compile_seconds += spent
+            self.timer += spent
+        return done
 
     def _own(self, stacked: Any, chunk: _Chunk) -> Any:
         """Batches [S, K, ...] as those of a chunk's candidates, [rows, S, ...]."""
@@ -384,12 +377,12 @@ class Search:
         batches.go_to(saved.step, meta["batches"])
         return saved.step, np.asarray(meta["active"])
 
-    def _result(self) -> Result:
+    def _result(self, *, copy: bool = False) -> Result:
+        """What is known; as copies where the search goes on writing."""
+        variables = self._members.params, self._members.state
+        params, state = jax.tree.map(np.copy, variables) if copy else variables
         return self.records.finish(
-            self.population,
-            self.problem.receptive_field,
-            params=self._members.params,
-            state=self._members.state,
+            self.population, self.problem.receptive_field, copy=copy, params=params, state=state
         )
 
 

@@ -106,7 +106,7 @@ def layout(
     choose("mapping", mapping, MAPPINGS)
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk must be at least 1; got {chunk}")
-    devices = tuple(devices or jax.local_devices()[:1])
+    devices = tuple(jax.local_devices()[:1] if devices is None else devices)
     if mapping == "auto":
         mapping = "loop" if devices[0].platform == "cpu" else "vmap"
     devices = devices[:count]

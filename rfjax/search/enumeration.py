@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from rfjax.search import driver
+from rfjax.search import checks, driver
+from rfjax.search.batches import tiled
 from rfjax.search.population import Population, concatenate
 from rfjax.search.problem import Problem
 from rfjax.search.result import Result, join
@@ -30,12 +31,12 @@ def enumerate(
     The same steps, data, schedules and seeds as `run`, so that the two can be compared.
 
     Args:
-        key, population, batches: as in `run`; `batches` must be a function of the step if `problem`
-            is one of a value.
+        key, population, batches: as in `run`, of the K candidates of `population`; `batches` must
+            be a function of the step if `problem` is one of a value.
         problem: a `Problem`, whose initial sigma the values then are; or a function of a value that
             returns a `Problem`, for what changes shapes, such as a dilation or a kernel size.
         values: the grid, [V]; standard deviations, or (y, x) pairs of them, for a `Problem`.
-        over: name of what is enumerated, for reports.
+        over: name of what is enumerated, for reports; "sigma" for a `Problem`.
         checkpoints: as in `run`.
         **options: the other arguments of `run`.
 
@@ -43,7 +44,8 @@ def enumerate(
         A `Result` of V K candidates, value by value, with `values` [V K] filled in.
 
     Raises:
-        ValueError: there are no values, or the batches cannot be gone through again.
+        ValueError: there are no values, `over` is something else than the sigma that a `Problem`
+            can start from, or the batches cannot be gone through again.
 
     Example:
         >>> import jax.numpy as jnp, rfjax
@@ -59,7 +61,16 @@ def enumerate(
     """
     if not len(values):
         raise ValueError("values must name at least one value to try")
+    checks.population(population)
+    checks.batches(batches)
     if isinstance(problem, Problem):
+        if over != "sigma":
+            raise ValueError(
+                f"of a Problem only sigma is enumerated; for over={over!r} give a function of a "
+                "value that returns a Problem"
+            )
+        if not options.get("shared_batches", True):
+            batches = tiled(batches, len(values))
         candidates = concatenate([fixed(population, sigma=value) for value in values])
         result = driver.run(key, problem, candidates, batches, checkpoints=checkpoints, **options)
         repeated = np.repeat(np.asarray(values), len(population), axis=0)

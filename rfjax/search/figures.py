@@ -1,6 +1,7 @@
 """Pictures of a search: sigma over the steps, and scores against sigma."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -50,7 +51,8 @@ def scores_against_sigma(found: Found) -> Figure:
         axes.set_xscale("log")
         _finish(axes, f"enlarged ×{factor}", "σ (pixels of the layer's map)", "mean IU (%)")
         _plain_ticks(axes.xaxis)
-        axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=9, labelcolor=INK)
     return figure
 
 
@@ -83,8 +85,9 @@ def _lines(axes: Axes, result: Result) -> None:
 def _optimum(axes: Axes, result: Result) -> None:
     """The enumerated optimum and its flat top, across the panel."""
     table = report.grid(result)
-    low, high = table["flat_top"]
-    axes.axhspan(low, high, color=RULE, alpha=0.6, linewidth=0)
+    if table["optimum"] is None:
+        return
+    axes.axhspan(*_flat_top(table), color=RULE, alpha=0.6, linewidth=0)
     axes.axhline(
         table["optimum"],
         color=MUTED,
@@ -94,17 +97,25 @@ def _optimum(axes: Axes, result: Result) -> None:
     )
 
 
+def _flat_top(table: Mapping[str, Any]) -> tuple[float, float]:
+    """Its ends on a logarithmic axis, which cannot show an end at 0."""
+    low, high = table["flat_top"]
+    return low or 0.5 * table["values"][0], high
+
+
 def _enumerated(axes: Axes, result: Result) -> None:
     """Mean score by value with the range over seeds, and the optimum."""
     table = report.grid(result)
     values = np.asarray(table["values"])
-    mean, low, high = (100 * np.asarray(table[name]) for name in ("mean", "low", "high"))
-    axes.axvspan(*table["flat_top"], color=RULE, alpha=0.6, linewidth=0)
+    mean, low, high = (100 * np.asarray(table[name], float) for name in ("mean", "low", "high"))
+    if table["optimum"] is None:
+        return
+    axes.axvspan(*_flat_top(table), color=RULE, alpha=0.6, linewidth=0)
     axes.fill_between(values, low, high, color=LINES[0], alpha=0.18, linewidth=0)
     axes.plot(
         values, mean, color=LINES[0], marker="o", markersize=4, linewidth=1.6, label="enumerated"
     )
-    best = int(np.argmax(mean))
+    best = int(np.nanargmax(mean))
     axes.plot(
         values[best],
         mean[best],

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,6 +19,7 @@ class Halving:
 
     Raises:
         ValueError: rungs do not increase from 1, or a number is out of its bounds.
+        TypeError: rungs are not a sequence of whole numbers.
 
     Example:
         >>> Halving((100,)).survivors(np.array([0.1, 0.4, np.nan, 0.3])).tolist()
@@ -32,6 +34,12 @@ class Halving:
     least: int = 1
 
     def __post_init__(self):
+        whole = lambda rung: isinstance(rung, int | np.integer) and not isinstance(rung, bool)
+        if not isinstance(self.rungs, Sequence) or not all(map(whole, self.rungs)):
+            raise TypeError(
+                f"rungs must be a tuple of whole numbers, as (100,); got {self.rungs!r}"
+            )
+        object.__setattr__(self, "rungs", tuple(self.rungs))
         ordered = all(a < b for a, b in zip((0, *self.rungs), self.rungs, strict=False))
         if not ordered or not 0 < self.keep < 1 or self.least < 1:
             raise ValueError(f"want increasing rungs from 1, 0 < keep < 1, least >= 1; got {self}")

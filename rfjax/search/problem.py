@@ -100,8 +100,8 @@ def names(path: tuple) -> tuple[str, ...]:
 
 def is_covariance(path: tuple[str, ...], leaf: Any) -> bool:
     """Whether a leaf holds log-Cholesky parameters of a static covariance."""
-    shape = np.shape(leaf)
-    return bool(path) and path[-1].startswith("covariance") and shape[-1:] in ((1,), (2,), (3,))
+    named = bool(path) and path[-1].startswith("covariance") and path[-1] != "covariance_mixture"
+    return named and np.shape(leaf)[-1:] in ((1,), (2,), (3,))
 
 
 def default_covariances(params: Any) -> dict[str, jax.Array]:
@@ -126,7 +126,7 @@ def constrain(tree: Any, candidate: Population, is_structure: Callable, *, gradi
 
     Args:
         tree: of the parameters' form.
-        candidate: its `family` and `structured` are read; traced.
+        candidate: its `family`, `structured`, and whether its multiplier is 0 are read; traced.
         is_structure: of a path.
         gradients: whether they are gradients; else updates.
     """
@@ -137,8 +137,10 @@ def constrain(tree: Any, candidate: Population, is_structure: Callable, *, gradi
             return leaf
         if is_covariance(path, leaf):
             leaf = _project(leaf, candidate.family, weight=1.0 if gradients else 0.5)
-        learns = _learns(path, candidate)
-        return leaf if learns is None else jnp.where(learns, leaf, jnp.zeros_like(leaf))
+        # Nothing of fixed structure may pass: a norm or a nan of it would reach the weights.
+        learns, free = _learns(path, candidate), candidate.covariance_multiplier != 0
+        learns = free if learns is None else learns & free
+        return jnp.where(learns, leaf, jnp.zeros_like(leaf))
 
     return jax.tree_util.tree_map_with_path(restrict, tree)
 

@@ -27,7 +27,7 @@ _ARRAYS = (
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """K candidates over T steps, NumPy; nan where a candidate was no longer trained.
+    """K candidates over T steps, NumPy; nan where nothing is known (any more).
 
     Attributes:
         population: what each started from.
@@ -36,14 +36,17 @@ class Result:
         covariances: [K, T + 1, L, 3], (Sigma_yy, Sigma_yx, Sigma_xx) in pixels^2 of the layer's
             map, before the first step and after each.
         scores: [K, E] at the steps `score_steps` [E].
-        receptive_fields: [K, T + 1, 2] sizes (y, x) in pixels of the input, or None.
+        receptive_fields: [K, T + 1, 2] sizes (y, x) in pixels of the input, or None. These, losses
+            and covariances are nan after `dropped_at`; after `diverged_at` only losses are, as the
+            candidate stays as it is.
         values: [K] what was enumerated, or None.
         over: its name.
         diverged_at: [K] the step whose update was not finite and not made; -1 for none.
         dropped_at: [K] the step after which halving dropped the candidate; -1 for never.
         gradient_steps: [K] the number of steps that were computed.
-        seconds: [K] share of each candidate in the time of training, without compilation.
-        compile_seconds: of the first dispatch of each program.
+        seconds: [K] share of each candidate in the time of training, data included, without
+            compilation and scores.
+        compile_seconds: of compiling the programs that train, if they were not compiled before.
         params, state: final variables, leaves [K, ...]; None for results read from a file.
     """
 
@@ -73,6 +76,13 @@ class Result:
         return np.sqrt(self.covariances[..., [0, 2]])
 
     @property
+    def final_receptive_fields(self) -> np.ndarray | None:
+        """[K, 2] the last known sizes (y, x), or None."""
+        if self.receptive_fields is None:
+            return None
+        return _last_finite(np.moveaxis(np.asarray(self.receptive_fields, float), 1, -1))
+
+    @property
     def final_scores(self) -> np.ndarray:
         """[K] the last score of each candidate; nan if there is none."""
         return _last_finite(self.scores)
@@ -84,10 +94,32 @@ class Result:
 
     @property
     def best(self) -> int:
-        """The candidate of the highest final score; of the lowest last loss without scores."""
+        """The candidate of the highest final score; of the lowest last loss without scores.
+
+        Of those that were trained to the end; one that halving dropped only if there is no other.
+
+        Raises:
+            ValueError: every candidate diverged, or none has a finite score.
+        """
+        found = self.best_of(np.arange(len(self)))
+        if found is None:
+            lost = int((self.diverged_at >= 0).sum())
+            raise ValueError(
+                f"no candidate has a finite score: {lost} of {len(self)} diverged; try smaller "
+                "learning rates"
+            )
+        return found
+
+    def best_of(self, rows: np.ndarray) -> int | None:
+        """Of these candidates the one that `best` would take; None if all diverged."""
         merit = self.final_scores if self.scores.shape[1] else -_last_finite(self.losses)
-        merit = np.where(self.diverged_at >= 0, -np.inf, merit)
-        return int(np.nanargmax(merit))
+        usable = np.isfinite(merit) & (self.diverged_at < 0)
+        rows = np.asarray(rows, int)
+        for group in (rows[self.dropped_at[rows] < 0], rows):
+            group = group[usable[group]]
+            if len(group):
+                return int(group[np.argmax(merit[group])])
+        return None
 
     def save(self, path: str | Path) -> None:
         """Writes everything but the variables to an .npz file, all at once."""
@@ -195,8 +227,11 @@ class Records:
         self.arrays["gradient_steps"][rows] += losses.shape[1]
         self.write_covariances(rows, first + 1, records["covariances"])
 
-    def finish(self, population: Population, receptive_field: Any, **facts: Any) -> Result:
+    def finish(
+        self, population: Population, receptive_field: Any, *, copy: bool, **facts: Any
+    ) -> Result:
         """The result, with the sizes of receptive fields from the covariances."""
+        arrays = {n: a.copy() if copy else a for n, a in self.arrays.items()}
         sigmas = np.sqrt(self.arrays["covariances"][..., [0, 2]])
         fields = None if receptive_field is None else np.asarray(receptive_field(sigmas))
         return Result(
@@ -205,6 +240,6 @@ class Records:
             score_steps=self.score_steps,
             compile_seconds=self.compile_seconds,
             receptive_fields=fields,
-            **self.arrays,
+            **arrays,
             **facts,
         )

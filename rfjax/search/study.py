@@ -7,6 +7,7 @@ from its checkpoints.
 
 import functools
 import json
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rfjax._checks import choose
-from rfjax.search import adapter, driver, engine, enumeration, report, result
+from rfjax.search import adapter, checks, driver, engine, enumeration, report, result
 from rfjax.search.halving import Halving
 from rfjax.search.population import FAMILIES, grid
 from rfjax.search.result import Result
@@ -63,6 +64,29 @@ def base() -> ConfigDict:
     return config.lock()
 
 
+def _is_number(value: Any) -> bool:
+    real = isinstance(value, int | float | np.integer | np.floating)
+    return real and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+# What every value of a list must be, and how that is said.
+_POSITIVE = (lambda v: _is_number(v) and v > 0, "positive numbers")
+_NOT_NEGATIVE = (lambda v: _is_number(v) and v >= 0, "finite numbers, 0 or more")
+_LISTS = {
+    "enlargements": (lambda v: _is_whole(v) and v >= 1, "whole numbers, 1 or more"),
+    "population.sigma": _POSITIVE,
+    "population.seed": (lambda v: _is_whole(v) and v >= 0, "whole numbers, 0 or more"),
+    "population.learning_rate": _POSITIVE,
+    "population.covariance_multiplier": _NOT_NEGATIVE,
+    "population.family": (lambda v: isinstance(v, str), "names"),
+    "enumeration.sigma": _POSITIVE,
+}
+
+
 def validate(config: ConfigDict) -> None:
     """Checks the keys of a study; those of `training` are checked as a training's.
 
@@ -70,29 +94,28 @@ def validate(config: ConfigDict) -> None:
         ConfigError: naming every fault.
     """
     faults = []
-    for key, empty in (
-        ("enlargements", False),
-        ("population.sigma", False),
-        ("population.seed", False),
-        ("population.learning_rate", False),
-        ("population.covariance_multiplier", False),
-        ("population.family", False),
-        ("enumeration.sigma", True),
-    ):
+    for key, (holds, wanted) in _LISTS.items():
         section, _, name = key.rpartition(".")
         values = (config[section] if section else config)[name]
-        if not isinstance(values, tuple | list) or not (len(values) or empty):
+        several = isinstance(values, tuple | list) and (len(values) or key == "enumeration.sigma")
+        if not several:
             faults.append(f"{key}: got {values!r}; want a tuple of values, such as (1,)")
-        elif any(isinstance(v, str) or not v > 0 for v in values) and "sigma" in key:
-            faults.append(f"{key}: got {values!r}; want positive numbers")
+        elif not all(map(holds, values)):
+            faults.append(f"{key}: got {values!r}; want {wanted}")
     for key in ("chunk", "devices", "steps_per_dispatch", "eval_every", "checkpoint_every"):
         if isinstance(config[key], bool) or not isinstance(config[key], int) or config[key] < 0:
             faults.append(f"{key}: got {config[key]!r}; want a whole number, 0 or more")
+    model = config.training.model
+    if model.head not in adapter.COMPOSED and not model.composed.patterns:
+        faults.append(
+            f"training.model.head: got {model.head!r}, which has no covariance to search; want "
+            f"{' or '.join(adapter.COMPOSED)}, or model.composed.patterns"
+        )
     try:
         choose("mapping", config.mapping, engine.MAPPINGS)
         for family in config.population.family:
             choose("population.family", family, FAMILIES)
-        _halving(config)
+        checks.halving(_halving(config), config.training.steps)
     except (ValueError, TypeError) as error:
         faults.append(str(error))
     if faults:
@@ -127,6 +150,7 @@ def run(
     workdir.mkdir(parents=True, exist_ok=True)
     _check_same(config, workdir)
     found: dict[int, dict[str, Result]] = {}
+    areas: dict[int, int] = {}
     for factor in config.enlargements:
         task = functools.cache(partial(_task, config, factor))  # both kinds share its programs
         kinds = KINDS if config.enumeration.sigma else KINDS[:1]
@@ -134,7 +158,8 @@ def run(
             kind: _part(config, workdir / f"x{factor}" / kind, kind, task, say, stop)
             for kind in kinds
         }
-    summary = report.summarize(found, config=json.loads(_text(config)))
+        areas[factor] = _area(config, task)
+    summary = report.summarize(found, config=json.loads(_text(config)), areas=areas)
     report.write(summary, found, workdir)
     return summary
 
@@ -144,6 +169,12 @@ def _task(config: ConfigDict, factor: int) -> adapter.Task:
     training = config.training.copy_and_resolve_references()
     training.data.options.enlargement = factor
     return adapter.segmentation(training)
+
+
+def _area(config: ConfigDict, make: Callable) -> int:
+    """Pixels of an image in training: of the crop, or of the whole image without one."""
+    crop = config.training.data.augmentation.crop
+    return math.prod(crop if any(crop) else make().dataset.source[0]["image"].shape[:2])
 
 
 def _part(

@@ -154,6 +154,7 @@ def _head_options() -> ConfigDict:
     options.fusion = option(str)  # of the scores of several contrasts: gated | sum
     options.normalize = option(bool)  # whether ccl does
     options.dropout = option(float)  # of aspp v3
+    options.extent = option(float)  # of stn, in pixels of the map
     return options
 
 

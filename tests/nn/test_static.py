@@ -93,7 +93,7 @@ AFFINE = np.array([[0.2, -0.15, 0.7], [0.1, -0.25, -1.3]], np.float32)
 @pytest.mark.parametrize("size, stride", [(1, 1), (1, 2), (3, 2)])
 def test_the_map_is_read_at_the_affine_image_of_every_pixel(size, stride):
     x = _map(batch=1)
-    layer = nn.AffineConv(4, kernel_size=size, stride=stride)
+    layer = nn.AffineConv(4, extent=1.0, kernel_size=size, stride=stride)
     variables = _with(_init(layer, x), offset_affine=AFFINE)
     image = np.asarray(x[0], np.float64)
     centre = (np.array(image.shape[:2]) - 1) / 2
@@ -110,7 +110,7 @@ def test_the_map_is_read_at_the_affine_image_of_every_pixel(size, stride):
 def test_it_is_the_spatial_transformer_of_pytorch():
     torch = pytest.importorskip("torch")
     x = _map()
-    layer = nn.AffineConv(4, kernel_size=1)
+    layer = nn.AffineConv(4, extent=1.0, kernel_size=1)
     variables = _with(_init(layer, x), offset_affine=AFFINE)
     # PyTorch's coordinates are (x, y), and run from -1 to 1 over the centres of the outer pixels.
     half = (np.array(x.shape[1:3]) - 1) / 2
@@ -126,7 +126,7 @@ def test_it_is_the_spatial_transformer_of_pytorch():
 
 
 def test_a_translation_is_one_of_pixels_on_any_map():
-    layer = nn.AffineConv(1, kernel_size=1)
+    layer = nn.AffineConv(1, extent=1.0, kernel_size=1)
     kernel, down = jnp.ones((1, 1, 1, 1)), jnp.zeros((2, 3)).at[0, 2].set(1.0)
     variables = {"params": {"kernel": kernel, "offset_affine": down}}
     for shape in ((5, 4), (8, 9)):
@@ -134,12 +134,12 @@ def test_a_translation_is_one_of_pixels_on_any_map():
         y = layer.apply(variables, x)
         np.testing.assert_allclose(y[:, :-1], x[:, 1:], atol=1e-6)
         np.testing.assert_allclose(y[:, -1], 0.0)
-        edge = nn.AffineConv(1, kernel_size=1, padding="edge").apply(variables, x)
+        edge = nn.AffineConv(1, extent=1.0, kernel_size=1, padding="edge").apply(variables, x)
         np.testing.assert_allclose(edge[:, -1], x[:, -1], atol=1e-6)
 
 
 def test_the_centre_of_a_rotation_is_that_of_the_map():
-    layer = nn.AffineConv(1, kernel_size=1)
+    layer = nn.AffineConv(1, extent=1.0, kernel_size=1)
     quarter = jnp.asarray([[-1.0, 1.0, 0.0], [-1.0, -1.0, 0.0]])
     variables = {"params": {"kernel": jnp.ones((1, 1, 1, 1)), "offset_affine": quarter}}
     x = _map(6, 6, channels=1)
@@ -186,6 +186,7 @@ def test_it_is_the_dynamic_layer_with_a_constant_regressor():
 
 @pytest.mark.parametrize("layer, options, message", [
     (nn.AffineConv, {"padding": "none"}, "padding is one of zero, edge, reflect, wrap; got 'none'"),
+    (nn.AffineConv, {"extent": 0.0}, "extent must be a positive number"),
     (nn.AffineConv, {"kernel_size": 2}, "kernel_size must be odd"),
     (nn.StaticDeformableConv, {"kernel_size": 4}, "kernel_size must be odd"),
     (nn.StaticDeformableConv, {"dilation": 0}, "dilation must be"),

@@ -56,7 +56,8 @@ def run(population: search.Population, **options: Any) -> search.Result:
     """A search of PROBLEM in 20 steps."""
     problem = options.pop("problem", PROBLEM)
     batches = options.pop("batches", batch)
-    settings = {"steps": 20, "validation": [batch(100), batch(101)]} | options
+    validation = [batch(100), batch(101)] if problem.score else None
+    settings = {"steps": 20, "validation": validation} | options
     return search.run(jax.random.key(3), problem, population, batches, **settings)
 
 

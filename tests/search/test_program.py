@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rfjax import search
+from rfjax.search.driver import Search
 from rfjax.training import CheckpointError, Interrupted
 from tests.search.problems import PROBLEM, assert_same, batch, run
 
@@ -62,6 +63,39 @@ def test_halving_trains_the_better_ones_on():
     dropped = halved.scores[halved.dropped_at == 5, first]
     assert dropped.max() <= halved.scores[halved.dropped_at != 5, first].min()
     assert halved.best in kept and np.all(np.isfinite(halved.final_sigmas))
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_what_halving_drops_is_not_computed(devices, monkeypatch):
+    rows = []
+    train = Search._train
+    monkeypatch.setattr(
+        Search, "_train", lambda self, *a: (rows.append(self.how.rows), train(self, *a))[1]
+    )
+    options = {"mapping": "vmap", "devices": jax.devices()[:devices], "steps": 4}
+    options |= {"steps_per_dispatch": 2, "halving": search.Halving((2,), keep=0.25)}
+    halved = run(EIGHT, **options)
+    assert rows == [8, 2] and halved.gradient_steps.sum() == 8 * 2 + 2 * 2
+    np.testing.assert_allclose(
+        halved.losses[halved.best], run(EIGHT[halved.best :][:1], steps=4).losses[0], rtol=1e-5
+    )
+
+
+def test_compilation_is_booked_once():
+    problem = search.Problem(PROBLEM.init, PROBLEM.loss)  # one that was not compiled before
+    first, again = (run(EIGHT[:2], problem=problem, steps=2) for _ in range(2))
+    assert first.compile_seconds > 0 and again.compile_seconds == 0
+    assert np.all(first.seconds > 0) and np.all(again.seconds > 0)
+
+
+def test_progress_keeps_what_it_was_shown():
+    shown = []
+    progress = lambda step, known: shown.append((step, known))
+    run(EIGHT[:2], eval_every=10, progress=progress)
+    assert [step for step, _ in shown] == [10, 20]
+    known = shown[0][1]
+    assert np.all(np.isfinite(known.losses[:, :10])) and np.all(np.isnan(known.losses[:, 10:]))
+    assert np.all(known.params["weight"][:, 0] != shown[1][1].params["weight"][:, 0])
 
 
 def test_halving_without_scores_goes_by_the_loss():

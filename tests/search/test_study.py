@@ -3,11 +3,14 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
-from rfjax import search
+from rfjax import nn, search
+from rfjax.receptive_field import networks
 from rfjax.search import adapter, report, study
 from rfjax.training import ConfigError, Interrupted
 from tests.training.runs import ROOT, SETTINGS, set_key
@@ -41,7 +44,7 @@ def test_a_study_writes_its_report(finished):
     summary, workdir = finished
     assert json.loads((workdir / "result.json").read_text()) == json.loads(json.dumps(summary))
     text = (workdir / "report.md").read_text()
-    assert "## Against enumeration" in text and "| search | 8 | 8 |" in text
+    assert "## Against enumeration" in text and f"| search | 8 | {8 * 32 * 32} |" in text
     assert {p.name for p in (workdir / "figures").iterdir()} == {"trajectories.png", "scores.png"}
     assert any(line.startswith("x1 enumeration: step 4/4, sigma 0.50-2.00") for line in LINES)
     part = summary["enlargements"]["1"]
@@ -75,6 +78,13 @@ def test_another_config_is_refused(finished, data_dir):
         ("chunk", -1, "chunk: got -1"),
         ("training.steps", 0, "steps: got 0"),
         ("training.trainable", "structure", "trains all parameters"),
+        ("training.model.head", "score", "has no covariance to search; want composition or dog"),
+        ("enlargements", (1.5,), "enlargements: got .*want whole numbers, 1 or more"),
+        ("enlargements", (0,), "enlargements: got .*want whole numbers, 1 or more"),
+        ("population.sigma", ((1.0, 2.0),), "population.sigma: got .*want positive numbers"),
+        ("population.seed", (-1,), "population.seed: got .*want whole numbers"),
+        ("population.learning_rate", ("x",), "population.learning_rate: got .*want positive"),
+        ("halving.rungs", (4,), "rungs must come before the last of 4 steps"),
     ],
 )
 def test_configs_are_checked(key, value, message, data_dir, tmp_path):
@@ -96,12 +106,12 @@ def test_batches_can_be_asked_for_again():
     assert [batches(step)["image"] for step in asked] == list(asked) and len(made) == 2
 
 
-def result(sigmas, scores, values=None):
+def result(sigmas, scores, values=None, **changes):
     """Candidates of these final sigmas, three seeds of each."""
     count = len(sigmas)
     covariances = np.zeros((count, 3, 1, 3), np.float32)
     covariances[..., [0, 2]] = np.square(sigmas)[:, None, None, None]
-    return search.Result(
+    arrays = dict(
         population=search.population(seed=np.arange(count) % 3),
         layers=("head",),
         losses=np.ones((count, 2), np.float32),
@@ -115,6 +125,90 @@ def result(sigmas, scores, values=None):
         compile_seconds=0.0,
         values=values,
     )
+    return search.Result(**arrays | {k: np.asarray(v) for k, v in changes.items()})
+
+
+def test_the_best_was_trained_to_the_end():
+    scores = [0.5, 0.6, 0.4, 0.9, 0.8, 0.3]  # seeds 0, 1, 2, 0, 1, 2
+    made = result([1.0] * 6, scores, dropped_at=[-1, -1, 1, 1, 1, 1])
+    assert made.best == 1 and report.chosen(made).tolist() == [0, 1, 2]
+    made = result([1.0] * 6, scores, diverged_at=[-1, 1, 1, 1, -1, 1])
+    assert made.best == 4 and report.chosen(made).tolist() == [0, 4]  # none of seed 2
+    lost = result([1.0] * 3, [np.nan] * 3, diverged_at=[1, 1, 1])
+    with pytest.raises(ValueError, match="3 of 3 diverged"):
+        assert lost.best
+
+
+def test_a_report_of_dropped_and_diverged_candidates(tmp_path):
+    fields = np.full((3, 3, 2), np.nan)
+    fields[:, :2] = 35.0
+    searched = result([1.0] * 3, [0.5] * 3, dropped_at=[1, 1, -1], receptive_fields=fields)
+    lost = result([1.0] * 3, [0.5] * 3, np.array([1.0] * 3), diverged_at=[1, 1, 1])
+    found = {1: {"search": searched, "enumeration": lost}, 2: {"search": lost}}
+    summary = report.summarize(found, config={}, areas={1: 10, 2: 30})
+    report.write(summary, found, tmp_path)
+    strict = {"parse_constant": lambda name: pytest.fail(f"{name} in result.json")}
+    read = json.loads((tmp_path / "result.json").read_text(), **strict)
+    one, two = (read["enlargements"][factor] for factor in "12")
+    assert [row["receptive_field"] for row in one["search"]["candidates"]] == [[35.0, 35.0]] * 3
+    assert one["enumeration"]["optimum"] is None and one["enumeration"]["mean"] == [None]
+    assert not one["comparison"]["sigma_follows"] and two["search"]["best"] is None
+    assert read["compute"]["search"]["pixel_steps"] == 6 * 10 + 6 * 30
+    assert "| 1 | 1.00 (1.00-1.00) | - | - | 50.0 % | - |" in (tmp_path / "report.md").read_text()
+
+
+def test_a_flat_top_is_open_towards_no_blur():
+    values = np.repeat([0.25, 0.5, 1.0], 3)
+    scores = [0.58, 0.58, 0.58, 0.56, 0.6, 0.64, 0.1, 0.1, 0.1]
+    table = report.grid(result(values, scores, values))
+    assert table["optimum"] == 0.5 and table["flat_top"] == [0.0, 0.5]
+    smaller = report.compare(result([0.05] * 3, [0.6] * 3), result(values, scores, values))
+    assert smaller["sigma_follows"]
+    scores[:3] = [0.5, 0.5, 0.5]
+    assert report.grid(result(values, scores, values))["flat_top"] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("factor, crop, area", [(3, (0, 0), 96 * 96), (2, (24, 16), 24 * 16)])
+def test_the_area_of_training_images(factor, crop, area, data_dir):
+    config = tiny(data_dir)
+    config.training.data.augmentation.crop = crop
+    assert study._area(config, lambda: study._task(config, factor)) == area
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"kernel_size": 1}, {"dilation": 2, "mode": "absolute"}, {"resample": False, "rate": 3.0}],
+)
+def test_receptive_fields_are_those_of_the_layers(options):
+    for sigma in (0.3, 2.0):
+        wanted = networks.of_head("composition", options | {"sigma": sigma}).size
+        reach = adapter.head_reach(np.array([sigma, sigma]), **options)
+        assert (1 + 2 * reach).tolist() == list(wanted)
+
+
+@pytest.mark.parametrize("head, size", [("composition", 115 + 2 * 2 * 3), ("dog", 115 + 2 * 2 * 7)])
+def test_receptive_fields_of_any_network(head, size):
+    """A dla_tiny sees 115 pixels at stride 2; the widest Gaussian counts."""
+    config = study.base().training
+    config.model.name, config.model.head = "dla_tiny", head
+    sizes = adapter._receptive_field(config, {})
+    sigmas = np.array([[0.5, 0.5], [2.0, 2.0]])[: 2 if head == "dog" else 1]
+    assert sizes(sigmas).tolist() == [size, size]
+    config.model.composed.patterns = ("backbone/*",)
+    assert adapter._receptive_field(config, {}) is None
+
+
+def test_several_gaussians_start_from_different_sigmas():
+    head = nn.ComposedConv(2, structure="multiple", sigma=0.5)
+    made = jax.eval_shape(head.init, jax.random.key(0), np.zeros((1, 8, 8, 3)))["params"]
+    made = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), made)
+    made["covariance_components"] += np.log([[0.5], [1.0], [2.0]])
+    model = SimpleNamespace(init=lambda key, images, train: {"params": {"head": made}})
+    candidate = search.population(sigma=0.7)[0]
+    params, _ = adapter._init(model, (8, 8, 3), jax.random.key(0), candidate)
+    sigmas = np.exp(params["head"]["covariance_components"])[:, 0]
+    np.testing.assert_allclose(sigmas, [0.7, 1.4, 2.8], rtol=1e-5)
+    assert np.all(params["head"]["covariance_mixture"] == 0)
 
 
 @pytest.mark.parametrize(
