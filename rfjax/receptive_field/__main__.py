@@ -31,6 +31,11 @@ from rfjax.training import checkpoints, sigmas
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _LEAST, _LARGEST = 65, 257
 
+_DEFAULTS = {
+    "step": None, "head": "score", "head_option": (), "backbone_option": (), "image": None,
+    "size": None, "draws": 4, "seed": 0, "output": Path("receptive_field.png"),
+}  # fmt: skip
+
 _DOCUMENT = """# Receptive fields
 
 Sizes in input pixels of what one output sees, the same along both axes, by
@@ -53,11 +58,11 @@ GoogLeNet's last average pooling is part of it in one row.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    options = _parser().parse_args(argv)
+    options = _parse(argv)
     try:
         if options.table:
             print(document(), end="")
-        elif options.model in published.NETWORKS and not options.workdir:
+        elif options.model in published.NETWORKS:
             print(listing(_of_layers(published.NETWORKS[options.model]())))
         else:
             _report(options)
@@ -219,15 +224,35 @@ def _parser() -> argparse.ArgumentParser:
     choice.add_argument("--workdir", type=Path, help="directory of a training run")
     choice.add_argument("--table", action="store_true", help="all networks, in Markdown")
     parser.add_argument("--step", type=int, help="checkpoint of the run (default: the best one)")
-    parser.add_argument("--head", default="score", help="of the model")
+    parser.add_argument("--head", help="of the model (default: score)")
     for name in ("head_option", "backbone_option"):
-        parser.add_argument(f"--{name}", action="append", default=[], metavar="NAME=VALUE")
+        parser.add_argument(f"--{name}", action="append", metavar="NAME=VALUE")
     parser.add_argument("--image", type=Path, help="picture to measure and draw on")
-    parser.add_argument("--size", type=int, help="pixels along each axis, of noise or the image")
-    parser.add_argument("--draws", type=_count, default=4, help="gradients to average")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path("receptive_field.png"))
+    parser.add_argument("--size", type=_count, help="pixels along each axis, of noise or the image")
+    parser.add_argument("--draws", type=_count, help="gradients to average (default: 4)")
+    parser.add_argument("--seed", type=int, help="of weights and noise (default: 0)")
+    parser.add_argument("--output", type=Path, help="picture (default: receptive_field.png)")
     return parser
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options, of which none may be given where it would do nothing."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.table:
+        asked, idle = "--table", [*_DEFAULTS]
+    elif options.workdir:
+        asked, idle = "--workdir", ["head", "head_option", "backbone_option"]
+    else:
+        asked = f"--model={options.model}"
+        idle = [*_DEFAULTS] if options.model in published.NETWORKS else ["step"]
+    given = [f"--{name}" for name in idle if getattr(options, name) is not None]
+    if given:
+        parser.error(f"{asked} does not take {', '.join(given)}")
+    for name, value in _DEFAULTS.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    return options
 
 
 def _count(text: str) -> int:

@@ -3,9 +3,10 @@
 Where such a number multiplies the input and is zero, nothing is read. But a network's weights are
 free: one that happens to be zero is no structure. So each constant is one of
 
-    fixed     made of literals, iotas, integers and booleans alone: masks and lattices
-    weight    a floating-point argument or closed-over array, or linear in such: kernels, padded
-              kernels, kernels times masks
+    fixed     made of literals, iotas, integers, booleans and closed-over arrays that are partly
+              zero alone: masks and lattices
+    weight    a floating-point argument, or closed-over array that has no zeros or nothing else, or
+              linear in such: kernels, padded kernels, kernels times masks
     derived   made of weights by other functions: taps of a Gaussian, its half size
 
 and `dense` weights count as nonzero everywhere, other weights where they are for random weights in
@@ -63,12 +64,18 @@ class Constant:
 
 
 class Given(Constant):
-    """A literal, a closed-over array or an argument; a weight if it is real and no literal."""
+    """A literal, a closed-over array or an argument; a weight if it is real and no literal.
 
-    def __init__(self, value: Any, *, literal: bool = False):
+    A closed-over array that is partly zero is no weight.
+    """
+
+    def __init__(self, value: Any, *, literal: bool = False, closed: bool = False):
         if not isinstance(value, jax.ShapeDtypeStruct):
             value = value if hasattr(value, "shape") else jnp.asarray(value)
         weight = not literal and jnp.issubdtype(value.dtype, jnp.inexact)
+        if weight and closed:
+            zeros = np.asarray(value) == 0
+            weight = bool(zeros.all() or not zeros.any())
         super().__init__(value, WEIGHT if weight else FIXED, dense=weight)
         self._value = value
 

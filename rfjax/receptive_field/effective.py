@@ -1,5 +1,6 @@
 """Effective receptive fields: how much an output depends on each input pixel, measured."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rfjax import covariance
+from rfjax.receptive_field.functions import theoretical_of_outputs
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def effective(
     E(p) = mean | d (sum_c s_c y_c(u)) / d x(p) |,  s_c random signs
 
     over the channels of x, over inputs, and over the units u if there are several, whose maps are
-    moved by whole pixels onto each other first.
+    moved by whole pixels onto each other first: by the stride of the `theoretical` field.
 
     Args:
       apply_fn: function of (x, *arguments), x [N, H, W, C], that returns [N, H', W', K].
@@ -147,11 +149,12 @@ def effective(
         raise ValueError(f"units must be (y, x) within {size}; got {places}")
     key = jax.random.key(0) if key is None else key
     measure = jax.jit(partial(_mean_gradient, apply_fn, shape, draws, chunk))
+    strides = _strides(apply_fn, example, arguments, size) if len(places) > 1 else None
     total = np.zeros(shape[:2])
     for number, place in enumerate(places):
         folded = jax.random.fold_in(key, number)
         found = np.asarray(measure(folded, jnp.asarray(place), images, arguments), np.float64)
-        total += _moved(found, _shift(unit, place, shape, size))
+        total += found if strides is None else _moved(found, _shift(unit, place, strides))
     if not np.isfinite(total).all() or total.sum() <= 0:
         raise ValueError("no gradient reaches the input from this output, or it is not finite")
     return EffectiveField(total / total.sum(), unit, size, draws * len(places))
@@ -181,11 +184,21 @@ def _mean_gradient(apply_fn, shape, draws, chunk, key, place, images, arguments)
     return jnp.mean(jax.lax.map(one, jnp.arange(draws), batch_size=min(chunk, draws)), 0)
 
 
-def _shift(unit, place, shape, size) -> tuple[int, int]:
+def _strides(apply_fn, example, arguments, size) -> list[float]:
+    """Input pixels from one output to the next; by the sizes where the function does not tell."""
+    shape, dtype = example.shape, example.dtype
+    field = theoretical_of_outputs(apply_fn, shape, *arguments, dtype=dtype)
+    strides = []
+    for axis, (n, m) in enumerate(zip(shape[1:3], size, strict=True)):
+        stride = field.stride[axis] if field else math.nan
+        strides.append((round(n / m) or n / m) if math.isnan(stride) else stride)
+    return strides
+
+
+def _shift(unit, place, strides) -> tuple[int, int]:
     """Whole input pixels from the field of `place` to that of `unit`."""
-    strides = [-(-n // m) for n, m in zip(shape[:2], size, strict=True)]
     columns = zip(unit, place, strides, strict=True)
-    return tuple((u - p) * stride for u, p, stride in columns)
+    return tuple(round((u - p) * stride) for u, p, stride in columns)
 
 
 def _moved(image: np.ndarray, shift: tuple[int, int]) -> np.ndarray:

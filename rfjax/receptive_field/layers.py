@@ -80,8 +80,7 @@ class Conv:
         size, stride = _of(self.kernel_size, axis), _of(self.stride, axis)
         dilation = _of(self.dilation, axis)
         for name, value in (("kernel_size", size), ("stride", stride), ("dilation", dilation)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} of {self} must be a positive integer; got {value!r}")
+            _positive(value, f"{name} of {self}")
         extent = (size - 1) * dilation
         if isinstance(self.padding, str):
             if self.padding != "same":
@@ -89,6 +88,8 @@ class Conv:
             padding = extent // 2
         else:
             padding = _of(self.padding, axis)
+            if not _is_integer(padding):
+                raise ValueError(f"padding of {self} must be whole pixels; got {padding!r}")
         return field.read(-padding, extent - padding, stride)
 
 
@@ -142,11 +143,16 @@ class Taps:
         if positions.ndim != 2 or positions.shape[1] != 2:
             raise ValueError(f"positions must have shape [K, 2]; got {positions.shape}")
         low, high = np.floor(positions[:, axis].min()), np.ceil(positions[:, axis].max())
-        return field.read(int(low), int(high), _of(self.stride, axis))
+        stride = _of(self.stride, axis)
+        _positive(stride, "stride of Taps")
+        return field.read(int(low), int(high), stride)
 
 
 class Parallel:
     """Branches that all read one map and are added or concatenated; an empty one is a shortcut.
+
+    Args:
+      *branches: sequences of layers, or single layers.
 
     Example:
       >>> block = Parallel([Conv(3), Conv(3)], [])
@@ -154,10 +160,13 @@ class Parallel:
       (9, 9)
     """
 
-    def __init__(self, *branches: Sequence["Layer"]):
+    def __init__(self, *branches: "Sequence[Layer] | Layer"):
         if not branches:
             raise ValueError("Parallel wants at least one branch")
-        self.branches = branches
+        for branch in branches:
+            if not isinstance(branch, (Sequence, Layer)) or isinstance(branch, str):
+                raise TypeError(f"a branch is a sequence of layers, or a layer; got {branch!r}")
+        self.branches = [[b] if isinstance(b, Layer) else list(b) for b in branches]
 
     def apply(self, field: "_Interval", axis: int) -> "_Interval":
         """The field after this layer, along an axis."""
@@ -202,6 +211,8 @@ def compose(inner: ReceptiveField, outer: ReceptiveField) -> ReceptiveField:
     size = size_i + (size_o - 1) stride_i,  stride = stride_i stride_o,
     offset = offset_i + stride_i offset_o
 
+    Where the inner one's stride is not known (NaN) its size is a bound from below, and `clipped`.
+
     Args:
       inner: of the function of the input.
       outer: of the function of the inner one's outputs, in their pixels.
@@ -215,11 +226,16 @@ def compose(inner: ReceptiveField, outer: ReceptiveField) -> ReceptiveField:
     """
     columns = list(zip(inner.size, inner.stride, outer.size, strict=True))
     steps = list(zip(inner.offset, inner.stride, outer.offset, strict=True))
+    clipped = [a or b for a, b in zip(inner.clipped, outer.clipped, strict=True)]
+    unknown = [math.isnan(stride) and more > 1 for _, stride, more in columns]
     return ReceptiveField(
-        size=tuple(round(size + (more - 1) * stride) for size, stride, more in columns),
+        size=tuple(
+            size if math.isnan(stride) else round(size + (more - 1) * stride)
+            for size, stride, more in columns
+        ),
         stride=tuple(a * b for a, b in zip(inner.stride, outer.stride, strict=True)),
         offset=tuple(start + stride * more for start, stride, more in steps),
-        clipped=tuple(a or b for a, b in zip(inner.clipped, outer.clipped, strict=True)),
+        clipped=tuple(a or b for a, b in zip(clipped, unknown, strict=True)),
         data_dependent=inner.data_dependent or outer.data_dependent,
         notes=tuple(sorted({*inner.notes, *outer.notes})),
     )
@@ -237,4 +253,17 @@ def _stack(field: _Interval, layers: Sequence[Layer], axis: int) -> _Interval:
 
 
 def _of(value: Pair, axis: int) -> int:
-    return value[axis] if isinstance(value, Sequence) else value
+    if not isinstance(value, (Sequence, np.ndarray)):
+        return value
+    if len(value) != 2:
+        raise ValueError(f"want one number or (y, x); got {value!r}")
+    return value[axis]
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _positive(value: object, name: str) -> None:
+    if not _is_integer(value) or value < 1:
+        raise ValueError(f"{name} must be a positive integer; got {value!r}")

@@ -6,10 +6,15 @@ they describe, of size 1 along axes on which they do not vary: for the maps of a
 along y is a vector along y, whatever the number of columns and channels.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
 import numpy as np
+
+# Distances between taps that are apart, in input pixels, where somebody asks for them.
+_JUMPS: ContextVar[list[float] | None] = ContextVar("jumps", default=None)
 
 # The bound of a number that depends on no pixel. Far from any pixel, and safe from overflow.
 NOTHING = np.int32(-(2**30))
@@ -38,6 +43,32 @@ class Reach:
     def noted(self, *notes: str) -> "Reach":
         """With further notes."""
         return replace(self, notes=self.notes.union(notes))
+
+
+@contextmanager
+def jumps() -> Iterator[list[float]]:
+    """Collects how many input pixels lie between neighbouring taps of windows that skip some.
+
+    Infinite where a window's taps are further apart than its map is long.
+    """
+    found: list[float] = []
+    token = _JUMPS.set(found)
+    try:
+        yield found
+    finally:
+        _JUMPS.reset(token)
+
+
+def jumped(bound: np.ndarray, axis: int, distance: int) -> None:
+    """Reports a distance between taps on a map with this bound, to whoever collects them."""
+    found = _JUMPS.get()
+    if found is None or bound.shape[axis] == 1:
+        return
+    line = bound.max(tuple(a for a in range(bound.ndim) if a != axis)).astype(np.int64)
+    known = line != NOTHING
+    both = known[distance:] & known[:-distance]
+    steps = np.abs(line[distance:] - line[:-distance])[both]
+    found.append(float(steps.max()) if steps.size else float("inf"))
 
 
 def source(shape: Sequence[int], axes: Sequence[int]) -> Reach:
@@ -208,6 +239,8 @@ class Window:
             seen[axis] = length
             seen = self.slide(np.zeros(seen, np.int32), axis, length) == 0
             return bound if seen.all() else np.where(seen, bound, NOTHING)
+        if self.dilation > self.input_dilation and self.size > 1:
+            jumped(bound, axis, -(-self.dilation // self.input_dilation))
         line = self.line(bound, axis)
         result = self.tap(line, axis, 0, outputs)
         for tap in range(1, self.size):

@@ -260,6 +260,8 @@ def _dynamic_slice(equation: Any, operands: Sequence[Operand]) -> Reach:
             start = min(max(int(start), 0), length - size)
             slices.append(slice(start, start + size))
         return _part(x, slices, shape)
+    if isinstance(operands[0], Constant):
+        return reaches.everything(shape, dependent(starts))
     moved = tuple(a for a, (s, n) in enumerate(zip(shape, x.shape, strict=True)) if s < n)
     anywhere = x.map(shape, lambda bound: bound.max(moved, keepdims=True))
     return reaches.union(shape, [anywhere, *dependent(starts)]).noted(*notes)
@@ -290,8 +292,9 @@ def _dynamic_update_slice(equation: Any, operands: Sequence[Operand]) -> Reach:
 def _gather(equation: Any, operands: Sequence[Operand]) -> Reach:
     x, index = operands
     known, notes = _positions([index])
-    like = dependent(operands)[0]
-    x, shape, params = as_reach(x, like), _shape(equation), equation.params
+    shape, params = _shape(equation), equation.params
+    if not isinstance(x, Reach):
+        return _looked_up(index, shape, params["dimension_numbers"].offset_dims)
     if known is None:
         return reaches.everything(shape, dependent([x, index]), *notes)
 
@@ -306,6 +309,20 @@ def _gather(equation: Any, operands: Sequence[Operand]) -> Reach:
         return np.asarray(equation.primitive.bind(jnp.asarray(full), known[0], **changed))
 
     return x.map(shape, gather)
+
+
+def _looked_up(index: Reach, shape: Sequence[int], offsets: Sequence[int]) -> Reach:
+    """Reads of a constant table: each depends on its own row of the index alone."""
+    line = [1] * len(shape)
+    places = [axis for axis in range(len(shape)) if axis not in offsets]
+
+    def place(bound):
+        rows = bound.max(-1)
+        for axis, size in zip(places, rows.shape, strict=True):
+            line[axis] = size
+        return rows.reshape(line)
+
+    return index.map(shape, place)
 
 
 @rule("scatter scatter-add scatter_add scatter-mul scatter_mul scatter-min scatter-max")

@@ -62,7 +62,7 @@ def trace(
 
 def run(closed: Any, operands: Sequence[Operand]) -> list[Operand]:
     """The outputs of a closed jaxpr."""
-    return _run(closed.jaxpr, [Given(const) for const in closed.consts], operands)
+    return _run(closed.jaxpr, [Given(const, closed=True) for const in closed.consts], operands)
 
 
 def _run(jaxpr: Any, consts: Sequence[Operand], operands: Sequence[Operand]) -> list[Operand]:
@@ -130,9 +130,12 @@ def _scan(equation: Any, operands: Sequence[Operand]) -> list[Operand]:
     if not dependent(operands):
         return compute(equation, operands)
     length, consts, carries = params["length"], params["num_consts"], params["num_carry"]
-    if length > _LONGEST_LOOP or not length:
-        return _mixed(equation, operands)
     fixed, carry = operands[:consts], list(operands[consts : consts + carries])
+    if not length:
+        avals = [out.aval for out in equation.outvars[carries:]]
+        return [*carry, *(Given(np.zeros(a.shape, a.dtype), literal=True) for a in avals)]
+    if length > _LONGEST_LOOP:
+        return _mixed(equation, operands)
     rows = [_rows(operand, length) for operand in operands[consts + carries :]]
     steps = range(length)
     outputs: list[Any] = [None] * length

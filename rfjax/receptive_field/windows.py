@@ -77,6 +77,9 @@ def _slide(
     outputs = [w.outputs(length) for w, length in zip(windows, lengths, strict=True)]
     full = np.broadcast_to(bound, (*bound.shape[:first], *lengths))
     for number, window in enumerate(windows):
+        distance = -(-(window.size - 1) * window.dilation // window.input_dilation)
+        if distance > 1 and bound.shape[first + number] > 1:
+            reaches.jumped(bound, first + number, distance)
         full = window.line(full, first + number)
     result = np.full((*bound.shape[:first], *outputs), NOTHING, np.int32)
     for place in np.argwhere(taps):

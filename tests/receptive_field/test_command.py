@@ -88,6 +88,22 @@ def test_errors_say_what_is_wrong(options, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model=fcn_alexnet", "--image=a.png", "--head=score"], "does not take --head, --image"),
+        (["--workdir=w", "--backbone_option", "width=2"], "does not take --backbone_option"),
+        (["--model=resnet_tiny", "--step=3"], "does not take --step"),
+        (["--table", "--draws=2"], "--table does not take --draws"),
+        (["--model=resnet_tiny", "--size=0"], "must be at least 1; got 0"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(options, message, capsys):
+    with pytest.raises(SystemExit):
+        command.main(options)
+    assert message in capsys.readouterr().err
+
+
 def test_something_has_to_be_asked_for(capsys):
     with pytest.raises(SystemExit):
         command.main([])

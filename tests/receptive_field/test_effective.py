@@ -56,6 +56,23 @@ def test_several_outputs_are_moved_onto_each_other():
     np.testing.assert_allclose(field.map[8, 8:10], [0.25, 0.75])
 
 
+@pytest.mark.parametrize(
+    ("function", "places"),
+    [
+        (lambda x: mean3(x)[:, 1:-1, 1:-1], [(15, 15), (13, 13), (17, 17)]),
+        (lambda x: mean3(x).repeat(2, 1).repeat(2, 2), [(32, 32), (28, 28), (36, 36)]),
+    ],
+)
+def test_outputs_are_moved_by_the_stride_of_their_fields(function, places):
+    """Where sizes do not tell it: a mean of three pixels has variance 2 / 3."""
+    field = rf.effective(function, (33, 33, 1), unit=places[0], units=places, draws=1)
+    np.testing.assert_allclose(field.covariance, np.eye(2) * 2 / 3, atol=1e-6)
+
+
+def mean3(x):
+    return jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, 3, 3, 1), (1, 1, 1, 1), "SAME") / 9
+
+
 def test_images_take_turns():
     """The gradient of a square is the image itself."""
     images = np.zeros((2, 3, 3, 1), np.float32)

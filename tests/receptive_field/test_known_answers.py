@@ -141,6 +141,93 @@ def test_one_and_three_axes():
     assert rf.theoretical(volume, (1, 5, 16, 16, 1), axes=(2, 3)).size == (3, 3)
 
 
+def windows(x, size=3, stride=1, rate=1, apart=1, padding="SAME"):
+    """A convolution by ones."""
+    return lax.conv_general_dilated(
+        x, jnp.ones((size, size, 1, 1)), (stride,) * 2, padding, lhs_dilation=(apart,) * 2,
+        rhs_dilation=(rate,) * 2, dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )  # fmt: skip
+
+
+def padded(x, pixels):
+    return jnp.pad(x, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
+
+
+@pytest.mark.parametrize(
+    ("function", "size", "stride", "offset"),
+    [
+        # Size 1 + 2 d: of the least size that is tried, of more than half of it, of more than all.
+        (lambda x: windows(x, rate=2), 5, 1, 0),
+        (lambda x: windows(x, rate=48), 97, 1, 0),
+        (lambda x: windows(x, rate=100), 201, 1, 0),
+        (lambda x: windows(x, rate=3000), 6001, 1, 0),
+        (lambda x: windows(x) + windows(x, rate=4), 9, 1, 0),
+        (lambda x: windows(windows(x), rate=4), 11, 1, 0),
+        # 3 + 2 * 12 * 2.
+        (lambda x: sum(windows(windows(x, stride=2), rate=d) for d in (1, 6, 12)), 51, 2, 0),
+        (lambda x: padded(x, 2), 1, 1, -2),
+        (lambda x: windows(padded(x, 100)), 3, 1, -100),
+        # Outputs 2 i see input i, outputs 2 i + 1 see i and i + 1.
+        (lambda x: windows(x, apart=2, padding=[(1, 1)] * 2), 2, 0.5, 0),
+        # Outputs 3 i and 3 i + 1 see input i, outputs 3 i + 2 nothing: i - (3 i + 0.5) / 3.
+        (lambda x: windows(x, size=2, apart=3, padding=[(1, 1)] * 2), 1, 1 / 3, -1 / 6),
+        # The first and last pixels that are read are no border of the input.
+        (lambda x: windows(x[:, 5:-5, 5:-5], size=401), 401, 1, 5),
+        (lambda x: x.reshape(1, x.shape[1] // 2, 2, -1, 2, 1).sum((2, 4)), 2, 2, 0.5),
+        (lambda x: lax.scan(lambda c, _: (windows(c), None), x, None, length=0)[0], 1, 1, 0),
+    ],
+)
+def test_functions_on_open_sizes(function, size, stride, offset):
+    field = rf.theoretical(function, (1, None, None, 1))
+    assert field.size == (size,) * 2 and field.clipped == (False, False)
+    np.testing.assert_allclose(
+        (field.stride, field.offset), [[stride] * 2, [offset] * 2], atol=1e-9
+    )
+
+
+@pytest.mark.parametrize(("head", "size"), [("aspp", 49), ("ccl", 13)])
+def test_dilated_heads(head, size):
+    """ASPP's largest rate is 24, CCL's context has 6: 1 + 2 d."""
+    field = networks.of_head(head)
+    assert (field.size, field.stride, field.offset) == ((size,) * 2, (1, 1), (0, 0))
+    inner = rf.theoretical([rf.Conv(3, stride=8)])
+    assert rf.compose(inner, field).size == (3 + (size - 1) * 8,) * 2
+
+
+def test_composing_with_a_stride_that_is_not_known_is_a_bound():
+    nan = (float("nan"),) * 2
+    inner = rf.ReceptiveField((9, 9), nan, nan)
+    assert rf.compose(inner, rf.theoretical([rf.Conv(1)])).clipped == (False, False)
+    both = rf.compose(inner, rf.theoretical([rf.Conv(3)]))
+    assert both.size == (9, 9) and both.clipped == (True, True)
+
+
+def test_closed_over_masks_are_structure():
+    mask = np.ones((3, 3, 1, 1), np.float32)
+    mask[1, 2], mask[2] = 0.0, 0.0
+    weights = jax.random.normal(jax.random.key(0), mask.shape)
+    layer = lambda x, w=weights * mask: lax.conv_general_dilated(
+        x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    assert rf.theoretical(layer, (1, None, None, 1)).size == (2, 3)
+    assert rf.theoretical(lambda x: layer(x, weights * mask), (1, 33, 33, 1)).size == (2, 3)
+    assert rf.theoretical(layer, (1, 33, 33, 1), jnp.asarray(weights * mask)).size == (3, 3)
+
+
+def test_tables_are_read_at_one_index():
+    table = jnp.arange(20.0).reshape(10, 2)
+    looked_up = lambda x: table[jnp.clip(x[..., 0].astype(int), 0, 9)]
+    field = rf.theoretical(looked_up, (1, 32, 32, 1))
+    assert field.size == (1, 1) and not field.data_dependent
+
+
+def test_single_layers_and_numpy_numbers():
+    assert rf.theoretical([rf.Conv(np.int64(3), padding=np.int32(0))]).offset == (1, 1)
+    assert rf.theoretical([rf.Parallel(rf.Conv(3), [])]).size == (3, 3)
+    with pytest.raises(TypeError, match="a branch is a sequence of layers, or a layer; got 3"):
+        rf.Parallel(3)
+
+
 def test_the_documentation_is_current():
     text = (ROOT / "docs" / "receptive_fields.md").read_text()
     rows = networks.table(["resnet_tiny", "dla_tiny"]).splitlines()
@@ -161,6 +248,9 @@ def test_small_inputs_are_said_to_cut_the_field():
     [
         (lambda: rf.theoretical([rf.Conv(0)]), "kernel_size of .* positive integer; got 0"),
         (lambda: rf.theoretical([rf.Conv(3, padding="valid")]), "'same' or pixels; got 'valid'"),
+        (lambda: rf.theoretical([rf.Conv(3, padding=1.5)]), "must be whole pixels; got 1.5"),
+        (lambda: rf.theoretical([rf.Conv((3,))]), r"one number or \(y, x\); got \(3,\)"),
+        (lambda: rf.theoretical([rf.Taps([[0, 1.5]], stride=0)]), "stride of Taps .*; got 0"),
         (lambda: rf.theoretical([rf.Gaussian()]), "either sigma or params"),
         (lambda: rf.theoretical([rf.Gaussian(-1.0)]), "sigma must be positive; got -1.0"),
         (lambda: rf.theoretical([rf.Taps(np.zeros(3))]), r"\[K, 2\]; got \(3,\)"),
@@ -170,6 +260,15 @@ def test_small_inputs_are_said_to_cut_the_field():
         (lambda: rf.theoretical(jnp.sin, (1, 0, 9, 1)), "positive integers"),
         (lambda: rf.theoretical(jnp.sin, (None, 9, 9, 1)), r"None along axes \(1, 2\) alone"),
         (lambda: rf.theoretical(jnp.sin, (4,)), "do not exist"),
+        (
+            lambda: rf.theoretical(lambda x: x[..., 0], (1, 9, 9, 1)),
+            r"rank 4; got shape \(1, 9, 9\)",
+        ),
+        (lambda: rf.theoretical(jnp.ones_like, (1, 9, 9, 1)), "does not depend on the input"),
+        (
+            lambda: rf.theoretical(lambda x: x.reshape(1, 7, -1, 1), (1, None, None, 1)),
+            "fails on inputs of 129, 128, 513, .* give a size",
+        ),
         (lambda: rf.theoretical(jnp.sin, (1, 9, 9, 1), unit=(9, 0)), r"unit \(9, 0\) is none"),
     ],
 )

@@ -153,7 +153,8 @@ FUNCTIONS = {
 # Their like is among the others.
 LONG = {
     "gaussian, diagonal", "gaussian, edge", "gaussian, wrapped", "gaussian, renormalized",
-    "gaussian, faded", "difference of gaussians", "composed", "sampled at fractions",
+    "gaussian, faded", "difference of gaussians", "composed", "composed, strided",
+    "sampled at fractions",
 }  # fmt: skip
 
 
@@ -188,7 +189,7 @@ DEEP = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", slow_ones(BACKBONES | DEEP, DEEP))
+@pytest.mark.parametrize("name", slow_ones(BACKBONES | DEEP, {*DEEP, "drn_a_18", "drn_d_22"}))
 def test_of_networks(name, monkeypatch):
     """Along a row. A maximum's gradient is at one pixel of a window; a mean's is at all."""
     monkeypatch.setattr(linen, "max_pool", linen.avg_pool)
@@ -217,7 +218,7 @@ def field_unit(net, shape):
     return -(-shape[2] // net.architecture.stride) // 2
 
 
-@pytest.mark.parametrize("head", slow_ones(["conv3", "composition", "dog"], {"conv3"}))
+@pytest.mark.parametrize("head", slow_ones(["conv3", "composition", "dog"], {"conv3", "dog"}))
 def test_of_segmenters_in_two_dimensions(head):
     options = {} if head == "conv3" else {"family": "full"}
     model = models.create(
