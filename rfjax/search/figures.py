@@ -10,8 +10,9 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from rfjax.search import report
 from rfjax.search.result import Result
-from rfjax.visualize import INK, LINES, MUTED, RULE
+from rfjax.visualize import LINES, MUTED, RULE, finish
 
+SIGMA = "σ (pixels of the layer's map)"
 Found = Mapping[int, Mapping[str, Result]]
 
 
@@ -29,11 +30,10 @@ def trajectories(found: Found) -> Figure:
         if "enumeration" in kinds:
             _optimum(axes, kinds["enumeration"])
         _lines(axes, kinds["search"])
-        _finish(axes, f"enlarged ×{factor}", "step", "σ (pixels of the layer's map)")
+        finish(axes, title=f"enlarged ×{factor}", xlabel="step")
         axes.set_yscale("log")
         _plain_ticks(axes.yaxis)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    panels[0].set_ylabel(SIGMA, color=MUTED)
     return figure
 
 
@@ -49,10 +49,9 @@ def scores_against_sigma(found: Found) -> Figure:
             _enumerated(axes, kinds["enumeration"])
         _searched(axes, kinds["search"])
         axes.set_xscale("log")
-        _finish(axes, f"enlarged ×{factor}", "σ (pixels of the layer's map)", "mean IU (%)")
+        finish(axes, title=f"enlarged ×{factor}", xlabel=SIGMA)
         _plain_ticks(axes.xaxis)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    panels[0].set_ylabel("mean IU (%)", color=MUTED)
     return figure
 
 
@@ -142,20 +141,6 @@ def _searched(axes: Axes, result: Result) -> None:
         linestyle="none",
         label="searched",
     )
-
-
-def _finish(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
-    """Title and quiet axes."""
-    axes.set_title(title, loc="left", fontsize=11, color=INK)
-    axes.set_xlabel(xlabel, color=MUTED)
-    if axes.get_subplotspec().is_first_col():
-        axes.set_ylabel(ylabel, color=MUTED)
-    axes.grid(True, color=RULE, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=MUTED, length=0)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color("#bbbbbb")
 
 
 def _plain_ticks(axis) -> None:

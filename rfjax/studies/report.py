@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rfjax import visualize
+from rfjax.studies import charts
 from rfjax.studies.runs import Run
 from rfjax.studies.specs import ROLES, Cell, Table
 from rfjax.training import config as configs
@@ -219,7 +220,7 @@ class Filled:
 
     def figure(self) -> Figure:
         """Every cell's seeds as points, with the mean as a bar."""
-        return visualize.seed_bars(
+        return charts.seed_bars(
             {place: self.iu(*place) for place in self.table.cells}, title=self.table.title
         )
 
