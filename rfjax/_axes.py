@@ -1,9 +1,9 @@
-"""Gaussian filtering of all axes of a map, one after the other, in the way that suits a platform.
+"""Gaussian filtering of the axes of a map by a sigma for each, in the way that suits a platform.
 
 On a CPU a large map is worked off in blocks of examples and channels: what a pass writes is still
 in the cache when the next one reads it, and no intermediate result is as large as the map. The
 gradient is worked off in the same blocks, where it filters again what it needs. Within a block the
-form follows the traced sigma (`rfjax._separable`).
+form follows the traced sigma (`rfjax._passes`).
 
 Elsewhere the map is filtered as a whole by matrix products, which run on matrix units and leave no
 choice to be made on the device.
@@ -16,7 +16,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rfjax._separable import Axis, filter_axis
+from rfjax._passes import filter_all, pull_again
+from rfjax._separable import Axis
 from rfjax.gaussian import Window
 
 ALGORITHMS = ("auto", "shift_add", "toeplitz")
@@ -46,6 +47,18 @@ class Filter(NamedTuple):
             largest = min(length // 4, 16) if length < 256 else 32
         return tuple(size for size in (1, 2, 4, 8, 16, 32, 64, 128) if size <= largest)
 
+    def axes(self, shape: tuple[int, ...], platform: str) -> tuple[Axis, ...]:
+        """The spatial axes of a map [N, *spatial, C]."""
+        n, *spatial, channels = shape
+        sides = [
+            (n * math.prod(spatial[:k]), length, math.prod(spatial[k + 1 :]) * channels)
+            for k, length in enumerate(spatial)
+        ]
+        return tuple(
+            Axis(side, self.padding, self.window, self.half_sizes(side[1], platform))
+            for side in sides
+        )
+
 
 def filter_axes(x: jax.Array, sigmas: jax.Array, how: Filter) -> jax.Array:
     """The map [N, *spatial, C] filtered along its axes by sigmas [N | 1, C | 1, axes]."""
@@ -53,7 +66,7 @@ def filter_axes(x: jax.Array, sigmas: jax.Array, how: Filter) -> jax.Array:
         x,
         sigmas,
         cpu=partial(_in_blocks, how),
-        default=lambda x, sigmas: _one_by_one(how, "default", x, sigmas),
+        default=lambda x, sigmas: filter_all(x, sigmas, how.axes(x.shape, "default")),
     )
 
 
@@ -73,29 +86,18 @@ def _largest_divisor(number: int, limit: int) -> int:
     )
 
 
-def _one_by_one(how: Filter, platform: str, x: jax.Array, sigmas: jax.Array) -> jax.Array:
-    """The last axis first: a pass that ends in the next one's padding is contiguous in it."""
-    n, *spatial, channels = x.shape
-    y = x
-    for k in reversed(range(len(spatial))):
-        shape = (n * math.prod(spatial[:k]), spatial[k], math.prod(spatial[k + 1 :]) * channels)
-        axis = Axis(shape, how.padding, how.window, how.half_sizes(spatial[k], platform))
-        y = filter_axis(y.reshape(shape), sigmas[..., k], axis)
-    return y.reshape(x.shape)
-
-
 def _in_blocks(how: Filter, x: jax.Array, sigmas: jax.Array) -> jax.Array:
     block = block_shape(x.shape)
     if block == (x.shape[0], x.shape[-1]):
-        return _one_by_one(how, "cpu", x, sigmas)
+        return filter_all(x, sigmas, how.axes(x.shape, "cpu"))
     return _blocked(x, sigmas, how, block)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _blocked(x: jax.Array, sigmas: jax.Array, how: Filter, block: tuple[int, int]) -> jax.Array:
     def filter_block(y, start):
-        part = _one_by_one(how, "cpu", _take(x, start, block), _take_sigmas(sigmas, start, block))
-        return _put(y, part, start), None
+        part, of_block = _take(x, start, block), _take_sigmas(sigmas, start, block)
+        return _put(y, filter_all(part, of_block, how.axes(part.shape, "cpu")), start), None
 
     return jax.lax.scan(filter_block, jnp.zeros_like(x), _starts(x, block))[0]
 
@@ -109,10 +111,9 @@ def _blocked_backward(how, block, residuals, cotangent):
 
     def pull_block(totals, start):
         grad_x, grad_sigmas = totals
-        operands = _take(x, start, block), _take_sigmas(sigmas, start, block)
-        part, change = jax.vjp(partial(_one_by_one, how, "cpu"), *operands)[1](
-            _take(cotangent, start, block)
-        )
+        part = _take(x, start, block)
+        operands = part, _take_sigmas(sigmas, start, block), how.axes(part.shape, "cpu")
+        part, change = pull_again(*operands, _take(cotangent, start, block))
         change += _take_sigmas(grad_sigmas, start, block)
         corner = _corner_of_sigmas(sigmas, start)
         grad_sigmas = jax.lax.dynamic_update_slice(grad_sigmas, change, corner)

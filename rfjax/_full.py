@@ -16,8 +16,10 @@ import numpy as np
 from jax.scipy.special import erf
 
 from rfjax._clamp import at_most
-from rfjax._separable import PAD_MODES, in_order, sum_to
+from rfjax._separable import PAD_MODES, sum_to
+from rfjax._stencil import stencil
 from rfjax._switch import size_switch
+from rfjax._toeplitz import in_order
 from rfjax.gaussian import Window, full_factor, full_profile, half_size
 
 # Up to this half size a filter is a sum of shifted maps, beyond it a product of transforms.
@@ -108,7 +110,8 @@ def _forward(plane: Plane, grid: tuple[int, int], x, params, taps) -> jax.Array:
     if not _is_dense(grid):
         return _filter_on_grid(plane, grid, x, params)
     taps = _crop(taps, grid)
-    y = _stencil(_extend(plane, grid, x), taps, plane)
+    extended = _extend(plane, grid, x)
+    y = stencil(extended, taps, extended=extended is not x)
     return y / _mass(plane, taps) if plane.padding == "renormalized" else y
 
 
@@ -120,17 +123,16 @@ def _backward(plane: Plane, grid: tuple[int, int], x, y, cotangent, params, taps
         if plane.padding == "renormalized":
             cotangent = cotangent / _mass(plane, taps)
         # The filter and its derivatives are their own adjoints.
-        grad_x = _stencil(cotangent, taps, plane)
-        products = [x * _stencil(cotangent, slope, plane) for slope in slopes]
+        grad_x = stencil(cotangent, taps)
+        products = [x * stencil(cotangent, slope) for slope in slopes]
         if plane.padding == "renormalized":
             loss = cotangent * y
             products = [p - loss * _mass(plane, s) for p, s in zip(products, slopes, strict=True)]
     else:
-        wide = plane._replace(height=plane.height + 2 * grid[0], width=plane.width + 2 * grid[1])
-        grad_wide = _stencil(_extend(plane, grid, cotangent, "zero"), taps, wide)
+        grad_wide = stencil(_extend(plane, grid, cotangent, "zero"), taps)
         (grad_x,) = jax.linear_transpose(partial(_extend, plane, grid), x)(grad_wide)
         extended = _extend(plane, grid, x)
-        products = [cotangent * _stencil(extended, slope, plane) for slope in slopes]
+        products = [cotangent * stencil(extended, slope, extended=True) for slope in slopes]
     rows = [product.reshape(x.shape[0], plane.height, -1) for product in products]
     return grad_x, jnp.stack([sum_to(row, params[..., 0]) for row in rows], -1)
 
@@ -241,37 +243,10 @@ def _end(sigma: jax.Array, window: Window) -> tuple[jax.Array, jax.Array]:
 # Sums of shifted maps
 
 
-def _stencil(x: jax.Array, taps: jax.Array, plane: Plane) -> jax.Array:
-    """The plane's outputs [N, H, W, C] of point-symmetric taps [n, c, 2 R_y + 1, 2 R_x + 1].
-
-    x is the plane, outside of which lie zeros, or it is extended by the half sizes.
-    """
-    half = [size // 2 for size in taps.shape[-2:]]
-    if not _is_extended(plane, x):
-        x = jnp.pad(x, ((0, 0), *((size, size) for size in half), (0, 0)))
-    n, _, _, channels = x.shape
-    height, width = (s - 2 * h for s, h in zip(x.shape[1:3], half, strict=True))
-    rows = x.reshape(n, height + 2 * half[0], -1)  # runs of contiguous numbers
-
-    def shifted(down, right):
-        start = (0, half[0] + down, (half[1] + right) * channels)
-        return jax.lax.slice(rows, start, (n, start[1] + height, start[2] + width * channels))
-
-    def weight(down, right):
-        values = taps[..., half[0] + down, half[1] + right]
-        return jnp.tile(values, (1, width if values.shape[1] > 1 else 1))[:, None]
-
-    total = weight(0, 0) * shifted(0, 0)
-    for down in range(half[0] + 1):
-        for right in range(-half[1] if down else 1, half[1] + 1):
-            total += weight(down, right) * (shifted(down, right) + shifted(-down, -right))
-    return total.reshape(n, height, width, channels)
-
-
 def _mass(plane: Plane, taps: jax.Array) -> jax.Array:
     """The sum of the taps that fall inside the map: [n, H, W, c]."""
     n, c = taps.shape[:2]
-    return _stencil(jnp.ones((n, plane.height, plane.width, c), taps.dtype), taps, plane)
+    return stencil(jnp.ones((n, plane.height, plane.width, c), taps.dtype), taps)
 
 
 # Fourier transforms

@@ -4,9 +4,7 @@ Two forms of the same sum, and a switch between them by the traced half size:
 
     shift and add     a few static half sizes; the pass is a handful of multiply-adds on contiguous
                       rows, and wins while the filter is short
-    Toeplitz product  y = K x with K[i, j] = g(i - j); its cost does not depend on sigma, the
-                      support is exact inside K, boundaries are folded into K, and matrix units
-                      run it
+    Toeplitz product  beyond them, see `rfjax._toeplitz`
 
 The gradient is written out: a symmetric filter is its own adjoint, and the gradient with respect to
 sigma is a pass with the taps' derivative, which costs as much as the forward pass. Automatic
@@ -21,9 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfjax._folding import folded_profile, total_profile
 from rfjax._switch import size_switch
-from rfjax.gaussian import Window, half_profile, half_size, half_taps
+from rfjax._toeplitz import filter_by_matrix, in_order, precise
+from rfjax.gaussian import Window, half_size, half_taps
 
 # How `jnp.pad` names the boundaries that read outside the map.
 PAD_MODES = {"zero": "constant", "edge": "edge", "reflect": "reflect", "wrap": "wrap"}
@@ -63,13 +61,16 @@ def filter_axis(x: jax.Array, sigma: jax.Array, axis: Axis) -> jax.Array:
     return size_switch(_branch_index(sigma, axis), branches, x, sigma, _taps(sigma, axis))
 
 
-def _filter_forward(x, sigma, axis):
+def _forward(x, sigma, axis):
     y = filter_axis(x, sigma, axis)
     return y, (x, y if axis.padding == "renormalized" else None, sigma)
 
 
-def _filter_backward(axis, residuals, cotangent):
-    """Cotangents of x and sigma, by a switch between the same branches."""
+def pull_axis(axis, residuals, cotangent):
+    """The cotangents of x and sigma in y = `filter_axis`, by a switch between the same branches.
+
+    The residuals are (x, y with renormalized boundaries or else None, sigma).
+    """
     x, y, sigma = residuals
     taps, derivative = jax.jvp(partial(_taps, axis=axis), (sigma,), (jnp.ones_like(sigma),))
     branches = [partial(_shift_add_backward, axis, size) for size in axis.half_sizes]
@@ -78,7 +79,7 @@ def _filter_backward(axis, residuals, cotangent):
     return size_switch(_branch_index(sigma, axis), branches, *operands)
 
 
-filter_axis.defvjp(_filter_forward, _filter_backward)
+filter_axis.defvjp(_forward, pull_axis)
 
 
 def _branch_index(sigma: jax.Array, axis: Axis) -> jax.Array:
@@ -211,118 +212,20 @@ def sum_to(product: jax.Array, sigma: jax.Array) -> jax.Array:
     if c == 1:
         # Rows of some thousand numbers are the quickest to add up.
         shape = (rows * length, step) if step >= _FLAT else (rows, length * step)
-        sums = _precise(jnp.dot)(product.reshape(shape), jnp.ones(shape[1], product.dtype))
+        sums = precise(jnp.dot)(product.reshape(shape), jnp.ones(shape[1], product.dtype))
         return jnp.sum(sums.reshape(n, -1), 1)[:, None]
     split = product.reshape(n, -1, c)
-    return _precise(jnp.einsum)("nac,a->nc", split, jnp.ones(split.shape[1], product.dtype))
-
-
-def _precise(function):
-    return partial(function, precision=jax.lax.Precision.HIGHEST)
+    return precise(jnp.einsum)("nac,a->nc", split, jnp.ones(split.shape[1], product.dtype))
 
 
 # Toeplitz product
 
 
 def _matrix_branch(axis: Axis, x, sigma, taps) -> jax.Array:
-    return in_order(_filter_by_matrix(axis, x, sigma))
+    return in_order(filter_by_matrix(x, sigma, axis.padding, axis.window))
 
 
 def _matrix_backward(axis: Axis, x, y, cotangent, sigma, taps, derivative):
-    grad_x, grad_sigma = jax.vjp(partial(_filter_by_matrix, axis), x, sigma)[1](cotangent)
+    by_matrix = partial(filter_by_matrix, padding=axis.padding, window=axis.window)
+    grad_x, grad_sigma = jax.vjp(by_matrix, x, sigma)[1](cotangent)
     return in_order(grad_x), grad_sigma
-
-
-def _filter_by_matrix(axis: Axis, x: jax.Array, sigma: jax.Array) -> jax.Array:
-    return _apply_matrix(_MATRICES[axis.padding](sigma, axis.length, axis.window), x)
-
-
-def in_order(x: jax.Array) -> jax.Array:
-    """x with its axes in their order in memory.
-
-    Matrix products and transforms would like another order, and since the branches of a switch
-    agree on one, the others would have to copy. Two axes in between leave no choice.
-    """
-    return jax.lax.optimization_barrier(x.reshape(x.shape[0], -1)).reshape(x.shape)
-
-
-def _apply_matrix(matrix: jax.Array, x: jax.Array) -> jax.Array:
-    """K [n, c, L, L] applied to [M, L, K] along L."""
-    rows, length, step = x.shape
-    n, c = matrix.shape[:2]
-    if n == c == 1 and rows == 1:
-        return _precise(jnp.matmul)(matrix[0, 0], x[0])[None]
-    if n == c == 1:
-        return _precise(jnp.einsum)("ij,ajb->aib", matrix[0, 0], x)
-    split = x.reshape(n, rows // n, length, step // c, c)
-    return _precise(jnp.einsum)("ncij,npjqc->npiqc", matrix, split).reshape(x.shape)
-
-
-# K [..., L, L] of the filter with its boundary, for sigma [...]; exact for any sigma.
-
-
-def _zero_matrix(sigma, length, window):
-    profile = half_profile(sigma, np.arange(length), window)
-    return _toeplitz(profile / total_profile(sigma, window)[..., None])
-
-
-def _renormalized_matrix(sigma, length, window):
-    matrix = _toeplitz(half_profile(sigma, np.arange(length), window))
-    return matrix / jnp.sum(matrix, -1, keepdims=True)
-
-
-def _edge_matrix(sigma, length, window):
-    """All taps beyond an end read the pixel at that end."""
-    total = total_profile(sigma, window)[..., None]
-    taps = half_profile(sigma, np.arange(length), window) / total
-    # tails[i] is the mass of the taps at distances above i on one side.
-    tails = jnp.maximum(0.5 * (1.0 + taps[..., :1]) - jnp.cumsum(taps, -1), 0.0)
-    ends = np.zeros((2, length), taps.dtype)
-    ends[0, 0], ends[1, -1] = 1.0, 1.0
-    matrix = _toeplitz(taps)
-    shape = (1,) * sigma.ndim
-    matrix += tails[..., :, None] * ends[0].reshape(*shape, 1, length)
-    return matrix + tails[..., ::-1, None] * ends[1].reshape(*shape, 1, length)
-
-
-def _wrap_matrix(sigma, length, window):
-    taps = folded_profile(sigma, length, window)
-    taps /= jnp.sum(taps, -1, keepdims=True)
-    i = np.arange(length)
-    return taps[..., (i[:, None] - i) % length]
-
-
-def _reflect_matrix(sigma, length, window):
-    """Mirrored about the pixels at the ends, the map has the period 2 (L - 1)."""
-    if length == 1:
-        return jnp.ones((*sigma.shape, 1, 1), sigma.dtype)
-    period = 2 * (length - 1)
-    taps = folded_profile(sigma, period, window)
-    taps /= jnp.sum(taps, -1, keepdims=True)
-    i = np.arange(length)
-    direct = taps[..., (i[:, None] - i) % period]
-    inner = ((i > 0) & (i < length - 1)).astype(taps.dtype)
-    return direct + taps[..., (i[:, None] + i) % period] * inner.reshape(
-        (1,) * sigma.ndim + (1, -1)
-    )
-
-
-def _toeplitz(profile: jax.Array) -> jax.Array:
-    """[..., L, L] with the entries profile[..., |i - j|]."""
-    length = profile.shape[-1]
-    # Row i is the mirrored profile from position L - 1 - i: laid end to end with one number less
-    # a row, the rows shift by themselves, which is a copy where indexing would be a gather.
-    mirrored = jnp.concatenate([profile[..., :0:-1], profile, profile[..., :1]], -1)
-    leading = profile.shape[:-1]
-    rows = jnp.broadcast_to(mirrored[..., None, :], (*leading, length, 2 * length))
-    rows = rows.reshape(*leading, -1)[..., : length * (2 * length - 1)]
-    return rows.reshape(*leading, length, 2 * length - 1)[..., length - 1 :]
-
-
-_MATRICES = {
-    "zero": _zero_matrix,
-    "edge": _edge_matrix,
-    "reflect": _reflect_matrix,
-    "wrap": _wrap_matrix,
-    "renormalized": _renormalized_matrix,
-}

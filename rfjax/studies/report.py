@@ -1,12 +1,13 @@
 """Filled tables: means and spreads over seeds, verdicts on what the paper claims, pictures."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax import traverse_util
 from matplotlib.figure import Figure
 
 from rfjax import visualize
@@ -45,6 +46,14 @@ def verdict(lower: np.ndarray, higher: np.ndarray, *, paired: bool = False) -> s
     if np.all(gaps > 0):
         return HOLDS
     return FAILS if np.all(gaps < 0) else OPEN
+
+
+class Counts(NamedTuple):
+    """Parameters of a network: all, those that its run trains, and those that are structure."""
+
+    total: int
+    trained: int
+    structure: int
 
 
 class Filled:
@@ -124,10 +133,15 @@ class Filled:
             )
         return found
 
-    def parameters(self, row: str, column: str) -> tuple[int, int]:
-        """The numbers of all parameters and of those that are structure."""
+    def parameters(self, row: str, column: str) -> Counts:
+        """How many parameters the network of a cell has."""
         runs = self._runs[self.table.cells[row, column].spec]
         return count_parameters(configs.from_dict(runs[0].config), num_classes=self._classes())
+
+    def steps(self, row: str, column: str) -> list[int]:
+        """The steps of a cell's training, after those of the runs that it starts from."""
+        lineage = self.table.cells[row, column].spec.lineage
+        return [configs.from_dict(self._runs[spec][0].config).steps for spec in lineage]
 
     def _classes(self) -> int:
         """How many classes the data have, from any training that did not diverge."""
@@ -139,7 +153,7 @@ class Filled:
         cells = []
         for (row, column), cell in self.table.cells.items():
             values = self.iu(row, column)
-            total, structure = self.parameters(row, column)
+            counts = self.parameters(row, column)
             cells.append(
                 {
                     "row": row,
@@ -150,8 +164,10 @@ class Filled:
                     "mean": float(np.nanmean(values)),
                     "standard_deviation": _deviation(values),
                     "paper": cell.paper,
-                    "parameters": total,
-                    "structure_parameters": structure,
+                    "steps": self.steps(row, column),
+                    "parameters": counts.total,
+                    "trained_parameters": counts.trained,
+                    "structure_parameters": counts.structure,
                     "sigmas": self.sigmas(row, column),
                 }
             )
@@ -173,7 +189,8 @@ class Filled:
             f"{self.seeds} seeds; Δ to {self._bases()}; "
             f"σ in pixels of the layer's map. Networks: {self.networks()}.\n\n"
         )
-        heading = ["row", "column", "mean IU", "Δ", "paper", "Δ", "parameters", "structure", "σ"]
+        heading = ["row", "column", "mean IU", "Δ", "paper", "Δ", "steps"]
+        heading += ["parameters", "trained", "structure", "σ"]
         lines = [self._line(row, column) for row, column in self.table.cells]
         text = caption + _rows(heading, lines)
         claims = [
@@ -194,7 +211,7 @@ class Filled:
         place = self.table.base(row, column)
         base = self.table.cells[place].paper
         delta = np.nanmean(values) - np.nanmean(self.iu(*place))
-        total, structure = self.parameters(row, column)
+        counts = self.parameters(row, column)
         printed = cell.paper is not None and base is not None
         return [
             row,
@@ -203,8 +220,10 @@ class Filled:
             f"{delta:+.1f}",
             f"{cell.paper:.1f}" if cell.paper is not None else "",
             f"{cell.paper - base:+.1f}" if printed else "",
-            f"{total:,}",
-            f"{structure:,}",
+            " + ".join(f"{steps:,}" for steps in self.steps(row, column)),
+            f"{counts.total:,}",
+            f"{counts.trained:,}",
+            f"{counts.structure:,}",
             reporting.sigma_text(self.sigmas(row, column)).removeprefix("sigma "),
         ]
 
@@ -249,23 +268,27 @@ def _lost(values: np.ndarray) -> str:
     return f" ({lost} of {len(values)} diverged)" if lost else ""
 
 
-def count_parameters(config, *, num_classes: int) -> tuple[int, int]:
-    """The numbers of all parameters of a config's network, and of those that are structure.
+def count_parameters(config, *, num_classes: int) -> Counts:
+    """How many parameters a config's network has.
 
     Example:
       >>> from rfjax.training import config as configs
       >>> config = configs.base()
       >>> config.model.head = "composition"
-      >>> count_parameters(config, num_classes=11)[1]
+      >>> count_parameters(config, num_classes=11).structure
       1
     """
     model = loop.build_model(config, num_classes)
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
     shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
-    leaves = jax.tree_util.tree_leaves_with_path(shapes["params"])
-    sizes = [(tuple(k.key for k in path), math.prod(leaf.shape)) for path, leaf in leaves]
-    structure = sum(size for path, size in sizes if optimizers.is_structure(path))
-    return sum(size for _, size in sizes), structure
+    flat = traverse_util.flatten_dict(shapes["params"])
+    sizes = {path: math.prod(leaf.shape) for path, leaf in flat.items()}
+
+    def total(chosen: Callable) -> int:
+        return sum(size for path, size in sizes.items() if chosen(path))
+
+    selections = optimizers.SELECTIONS
+    return Counts(*(total(selections[key]) for key in ("all", config.trainable, "structure")))
 
 
 def _rows(heading: list[str], lines: list[list[str]]) -> str:

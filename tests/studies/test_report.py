@@ -98,8 +98,23 @@ def test_the_files(filled, tmp_path):
     found = json.loads(paths[1].read_text())
     assert found["seeds"] == 2
     assert found["cells"][1]["mean_iu"] == pytest.approx([60.0, 56.0])
-    assert found["cells"][1]["structure_parameters"] == 1
+    cell = found["cells"][1]
+    assert cell["structure_parameters"] == 1
+    assert cell["trained_parameters"] == cell["parameters"] > 10_000
+    assert cell["steps"] == [1500]
     assert paths[2].stat().st_size > 5_000
+
+
+def test_what_a_run_trains_after_another(tmp_path):
+    tuned = Spec("drn", head="composition", trainable="last_stage", parent=SCORE)
+    table = Table("tuning", {("tuned", "IU"): Cell(tuned)}, lambda *_: ("tuned", "IU"))
+    every = [finished(tmp_path / "a", SCORE, 0, 0.5), finished(tmp_path / "b", tuned, 0, 0.6)]
+    config = configs.from_dict(every[1].config)
+    config.steps, config.trainable = 300, tuned.trainable
+    every[1].config.update(config.to_dict())
+    (cell,) = report.Filled("T", table, every, data="digit_scenes", scale="cpu").as_json()["cells"]
+    assert cell["steps"] == [1500, 300]
+    assert cell["structure_parameters"] < cell["trained_parameters"] < cell["parameters"]
 
 
 def test_a_training_that_diverged(tmp_path):

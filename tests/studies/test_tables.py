@@ -69,10 +69,11 @@ def test_every_network_of_a_table_can_be_built(name):
     scale = scales.find("digit_scenes", "cpu")
     for spec in tables.BLURRING[name].specs:
         config = scales.run_config(spec, scale, seed=0)
-        total, structure = report.count_parameters(config, num_classes=11)
-        assert total > 10_000
+        counts = report.count_parameters(config, num_classes=11)
+        assert counts.total > 10_000
+        assert (counts.trained == counts.total) == (spec.trainable == "all")
         plain = spec.head in ("score", "conv3", "ccl", "aspp") and spec.composed is None
-        assert (structure == 0) == plain
+        assert (counts.structure == 0) == plain
 
 
 def test_a_scale_that_there_is_not():

@@ -1,0 +1,135 @@
+"""Gaussian filtering of all axes of a map, for traced sigmas of any size.
+
+One pass along each axis, the last one first: a pass that ends in the next one's padding is
+contiguous in it. The smallest filter of two axes is a single pass over the map, since most of the
+time goes into memory; from a half size of 2 on, the sums cost more than a second pass. A switch
+between the two ways follows the traced sigmas, and so does the form of each pass
+(`rfjax._separable`).
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from rfjax._separable import Axis, filter_axis, pull_axis, sum_to
+from rfjax._stencil import stencil
+from rfjax._switch import size_switch
+from rfjax.gaussian import half_size, half_taps
+
+# The half size up to which the filter of two axes is one pass.
+_FUSED = 1
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def filter_all(x: jax.Array, sigmas: jax.Array, axes: tuple[Axis, ...]) -> jax.Array:
+    """The map [N, *spatial, C] filtered along its axes by sigmas [N | 1, C | 1, axes]."""
+
+    def passes(x, sigmas, taps):
+        return _one_by_one(axes, x, sigmas)[0]
+
+    return _switch(axes, sigmas, _at_once, passes, x, sigmas, _taps(sigmas, axes))
+
+
+def _forward(x, sigmas, axes):
+    def at_once(x, sigmas, taps):
+        """Of this form, nobody reads what would lie between the passes."""
+        return _at_once(x, sigmas, taps), [jnp.zeros_like(x)]
+
+    def passes(x, sigmas, taps):
+        return _one_by_one(axes, x, sigmas)
+
+    y, later = _switch(axes, sigmas, at_once, passes, x, sigmas, _taps(sigmas, axes))
+    return y, (x, later, sigmas)
+
+
+def _backward(axes, residuals, cotangent):
+    x, later, sigmas = residuals
+
+    def passes(x, sigmas, cotangent, later, *_):
+        return _pull_one_by_one(axes, [x, *later], sigmas, cotangent)
+
+    return _pull(axes, passes, x, sigmas, cotangent, later)
+
+
+filter_all.defvjp(_forward, _backward)
+
+
+def pull_again(x, sigmas, axes, cotangent):
+    """The cotangents of x and sigmas in `filter_all`, from x alone: the passes filter it again."""
+
+    def passes(x, sigmas, cotangent, *_):
+        _, later = _one_by_one(axes, x, sigmas)
+        return _pull_one_by_one(axes, [x, *later], sigmas, cotangent)
+
+    return _pull(axes, passes, x, sigmas, cotangent, [])
+
+
+def _pull(axes, passes, x, sigmas, cotangent, later):
+    taps, slopes = jax.jvp(partial(_taps, axes=axes), (sigmas,), (jnp.ones_like(sigmas),))
+    operands = x, sigmas, cotangent, later, taps, slopes
+    return _switch(axes, sigmas, _pull_at_once, passes, *operands)
+
+
+def _switch(axes, sigmas, at_once, passes, *operands):
+    """What `at_once` makes of the operands if it may, or else what `passes` makes of them."""
+    fits = len(axes) == 2 and all(_FUSED in axis.half_sizes for axis in axes)
+    if not fits or axes[0].padding != "zero":
+        return passes(*operands)
+    largest = jnp.max(half_size(sigmas, truncate=axes[0].window.truncate))
+    return size_switch((largest > _FUSED).astype(jnp.int32), [at_once, passes], *operands)
+
+
+# One pass along each axis
+
+
+def _one_by_one(axes, x, sigmas) -> tuple[jax.Array, list[jax.Array]]:
+    """The result, and the maps after x that the gradient reads."""
+    stages = [x]
+    for k in reversed(range(len(axes))):
+        y = filter_axis(stages[-1].reshape(axes[k].shape), sigmas[..., k], axes[k])
+        stages.append(y.reshape(x.shape))
+    return stages[-1], stages[1:] if axes[0].padding == "renormalized" else stages[1:-1]
+
+
+def _pull_one_by_one(axes, stages, sigmas, cotangent):
+    """The cotangents of the first of the stages, from the last axis' input on, and of sigmas."""
+    changes = []
+    for k, axis in enumerate(axes):
+        before = stages[len(axes) - 1 - k].reshape(axis.shape)
+        after = None
+        if axis.padding == "renormalized":
+            after = stages[len(axes) - k].reshape(axis.shape)
+        residuals = before, after, sigmas[..., k]
+        cotangent, change = pull_axis(axis, residuals, cotangent.reshape(axis.shape))
+        changes.append(change)
+    return cotangent.reshape(stages[0].shape), jnp.stack(changes, -1)
+
+
+# One pass along both
+
+
+def _taps(sigmas: jax.Array, axes: tuple[Axis, ...]) -> list[jax.Array]:
+    """The taps [n, c, 2] along each axis, formed outside of the switch as those of the passes."""
+    return [half_taps(sigmas[..., k], _FUSED, axis.window) for k, axis in enumerate(axes)]
+
+
+def _at_once(x, sigmas, taps) -> jax.Array:
+    return stencil(x, _outer(*taps))
+
+
+def _pull_at_once(x, sigmas, cotangent, later, taps, slopes):
+    """With zeros outside the filter and its derivatives are their own adjoints."""
+    grad_x = stencil(cotangent, _outer(*taps))
+    rows = (*x.shape[:2], -1)
+    changes = [
+        sum_to((stencil(cotangent, derivative) * x).reshape(rows), sigmas[..., 0])
+        for derivative in (_outer(slopes[0], taps[1]), _outer(taps[0], slopes[1]))
+    ]
+    return grad_x, jnp.stack(changes, -1)
+
+
+def _outer(y: jax.Array, x: jax.Array) -> jax.Array:
+    """Half taps [n, c, R + 1] along two axes as taps [n, c, 2 R + 1, 2 R + 1]."""
+    y, x = (jnp.concatenate([taps[..., :0:-1], taps], -1) for taps in (y, x))
+    return y[..., :, None] * x[..., None, :]

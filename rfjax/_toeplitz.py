@@ -1,0 +1,115 @@
+"""Gaussian filtering of one axis of a map as a product y = K x with K[i, j] = g(i - j).
+
+Its cost does not depend on sigma, the support is exact inside K, boundaries are folded into K, and
+matrix units run it.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rfjax._folding import folded_profile, total_profile
+from rfjax.gaussian import Window, half_profile
+
+
+def filter_by_matrix(x: jax.Array, sigma: jax.Array, padding: str, window: Window) -> jax.Array:
+    """The map [M, L, K] filtered along L by Gaussians of sigma [N | 1, C | 1]."""
+    return _apply(_MATRICES[padding](sigma, x.shape[1], window), x)
+
+
+def in_order(x: jax.Array) -> jax.Array:
+    """x with its axes in their order in memory.
+
+    Matrix products and transforms would like another order, and since the branches of a switch
+    agree on one, the others would have to copy. Two axes in between leave no choice.
+    """
+    return jax.lax.optimization_barrier(x.reshape(x.shape[0], -1)).reshape(x.shape)
+
+
+def _apply(matrix: jax.Array, x: jax.Array) -> jax.Array:
+    """K [n, c, L, L] applied to [M, L, K] along L."""
+    rows, length, step = x.shape
+    n, c = matrix.shape[:2]
+    if n == c == 1 and rows == 1:
+        return precise(jnp.matmul)(matrix[0, 0], x[0])[None]
+    if n == c == 1:
+        return precise(jnp.einsum)("ij,ajb->aib", matrix[0, 0], x)
+    split = x.reshape(n, rows // n, length, step // c, c)
+    return precise(jnp.einsum)("ncij,npjqc->npiqc", matrix, split).reshape(x.shape)
+
+
+def precise(function):
+    """A product of arrays in full precision, which accelerators do not give unasked."""
+    return partial(function, precision=jax.lax.Precision.HIGHEST)
+
+
+# K [..., L, L] of the filter with its boundary, for sigma [...]; exact for any sigma.
+
+
+def _zero_matrix(sigma, length, window):
+    profile = half_profile(sigma, np.arange(length), window)
+    return _toeplitz(profile / total_profile(sigma, window)[..., None])
+
+
+def _renormalized_matrix(sigma, length, window):
+    matrix = _toeplitz(half_profile(sigma, np.arange(length), window))
+    return matrix / jnp.sum(matrix, -1, keepdims=True)
+
+
+def _edge_matrix(sigma, length, window):
+    """All taps beyond an end read the pixel at that end."""
+    total = total_profile(sigma, window)[..., None]
+    taps = half_profile(sigma, np.arange(length), window) / total
+    # tails[i] is the mass of the taps at distances above i on one side.
+    tails = jnp.maximum(0.5 * (1.0 + taps[..., :1]) - jnp.cumsum(taps, -1), 0.0)
+    ends = np.zeros((2, length), taps.dtype)
+    ends[0, 0], ends[1, -1] = 1.0, 1.0
+    matrix = _toeplitz(taps)
+    shape = (1,) * sigma.ndim
+    matrix += tails[..., :, None] * ends[0].reshape(*shape, 1, length)
+    return matrix + tails[..., ::-1, None] * ends[1].reshape(*shape, 1, length)
+
+
+def _wrap_matrix(sigma, length, window):
+    taps = folded_profile(sigma, length, window)
+    taps /= jnp.sum(taps, -1, keepdims=True)
+    i = np.arange(length)
+    return taps[..., (i[:, None] - i) % length]
+
+
+def _reflect_matrix(sigma, length, window):
+    """Mirrored about the pixels at the ends, the map has the period 2 (L - 1)."""
+    if length == 1:
+        return jnp.ones((*sigma.shape, 1, 1), sigma.dtype)
+    period = 2 * (length - 1)
+    taps = folded_profile(sigma, period, window)
+    taps /= jnp.sum(taps, -1, keepdims=True)
+    i = np.arange(length)
+    direct = taps[..., (i[:, None] - i) % period]
+    inner = ((i > 0) & (i < length - 1)).astype(taps.dtype)
+    return direct + taps[..., (i[:, None] + i) % period] * inner.reshape(
+        (1,) * sigma.ndim + (1, -1)
+    )
+
+
+def _toeplitz(profile: jax.Array) -> jax.Array:
+    """[..., L, L] with the entries profile[..., |i - j|]."""
+    length = profile.shape[-1]
+    # Row i is the mirrored profile from position L - 1 - i: laid end to end with one number less
+    # a row, the rows shift by themselves, which is a copy where indexing would be a gather.
+    mirrored = jnp.concatenate([profile[..., :0:-1], profile, profile[..., :1]], -1)
+    leading = profile.shape[:-1]
+    rows = jnp.broadcast_to(mirrored[..., None, :], (*leading, length, 2 * length))
+    rows = rows.reshape(*leading, -1)[..., : length * (2 * length - 1)]
+    return rows.reshape(*leading, length, 2 * length - 1)[..., length - 1 :]
+
+
+_MATRICES = {
+    "zero": _zero_matrix,
+    "edge": _edge_matrix,
+    "reflect": _reflect_matrix,
+    "wrap": _wrap_matrix,
+    "renormalized": _renormalized_matrix,
+}
