@@ -2,8 +2,8 @@
 
 On a CPU a large map is worked off in blocks of examples and channels: what a pass writes is still
 in the cache when the next one reads it, and no intermediate result is as large as the map. The
-gradient is worked off in the same blocks, where it filters again what it needs. Within a block the
-form follows the traced sigma (`rfjax._passes`).
+gradient is worked off in the same blocks. Within a block the form follows the traced sigma
+(`rfjax._passes`).
 
 Elsewhere the map is filtered as a whole by matrix products, which run on matrix units and leave no
 choice to be made on the device.
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rfjax._passes import filter_all, pull_again
+from rfjax._passes import filter_all, pull_all
 from rfjax._separable import Axis
 from rfjax.gaussian import Window
 
@@ -111,9 +111,9 @@ def _blocked_backward(how, block, residuals, cotangent):
 
     def pull_block(totals, start):
         grad_x, grad_sigmas = totals
-        part = _take(x, start, block)
-        operands = part, _take_sigmas(sigmas, start, block), how.axes(part.shape, "cpu")
-        part, change = pull_again(*operands, _take(cotangent, start, block))
+        part, of_block = _take(x, start, block), _take_sigmas(sigmas, start, block)
+        axes = how.axes(part.shape, "cpu")
+        part, change = pull_all(axes, (part, of_block), _take(cotangent, start, block))
         change += _take_sigmas(grad_sigmas, start, block)
         corner = _corner_of_sigmas(sigmas, start)
         grad_sigmas = jax.lax.dynamic_update_slice(grad_sigmas, change, corner)

@@ -26,49 +26,28 @@ def filter_all(x: jax.Array, sigmas: jax.Array, axes: tuple[Axis, ...]) -> jax.A
     """The map [N, *spatial, C] filtered along its axes by sigmas [N | 1, C | 1, axes]."""
 
     def passes(x, sigmas, taps):
-        return _one_by_one(axes, x, sigmas)[0]
+        return _one_by_one(axes, x, sigmas)[-1]
 
     return _switch(axes, sigmas, _at_once, passes, x, sigmas, _taps(sigmas, axes))
 
 
-def _forward(x, sigmas, axes):
-    def at_once(x, sigmas, taps):
-        """Of this form, nobody reads what would lie between the passes."""
-        return _at_once(x, sigmas, taps), [jnp.zeros_like(x)]
+def pull_all(axes, residuals, cotangent):
+    """The cotangents of x and sigmas, the residuals, in `filter_all`.
 
-    def passes(x, sigmas, taps):
-        return _one_by_one(axes, x, sigmas)
-
-    y, later = _switch(axes, sigmas, at_once, passes, x, sigmas, _taps(sigmas, axes))
-    return y, (x, later, sigmas)
-
-
-def _backward(axes, residuals, cotangent):
-    x, later, sigmas = residuals
-
-    def passes(x, sigmas, cotangent, later, *_):
-        return _pull_one_by_one(axes, [x, *later], sigmas, cotangent)
-
-    return _pull(axes, passes, x, sigmas, cotangent, later)
-
-
-filter_all.defvjp(_forward, _backward)
-
-
-def pull_again(x, sigmas, axes, cotangent):
-    """The cotangents of x and sigmas in `filter_all`, from x alone: the passes filter it again."""
+    The maps between the passes are filtered again, which is hardly to be measured: what is kept
+    from the forward pass has to come from memory too.
+    """
+    x, sigmas = residuals
 
     def passes(x, sigmas, cotangent, *_):
-        _, later = _one_by_one(axes, x, sigmas)
-        return _pull_one_by_one(axes, [x, *later], sigmas, cotangent)
+        return _pull_one_by_one(axes, _one_by_one(axes, x, sigmas), sigmas, cotangent)
 
-    return _pull(axes, passes, x, sigmas, cotangent, [])
-
-
-def _pull(axes, passes, x, sigmas, cotangent, later):
     taps, slopes = jax.jvp(partial(_taps, axes=axes), (sigmas,), (jnp.ones_like(sigmas),))
-    operands = x, sigmas, cotangent, later, taps, slopes
+    operands = x, sigmas, cotangent, taps, slopes
     return _switch(axes, sigmas, _pull_at_once, passes, *operands)
+
+
+filter_all.defvjp(lambda x, sigmas, axes: (filter_all(x, sigmas, axes), (x, sigmas)), pull_all)
 
 
 def _switch(axes, sigmas, at_once, passes, *operands):
@@ -83,23 +62,20 @@ def _switch(axes, sigmas, at_once, passes, *operands):
 # One pass along each axis
 
 
-def _one_by_one(axes, x, sigmas) -> tuple[jax.Array, list[jax.Array]]:
-    """The result, and the maps after x that the gradient reads."""
+def _one_by_one(axes, x, sigmas) -> list[jax.Array]:
+    """x, and the map after each pass."""
     stages = [x]
     for k in reversed(range(len(axes))):
         y = filter_axis(stages[-1].reshape(axes[k].shape), sigmas[..., k], axes[k])
         stages.append(y.reshape(x.shape))
-    return stages[-1], stages[1:] if axes[0].padding == "renormalized" else stages[1:-1]
+    return stages
 
 
 def _pull_one_by_one(axes, stages, sigmas, cotangent):
-    """The cotangents of the first of the stages, from the last axis' input on, and of sigmas."""
     changes = []
     for k, axis in enumerate(axes):
-        before = stages[len(axes) - 1 - k].reshape(axis.shape)
-        after = None
-        if axis.padding == "renormalized":
-            after = stages[len(axes) - k].reshape(axis.shape)
+        after, before = (stages[place - k].reshape(axis.shape) for place in (-1, -2))
+        after = after if axis.padding == "renormalized" else None
         residuals = before, after, sigmas[..., k]
         cotangent, change = pull_axis(axis, residuals, cotangent.reshape(axis.shape))
         changes.append(change)
@@ -118,7 +94,7 @@ def _at_once(x, sigmas, taps) -> jax.Array:
     return stencil(x, _outer(*taps))
 
 
-def _pull_at_once(x, sigmas, cotangent, later, taps, slopes):
+def _pull_at_once(x, sigmas, cotangent, taps, slopes):
     """With zeros outside the filter and its derivatives are their own adjoints."""
     grad_x = stencil(cotangent, _outer(*taps))
     rows = (*x.shape[:2], -1)
