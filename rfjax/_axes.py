@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rfjax._passes import filter_all, pull_all
+from rfjax._passes import filter_all, pull_again
 from rfjax._separable import Axis
 from rfjax.gaussian import Window
 
@@ -113,7 +113,7 @@ def _blocked_backward(how, block, residuals, cotangent):
         grad_x, grad_sigmas = totals
         part, of_block = _take(x, start, block), _take_sigmas(sigmas, start, block)
         axes = how.axes(part.shape, "cpu")
-        part, change = pull_all(axes, (part, of_block), _take(cotangent, start, block))
+        part, change = pull_again(part, of_block, axes, _take(cotangent, start, block))
         change += _take_sigmas(grad_sigmas, start, block)
         corner = _corner_of_sigmas(sigmas, start)
         grad_sigmas = jax.lax.dynamic_update_slice(grad_sigmas, change, corner)

@@ -31,23 +31,45 @@ def filter_all(x: jax.Array, sigmas: jax.Array, axes: tuple[Axis, ...]) -> jax.A
     return _switch(axes, sigmas, _at_once, passes, x, sigmas, _taps(sigmas, axes))
 
 
-def pull_all(axes, residuals, cotangent):
-    """The cotangents of x and sigmas, the residuals, in `filter_all`.
+def _forward(x, sigmas, axes):
+    """The maps between the passes are kept: matrix products take too long to be repeated."""
+    renormalized = axes[0].padding == "renormalized"
 
-    The maps between the passes are filtered again, which is hardly to be measured: what is kept
-    from the forward pass has to come from memory too.
-    """
-    x, sigmas = residuals
+    def at_once(x, sigmas, taps):
+        return _at_once(x, sigmas, taps), [jnp.zeros_like(x)]  # which nobody reads
+
+    def passes(x, sigmas, taps):
+        _, *between, y = _one_by_one(axes, x, sigmas)
+        return y, between
+
+    y, between = _switch(axes, sigmas, at_once, passes, x, sigmas, _taps(sigmas, axes))
+    return y, (x, sigmas, between, y if renormalized else None)
+
+
+def _backward(axes, residuals, cotangent):
+    def passes(x, sigmas, cotangent, taps, slopes, between, y):
+        return _pull_one_by_one(axes, [x, *between, y], sigmas, cotangent)
+
+    x, sigmas, *kept = residuals
+    return _pull(axes, passes, x, sigmas, cotangent, *kept)
+
+
+filter_all.defvjp(_forward, _backward)
+
+
+def pull_again(x, sigmas, axes, cotangent):
+    """The cotangents of x and sigmas in `filter_all`, of which nothing was kept."""
 
     def passes(x, sigmas, cotangent, *_):
         return _pull_one_by_one(axes, _one_by_one(axes, x, sigmas), sigmas, cotangent)
 
+    return _pull(axes, passes, x, sigmas, cotangent)
+
+
+def _pull(axes, passes, x, sigmas, cotangent, *kept):
     taps, slopes = jax.jvp(partial(_taps, axes=axes), (sigmas,), (jnp.ones_like(sigmas),))
-    operands = x, sigmas, cotangent, taps, slopes
+    operands = x, sigmas, cotangent, taps, slopes, *kept
     return _switch(axes, sigmas, _pull_at_once, passes, *operands)
-
-
-filter_all.defvjp(lambda x, sigmas, axes: (filter_all(x, sigmas, axes), (x, sigmas)), pull_all)
 
 
 def _switch(axes, sigmas, at_once, passes, *operands):
@@ -74,8 +96,9 @@ def _one_by_one(axes, x, sigmas) -> list[jax.Array]:
 def _pull_one_by_one(axes, stages, sigmas, cotangent):
     changes = []
     for k, axis in enumerate(axes):
-        after, before = (stages[place - k].reshape(axis.shape) for place in (-1, -2))
-        after = after if axis.padding == "renormalized" else None
+        before, after = stages[-2 - k].reshape(axis.shape), None
+        if axis.padding == "renormalized":
+            after = stages[-1 - k].reshape(axis.shape)
         residuals = before, after, sigmas[..., k]
         cotangent, change = pull_axis(axis, residuals, cotangent.reshape(axis.shape))
         changes.append(change)
@@ -94,7 +117,7 @@ def _at_once(x, sigmas, taps) -> jax.Array:
     return stencil(x, _outer(*taps))
 
 
-def _pull_at_once(x, sigmas, cotangent, taps, slopes):
+def _pull_at_once(x, sigmas, cotangent, taps, slopes, *_):
     """With zeros outside the filter and its derivatives are their own adjoints."""
     grad_x = stencil(cotangent, _outer(*taps))
     rows = (*x.shape[:2], -1)

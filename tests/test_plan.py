@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import rfjax
-from rfjax import _axes, filtering
+from rfjax import _axes, _passes, filtering
 
 X = np.random.default_rng(0).normal(size=(4, 11, 9, 6)).astype(np.float32)
 SHARES = {"shared": (2,), "per channel": (6, 2), "both": (4, 6, 2)}
@@ -23,12 +23,12 @@ def test_algorithms_agree(algorithm, padding):
         np.testing.assert_allclose(got, wanted, atol=2e-6)
 
 
-def value_and_gradients(params):
+def value_and_gradients(params, padding="renormalized"):
     """Of a loss that is not linear in the blur, compiled anew."""
     jax.clear_caches()
 
     def loss(x, params):
-        return jnp.sin(rfjax.gaussian_blur(x, params, padding="renormalized")).sum()
+        return jnp.sin(rfjax.gaussian_blur(x, params, padding=padding)).sum()
 
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(X, params)
 
@@ -47,6 +47,19 @@ def test_blocks_change_nothing(share, monkeypatch):
         got = value_and_gradients(params)
         for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
             np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("whole", [X.size, X[0].size])
+def test_one_pass_over_both_axes_is_the_two(share, whole, monkeypatch):
+    sigmas = np.random.default_rng(2).uniform(0.2, 0.5, size=SHARES[share])
+    params = np.log(sigmas).astype(np.float32)
+    monkeypatch.setattr(_axes, "_WHOLE", whole)
+    at_once = value_and_gradients(params, "zero")
+    monkeypatch.setattr(_passes, "_FUSED", 0)  # no half size of any axis
+    two = value_and_gradients(params, "zero")
+    for a, b in zip(jax.tree.leaves(at_once), jax.tree.leaves(two), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5)
 
 
 def test_gradients_of_gradients_in_blocks(monkeypatch):
