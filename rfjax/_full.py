@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import erf
 
+from rfjax._blocks import filter_in_blocks
 from rfjax._clamp import at_most
 from rfjax._separable import PAD_MODES, sum_to
 from rfjax._stencil import stencil
@@ -49,7 +50,7 @@ class Plane(NamedTuple):
         sizes, size = [], 1
         while size < max(most):
             sizes.append((min(size, most[0]), min(size, most[1])))
-            size *= 2 if size < 8 else 3
+            size = size + 1 if size < _DENSE else size * (2 if size < 8 else 3)
         return [*sizes, most]
 
     def choice(self, needed: tuple[int, int]) -> tuple[str, tuple[int, int]]:
@@ -64,16 +65,26 @@ class Plane(NamedTuple):
         return "shift_add" if _is_dense(grid) else "fourier", grid
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def filter_plane(x: jax.Array, params: jax.Array, plane: Plane) -> jax.Array:
     """The map [N, H, W, C] filtered by Gaussians of full params [N | 1, C | 1, 3]."""
+    run = partial(_filter, plane=plane)
+
+    def pull(x, params, cotangent):
+        return jax.vjp(run, x, params)[1](cotangent)
+
+    in_blocks = partial(filter_in_blocks, run, pull)
+    return jax.lax.platform_dependent(x, params, cpu=in_blocks, default=run)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _filter(x: jax.Array, params: jax.Array, plane: Plane) -> jax.Array:
     branches = [partial(_forward, plane, grid) for grid in plane.half_sizes()]
     taps = _dense_taps(params, plane)
     return size_switch(_branch_index(params, plane), branches, x, params, taps)
 
 
 def _filter_forward(x, params, plane):
-    y = filter_plane(x, params, plane)
+    y = _filter(x, params, plane)
     return y, (x, y if plane.padding == "renormalized" else None, params)
 
 
@@ -88,7 +99,7 @@ def _filter_backward(plane, residuals, cotangent):
     return size_switch(_branch_index(params, plane), branches, *operands)
 
 
-filter_plane.defvjp(_filter_forward, _filter_backward)
+_filter.defvjp(_filter_forward, _filter_backward)
 
 
 def _branch_index(params: jax.Array, plane: Plane) -> jax.Array:
@@ -254,7 +265,8 @@ def _mass(plane: Plane, taps: jax.Array) -> jax.Array:
 
 def _filter_on_grid(plane: Plane, grid: tuple[int, int], x: jax.Array, params: jax.Array):
     if plane.padding == "renormalized":
-        ones = jnp.ones((1, plane.height, plane.width, 1), x.dtype)
+        n, c = params.shape[:2]
+        ones = jnp.ones((n, plane.height, plane.width, c), x.dtype)
         mass = _filter_fourier(plane, grid, ones, params)
         return _filter_fourier(plane, grid, x, params) / mass
     return _filter_fourier(plane, grid, _extend(plane, grid, x), params)

@@ -31,7 +31,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rfjax import _checks, covariance
-from rfjax._axes import ALGORITHMS, Filter, block_shape, filter_axes
+from rfjax._axes import ALGORITHMS, Filter, filter_axes
+from rfjax._blocks import block_shape
 from rfjax._full import Plane, filter_plane
 from rfjax._separable import PAD_MODES
 from rfjax.gaussian import Window, check_params_bound, gaussian_kernel, half_size
@@ -168,17 +169,16 @@ def plan(
     needed = np.asarray(half_size(sigmas, truncate=truncate)).reshape(-1, spatial_ndim).max(0)
     needed = tuple(map(int, needed))
     merged = (math.prod(batch), *spatial, channels)
+    block = block_shape(merged) if platform == "cpu" else (merged[0], channels)
     if covariance.is_full(known, spatial_ndim=spatial_ndim):
-        plane = Plane(*spatial, padding, window)
-        form, grid = plane.choice(needed)
-        return Plan(platform, (form,), needed, grid, (merged[0], channels))
+        form, grid = Plane(*spatial, padding, window).choice(needed)
+        return Plan(platform, (form,), needed, grid, block)
     how = Filter(padding, window, algorithm)
     algorithms, statics = [], []
     for size, length in zip(needed, spatial, strict=True):
         sizes = [s for s in how.half_sizes(length, platform) if s >= size]
         algorithms.append("shift_add" if sizes else "toeplitz")
         statics.append(sizes[0] if sizes else length - 1)
-    block = block_shape(merged) if platform == "cpu" else (merged[0], channels)
     return Plan(platform, tuple(algorithms), needed, tuple(statics), block)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import rfjax
-from rfjax import _axes, _passes, filtering
+from rfjax import _blocks, _passes, filtering
 
 X = np.random.default_rng(0).normal(size=(4, 11, 9, 6)).astype(np.float32)
 SHARES = {"shared": (2,), "per channel": (6, 2), "both": (4, 6, 2)}
@@ -33,17 +33,17 @@ def value_and_gradients(params, padding="renormalized"):
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(X, params)
 
 
-@pytest.mark.parametrize("share", SHARES)
-def test_blocks_change_nothing(share, monkeypatch):
-    params = np.log(np.random.default_rng(1).uniform(0.4, 2.4, size=SHARES[share]))
+@pytest.mark.parametrize("shape", [*SHARES.values(), (3,), (4, 6, 3)])
+def test_blocks_change_nothing(shape, monkeypatch):
+    params = np.log(np.random.default_rng(1).uniform(0.4, 2.4, size=shape))
     params = params.astype(np.float32)
     wanted = value_and_gradients(params)
     example = X[0].size
     blocks = {(2, 6): (2 * example, 1), (1, 3): (1, example // 2)}
     for block, sizes in blocks.items():
         for name, size in zip(("_WHOLE", "_BLOCK"), sizes, strict=True):
-            monkeypatch.setattr(_axes, name, size)
-        assert _axes.block_shape(X.shape) == block
+            monkeypatch.setattr(_blocks, name, size)
+        assert _blocks.block_shape(X.shape) == block
         got = value_and_gradients(params)
         for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
             np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
@@ -54,7 +54,7 @@ def test_blocks_change_nothing(share, monkeypatch):
 def test_one_pass_over_both_axes_is_the_two(share, whole, monkeypatch):
     sigmas = np.random.default_rng(2).uniform(0.2, 0.5, size=SHARES[share])
     params = np.log(sigmas).astype(np.float32)
-    monkeypatch.setattr(_axes, "_WHOLE", whole)
+    monkeypatch.setattr(_blocks, "_WHOLE", whole)
     at_once = value_and_gradients(params, "zero")
     monkeypatch.setattr(_passes, "_FUSED", 0)  # no half size of any axis
     two = value_and_gradients(params, "zero")
@@ -72,17 +72,17 @@ def test_gradients_of_gradients_in_blocks(monkeypatch):
         return jax.jit(jax.grad(lambda p: jax.grad(loss)(p)[0]))(params)
 
     wanted = curvature()
-    monkeypatch.setattr(_axes, "_WHOLE", x[0].size)
+    monkeypatch.setattr(_blocks, "_WHOLE", x[0].size)
     np.testing.assert_allclose(curvature(), wanted, rtol=1e-4)
 
 
 def test_block_shapes():
-    assert _axes.block_shape((1, 128, 128, 64)) == (1, 64)
-    assert _axes.block_shape((8, 64, 64, 32)) == (8, 32)
-    assert _axes.block_shape((64, 64, 64, 32)) == (16, 32)
-    assert _axes.block_shape((2, 100, 100, 512)) == (1, 64)
-    assert _axes.block_shape((3, 7, 1)) == (3, 1)
-    assert _axes.block_shape((1, 4096, 4096, 7)) == (1, 1)
+    assert _blocks.block_shape((1, 128, 128, 64)) == (1, 64)
+    assert _blocks.block_shape((8, 64, 64, 32)) == (8, 32)
+    assert _blocks.block_shape((64, 64, 64, 32)) == (16, 32)
+    assert _blocks.block_shape((2, 100, 100, 512)) == (1, 64)
+    assert _blocks.block_shape((3, 7, 1)) == (3, 1)
+    assert _blocks.block_shape((1, 4096, 4096, 7)) == (1, 1)
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
@@ -111,6 +111,7 @@ def test_plan_follows_the_largest_covariance_and_the_override():
 def test_plan_of_full_covariances():
     plan = rfjax.filtering.plan((100, 100, 2), rfjax.from_ellipse(6.0, 2.0, 0.5), platform="cpu")
     assert plan.algorithms == ("fourier",)
+    assert plan.block == (1, 2)
     assert all(s >= n for s, n in zip(plan.static_half_sizes, plan.half_sizes, strict=True))
     plan = rfjax.filtering.plan((100, 100, 2), rfjax.from_ellipse(1.2, 0.8, 0.5), platform="cpu")
     assert plan.algorithms == ("shift_add",)
