@@ -13,10 +13,13 @@ from typing import NamedTuple
 
 import jax
 
-from rfjax._blocks import filter_in_blocks
+from rfjax._blocks import Limits, filter_in_blocks
 from rfjax._passes import filter_all, pull_again
 from rfjax._separable import Axis
 from rfjax.gaussian import Window
+
+# Filters along an axis lose more by short rows than they gain from the caches.
+LIMITS = Limits(whole=2**21, split=5 * 2**17)
 
 ALGORITHMS = ("auto", "shift_add", "toeplitz")
 
@@ -66,6 +69,6 @@ def filter_axes(x: jax.Array, sigmas: jax.Array, how: Filter) -> jax.Array:
     return jax.lax.platform_dependent(
         x,
         sigmas,
-        cpu=partial(filter_in_blocks, partial(run, "cpu"), pull),
+        cpu=partial(filter_in_blocks, partial(run, "cpu"), pull, LIMITS),
         default=partial(run, "default"),
     )

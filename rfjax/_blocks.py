@@ -7,46 +7,58 @@ intermediate result is as large as the map. The gradient is worked off in the sa
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-# Maps of up to `_WHOLE` numbers a CPU filters at once, others in blocks of examples of at most that
-# size. Only a larger example is split by channels, into blocks of about `_BLOCK`: rows get shorter.
-_WHOLE, _BLOCK = 2**21, 5 * 2**17
+# A block of fewer channels takes so little of each cache line that its copies cost more than they
+# save.
+_LEAST_CHANNELS = 8
 
 # A filter maps (x [N, *spatial, C], params [N | 1, C | 1, F]) to a map like x, and its pullback
 # (x, params, cotangent) to the cotangents of the two.
-Filter = Callable[[jax.Array, jax.Array], jax.Array]
+Run = Callable[[jax.Array, jax.Array], jax.Array]
 Pullback = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
-def filter_in_blocks(run: Filter, pull: Pullback, x: jax.Array, params: jax.Array) -> jax.Array:
-    """`run(x, params)` by blocks, or at once where x is small, by its own derivative."""
-    block = block_shape(x.shape)
+class Limits(NamedTuple):
+    """How many numbers a CPU filters at a time.
+
+    Examples that together hold up to `whole` are filtered at once. Only an example that is larger
+    is split by channels, into blocks of about `split`: its rows get shorter.
+    """
+
+    whole: int
+    split: int
+
+    def block(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """The examples and channels of a block of a map [N, *spatial, C]."""
+        n, *spatial, channels = shape
+        pixels = math.prod(spatial)
+        if pixels * channels <= self.whole:
+            most = self.whole // (pixels * channels)
+            return max(size for size in _divisors(n) if size <= most), channels
+        wide = [size for size in _divisors(channels) if size >= min(_LEAST_CHANNELS, channels)]
+        return 1, max((size for size in wide if size * pixels <= self.split), default=wide[0])
+
+
+def filter_in_blocks(
+    run: Run, pull: Pullback, limits: Limits, x: jax.Array, params: jax.Array
+) -> jax.Array:
+    """`run(x, params)` by blocks, or by its own derivative where one block is all of x."""
+    block = limits.block(x.shape)
     if block == (x.shape[0], x.shape[-1]):
         return run(x, params)
     return _blocked(x, params, run, pull, block)
 
 
-def block_shape(shape: tuple[int, ...]) -> tuple[int, int]:
-    """The examples and channels of a block in which a CPU filters a map [N, *spatial, C]."""
-    n, *spatial, channels = shape
-    pixels = math.prod(spatial)
-    if pixels * channels <= _WHOLE:
-        return _largest_divisor(n, _WHOLE // (pixels * channels)), channels
-    return 1, _largest_divisor(channels, _BLOCK // pixels)
-
-
-def _largest_divisor(number: int, limit: int) -> int:
-    """The largest divisor that is no larger than `limit`, at least 1."""
-    return max(
-        size for size in range(1, number + 1) if number % size == 0 and size <= max(1, limit)
-    )
+def _divisors(number: int) -> list[int]:
+    return [size for size in range(1, number + 1) if number % size == 0]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _blocked(x, params, run: Filter, pull: Pullback, block: tuple[int, int]) -> jax.Array:
+def _blocked(x, params, run: Run, pull: Pullback, block: tuple[int, int]) -> jax.Array:
     def filter_block(y, start):
         part = run(_take(x, start, block), _take_params(params, start, block))
         return _put(y, part, start), None

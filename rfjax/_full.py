@@ -15,13 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import erf
 
-from rfjax._blocks import filter_in_blocks
+from rfjax._blocks import Limits, filter_in_blocks
 from rfjax._clamp import at_most
 from rfjax._separable import PAD_MODES, sum_to
 from rfjax._stencil import stencil
 from rfjax._switch import size_switch
 from rfjax._toeplitz import in_order
 from rfjax.gaussian import Window, full_factor, full_profile, half_size
+
+# The transforms of a map take several times its memory. Beyond a few megabytes the system hands
+# that out anew at every call, which costs as much as the transforms.
+LIMITS = Limits(whole=2**18, split=2**18)
 
 # Up to this half size a filter is a sum of shifted maps, beyond it a product of transforms.
 _DENSE = 4
@@ -72,7 +76,7 @@ def filter_plane(x: jax.Array, params: jax.Array, plane: Plane) -> jax.Array:
     def pull(x, params, cotangent):
         return jax.vjp(run, x, params)[1](cotangent)
 
-    in_blocks = partial(filter_in_blocks, run, pull)
+    in_blocks = partial(filter_in_blocks, run, pull, LIMITS)
     return jax.lax.platform_dependent(x, params, cpu=in_blocks, default=run)
 
 

@@ -30,9 +30,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rfjax import _checks, covariance
+from rfjax import _axes, _checks, _full, covariance
 from rfjax._axes import ALGORITHMS, Filter, filter_axes
-from rfjax._blocks import block_shape
 from rfjax._full import Plane, filter_plane
 from rfjax._separable import PAD_MODES
 from rfjax.gaussian import Window, check_params_bound, gaussian_kernel, half_size
@@ -169,8 +168,10 @@ def plan(
     needed = np.asarray(half_size(sigmas, truncate=truncate)).reshape(-1, spatial_ndim).max(0)
     needed = tuple(map(int, needed))
     merged = (math.prod(batch), *spatial, channels)
-    block = block_shape(merged) if platform == "cpu" else (merged[0], channels)
-    if covariance.is_full(known, spatial_ndim=spatial_ndim):
+    full = covariance.is_full(known, spatial_ndim=spatial_ndim)
+    limits = _full.LIMITS if full else _axes.LIMITS
+    block = limits.block(merged) if platform == "cpu" else (merged[0], channels)
+    if full:
         form, grid = Plane(*spatial, padding, window).choice(needed)
         return Plan(platform, (form,), needed, grid, block)
     how = Filter(padding, window, algorithm)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import rfjax
-from rfjax import _blocks, _passes, filtering
+from rfjax import _axes, _full, _passes, filtering
+from rfjax._blocks import Limits
 
 X = np.random.default_rng(0).normal(size=(4, 11, 9, 6)).astype(np.float32)
 SHARES = {"shared": (2,), "per channel": (6, 2), "both": (4, 6, 2)}
@@ -40,10 +41,11 @@ def test_blocks_change_nothing(shape, monkeypatch):
     wanted = value_and_gradients(params)
     example = X[0].size
     blocks = {(2, 6): (2 * example, 1), (1, 3): (1, example // 2)}
+    monkeypatch.setattr("rfjax._blocks._LEAST_CHANNELS", 1)
     for block, sizes in blocks.items():
-        for name, size in zip(("_WHOLE", "_BLOCK"), sizes, strict=True):
-            monkeypatch.setattr(_blocks, name, size)
-        assert _blocks.block_shape(X.shape) == block
+        for module in (_axes, _full):
+            monkeypatch.setattr(module, "LIMITS", Limits(*sizes))
+        assert Limits(*sizes).block(X.shape) == block
         got = value_and_gradients(params)
         for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
             np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
@@ -54,7 +56,7 @@ def test_blocks_change_nothing(shape, monkeypatch):
 def test_one_pass_over_both_axes_is_the_two(share, whole, monkeypatch):
     sigmas = np.random.default_rng(2).uniform(0.2, 0.5, size=SHARES[share])
     params = np.log(sigmas).astype(np.float32)
-    monkeypatch.setattr(_blocks, "_WHOLE", whole)
+    monkeypatch.setattr(_axes, "LIMITS", Limits(whole, whole))
     at_once = value_and_gradients(params, "zero")
     monkeypatch.setattr(_passes, "_FUSED", 0)  # no half size of any axis
     two = value_and_gradients(params, "zero")
@@ -72,17 +74,25 @@ def test_gradients_of_gradients_in_blocks(monkeypatch):
         return jax.jit(jax.grad(lambda p: jax.grad(loss)(p)[0]))(params)
 
     wanted = curvature()
-    monkeypatch.setattr(_blocks, "_WHOLE", x[0].size)
+    monkeypatch.setattr(_axes, "LIMITS", Limits(x[0].size, x[0].size))
     np.testing.assert_allclose(curvature(), wanted, rtol=1e-4)
 
 
 def test_block_shapes():
-    assert _blocks.block_shape((1, 128, 128, 64)) == (1, 64)
-    assert _blocks.block_shape((8, 64, 64, 32)) == (8, 32)
-    assert _blocks.block_shape((64, 64, 64, 32)) == (16, 32)
-    assert _blocks.block_shape((2, 100, 100, 512)) == (1, 64)
-    assert _blocks.block_shape((3, 7, 1)) == (3, 1)
-    assert _blocks.block_shape((1, 4096, 4096, 7)) == (1, 1)
+    separable, full = _axes.LIMITS.block, _full.LIMITS.block
+    for shape in ((1, 128, 128, 64), (8, 64, 64, 32), (3, 7, 1)):
+        assert separable(shape) == (shape[0], shape[-1])
+    assert separable((64, 64, 64, 32)) == (16, 32)
+    assert separable((2, 100, 100, 512)) == (1, 64)
+    assert full((8, 64, 64, 32)) == (2, 32)
+    assert full((2, 100, 100, 512)) == (1, 16)
+
+
+def test_blocks_are_no_narrower_than_a_cache_line_likes():
+    assert _axes.LIMITS.block((1, 1024, 1024, 64)) == (1, 8)
+    assert _axes.LIMITS.block((1, 1024, 1024, 18)) == (1, 9)
+    for channels in (3, 19):
+        assert _axes.LIMITS.block((2, 1024, 1024, channels)) == (1, channels)
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
