@@ -200,13 +200,16 @@ def _free_backward(plan: _Plan, stride: int, x, weights, positions, cotangent):
     )
     if project:
         # Both products round their operands to the map's dtype, as those of the samples do.
-        products = map_gradient.reshape(-1, taps * features_out).astype(x.dtype)
-        map_gradient = _matmul(products, _side_by_side(weights).T)
-        weights_gradient = _matmul(_bordered(x).T, products)
+        narrow = (*x.shape[:3], taps * features_out)
+        products = _unbordered(map_gradient, narrow).astype(x.dtype).reshape(-1, narrow[-1])
+        map_gradient = _matmul(products, _side_by_side(weights).T).reshape(x.shape)
+        weights_gradient = _matmul(x.reshape(-1, features_in).T, products)
         weights_gradient = weights_gradient.reshape(features_in, taps, features_out).swapaxes(0, 1)
+    else:
+        map_gradient = _unbordered(map_gradient, x.shape)
     slopes = _unblocked(slopes.swapaxes(1, 2).reshape(-1, taps * 2), positions.shape[:3])
     return (
-        _unbordered(map_gradient, x.shape).astype(x.dtype),
+        map_gradient.astype(x.dtype),
         weights_gradient.astype(weights.dtype),
         slopes.reshape(positions.shape).astype(positions.dtype),
     )
@@ -284,10 +287,10 @@ def _plain(stride: int, x, weights, positions) -> jax.Array:
 
 def _rows_to_read(x: jax.Array, weights: jax.Array) -> tuple[_Rows, bool]:
     """The map, or where it is narrower its product with all taps' weights (and True)."""
-    rows, width = _bordered(x), x.shape[2] + 2 * _BORDER
+    width = x.shape[2] + 2 * _BORDER
     if not _is_narrow(weights):
-        return _Rows(rows, width), False
-    products = _matmul(rows, _side_by_side(weights))
+        return _Rows(_bordered(x), width), False
+    products = _bordered(_matmul(x, _side_by_side(weights)))
     return _Rows(products.reshape(-1, weights.shape[2]), width, weights.shape[0]), True
 
 
