@@ -17,8 +17,9 @@ from jax.scipy.special import erf
 
 from rfjax._blocks import Limits, filter_in_blocks
 from rfjax._clamp import at_most
-from rfjax._separable import PAD_MODES, sum_to
-from rfjax._stencil import stencil
+from rfjax._separable import PAD_MODES
+from rfjax._stencil import product, stencil
+from rfjax._sums import sum_to
 from rfjax._switch import size_switch
 from rfjax._toeplitz import in_order
 from rfjax.gaussian import Window, full_factor, full_profile, half_size
@@ -139,17 +140,17 @@ def _backward(plane: Plane, grid: tuple[int, int], x, y, cotangent, params, taps
             cotangent = cotangent / _mass(plane, taps)
         # The filter and its derivatives are their own adjoints.
         grad_x = stencil(cotangent, taps)
-        products = [x * stencil(cotangent, slope) for slope in slopes]
+        changes = [product(cotangent, slope, x, params[..., 0]) for slope in slopes]
         if plane.padding == "renormalized":
-            loss = cotangent * y
-            products = [p - loss * _mass(plane, s) for p, s in zip(products, slopes, strict=True)]
+            rows = (x.shape[0], plane.height, -1)
+            losses = [(cotangent * y * _mass(plane, slope)).reshape(rows) for slope in slopes]
+            changes = [c - sum_to(v, params[..., 0]) for c, v in zip(changes, losses, strict=True)]
     else:
         grad_wide = stencil(_extend(plane, grid, cotangent, "zero"), taps)
         (grad_x,) = jax.linear_transpose(partial(_extend, plane, grid), x)(grad_wide)
-        extended = _extend(plane, grid, x)
-        products = [cotangent * stencil(extended, slope, extended=True) for slope in slopes]
-    rows = [product.reshape(x.shape[0], plane.height, -1) for product in products]
-    return grad_x, jnp.stack([sum_to(row, params[..., 0]) for row in rows], -1)
+        wide = _extend(plane, grid, x)
+        changes = [product(wide, s, cotangent, params[..., 0], extended=True) for s in slopes]
+    return grad_x, jnp.stack(changes, -1)
 
 
 def _extend(plane: Plane, grid: tuple[int, int], x: jax.Array, padding: str = "") -> jax.Array:

@@ -12,8 +12,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from rfjax._separable import Axis, filter_axis, pull_axis, sum_to
-from rfjax._stencil import stencil
+from rfjax._separable import Axis, filter_axis, pull_axis
+from rfjax._stencil import product, stencil
 from rfjax._switch import size_switch
 from rfjax.gaussian import half_size, half_taps
 
@@ -120,11 +120,8 @@ def _at_once(x, sigmas, taps) -> jax.Array:
 def _pull_at_once(x, sigmas, cotangent, taps, slopes, *_):
     """With zeros outside the filter and its derivatives are their own adjoints."""
     grad_x = stencil(cotangent, _outer(*taps))
-    rows = (*x.shape[:2], -1)
-    changes = [
-        sum_to((stencil(cotangent, derivative) * x).reshape(rows), sigmas[..., 0])
-        for derivative in (_outer(slopes[0], taps[1]), _outer(taps[0], slopes[1]))
-    ]
+    derivatives = _outer(slopes[0], taps[1]), _outer(taps[0], slopes[1])
+    changes = [product(cotangent, taps, x, sigmas[..., 0]) for taps in derivatives]
     return grad_x, jnp.stack(changes, -1)
 
 

@@ -11,7 +11,6 @@ sigma is a pass with the taps' derivative, which costs as much as the forward pa
 differentiation would reduce over the map once per tap.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -19,15 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rfjax._sums import FLAT, sum_of_products, sum_to
 from rfjax._switch import size_switch
-from rfjax._toeplitz import filter_by_matrix, in_order, precise
+from rfjax._toeplitz import filter_by_matrix, in_order
 from rfjax.gaussian import Window, half_size, half_taps
 
 # How `jnp.pad` names the boundaries that read outside the map.
 PAD_MODES = {"zero": "constant", "edge": "edge", "reflect": "reflect", "wrap": "wrap"}
-
-# Rows of fewer numbers than this are read as one (shift-and-add).
-_FLAT = 1024
 
 # Rows whose distance is a multiple of so many numbers fall into the same lines of a cache; so many
 # numbers more per row spread them.
@@ -103,7 +100,7 @@ def _taps(sigma: jax.Array, axis: Axis) -> jax.Array:
 
 def _shift_add_branch(axis: Axis, size: int, x, sigma, taps) -> jax.Array:
     taps = taps[..., : size + 1]
-    (y,) = _shift_add(x, [taps], axis.padding)
+    y = _shifts(x, taps, axis.padding).filtered(taps).reshape(x.shape)
     return _times(y, 1.0 / _mass(taps, axis.length)) if axis.padding == "renormalized" else y
 
 
@@ -118,14 +115,69 @@ def _shift_add_backward(axis: Axis, size: int, x, y, cotangent, sigma, taps, der
         loss = 0.0
         if axis.padding == "renormalized":
             cotangent = _times(cotangent, 1.0 / _mass(taps, axis.length))
-            loss = _times(cotangent * y, _mass(derivative, axis.length))
-        grad_x, change = _shift_add(cotangent, [taps, derivative], axis.padding)
-        return grad_x, sum_to(change * x - loss, sigma)
-    (change,) = _shift_add(x, [derivative], axis.padding)
+            loss = sum_to(_times(cotangent * y, _mass(derivative, axis.length)), sigma)
+        shifts = _shifts(cotangent, taps, axis.padding)
+        grad_x = shifts.filtered(taps).reshape(x.shape)
+        return grad_x, shifts.product(derivative, x, sigma) - loss
+    grad_sigma = _shifts(x, derivative, axis.padding).product(derivative, cotangent, sigma)
     # The adjoint spreads over the padded map, and the padding's adjoint folds it back.
-    (wide,) = _shift_add(_extend(cotangent, size, "zero"), [taps], "zero")
+    wide = _extend(cotangent, size, "zero")
+    wide = _shifts(wide, taps, "zero").filtered(taps).reshape(wide.shape)
     (grad_x,) = jax.linear_transpose(lambda v: _extend(v, size, axis.padding), x)(wide)
-    return grad_x, sum_to(cotangent * change, sigma)
+    return grad_x, grad_sigma
+
+
+class _Shifts(NamedTuple):
+    """A padded map as rows of contiguous numbers, to be read at offsets along the filtered axis.
+
+    The rows are [M, L, K], or [M, L * K] where a pixel along the axis is `stride` numbers of one.
+    """
+
+    padded: jax.Array
+    shape: tuple[int, ...]  # without the padding
+    size: int  # pixels of padding at either end
+    stride: int
+
+    def filtered(self, taps: jax.Array, first: int = 0, every: int = 1) -> jax.Array:
+        """The rows filtered by symmetric taps [n, c, R + 1], or every so many of them."""
+        weight = [_spread(taps[..., k], self.shape) for k in range(self.size + 1)]
+        total = weight[0] * self._read(0, first, every)
+        for k in range(1, self.size + 1):
+            total += weight[k] * (self._read(-k, first, every) + self._read(k, first, every))
+        return total
+
+    def product(self, taps: jax.Array, other: jax.Array, sigma: jax.Array) -> jax.Array:
+        """The sum of the filtered rows times `other` over all axes that sigma shares."""
+        along, reads = len(self.shape) - 2, 2 * self.size + 2
+        filtered = partial(self.filtered, taps)
+        other = other.reshape(self.shape)
+        return sum_of_products(filtered, other, sigma, along=along, reads=reads)
+
+    def _read(self, offset: int, first: int, every: int) -> jax.Array:
+        """Every so many of the rows, from so many pixels further along the axis."""
+        start, step = [0] * len(self.shape), [1] * len(self.shape)
+        start[1] = (self.size + offset) * self.stride
+        end = [a + b for a, b in zip(start, self.shape, strict=True)]
+        along = len(self.shape) - 2
+        start[along] += first
+        step[along] = every
+        return jax.lax.slice(self.padded, start, end, step)
+
+
+def _shifts(x: jax.Array, taps: jax.Array, padding: str) -> _Shifts:
+    """[M, L, K] padded for taps [n, c, R + 1].
+
+    It is padded once, in the layout in which it is read: a pad that XLA fuses with a change of
+    shape is scalar code.
+    """
+    rows, length, step = x.shape
+    n, c, size = taps.shape[0], taps.shape[1], taps.shape[2] - 1
+    if n == c == 1 and step < FLAT:
+        # Short rows are read as one long row, in which a pixel along the axis is K numbers.
+        shape, stride = (rows, length * step), step
+    else:
+        shape, stride = x.shape, 1
+    return _Shifts(_pad(x, shape, size * stride, padding), shape, size, stride)
 
 
 def _pad(x: jax.Array, shape: tuple, size: int, padding: str) -> jax.Array:
@@ -142,42 +194,15 @@ def _extend(x: jax.Array, size: int, padding: str) -> jax.Array:
     return jnp.pad(x, ((0, 0), (size, size), (0, 0)), mode=PAD_MODES[padding])
 
 
-def _shift_add(x: jax.Array, filters: Sequence[jax.Array], padding: str) -> list[jax.Array]:
-    """[M, L, K] filtered along L by each of `filters`, symmetric taps [n, c, R + 1].
+def _spread(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """[n, c] beside rows of `shape`: a scalar, or of each place's example and channel.
 
-    The map is padded once, in the layout in which it is read: a pad that XLA fuses with a change
-    of shape is scalar code.
+    Those are [M | 1, 1, K | 1].
     """
-    rows, length, step = x.shape
-    n, c, size = filters[0].shape[0], filters[0].shape[1], filters[0].shape[2] - 1
-    if n == c == 1 and step < _FLAT:
-        # Short rows are read as one long row, in which a pixel along the axis is K numbers.
-        shape, stride = (rows, length * step), step
-    else:
-        shape, stride = x.shape, 1
-    padded = _pad(x, shape, size * stride, padding)
-
-    def shifted(offset):
-        start = [0] * len(shape)
-        start[1] = (size + offset) * stride
-        return jax.lax.slice(padded, start, [a + b for a, b in zip(start, shape, strict=True)])
-
-    def apply(taps):
-        weight = [
-            taps[0, 0, k] if n == c == 1 else _spread(taps[..., k], x) for k in range(size + 1)
-        ]
-        total = weight[0] * shifted(0)
-        for k in range(1, size + 1):
-            total += weight[k] * (shifted(-k) + shifted(k))
-        return total.reshape(x.shape)
-
-    return [apply(taps) for taps in filters]
-
-
-def _spread(values: jax.Array, x: jax.Array) -> jax.Array:
-    """[n, c] as [M | 1, 1, K | 1] beside the map: of its example and its channel at each place."""
     n, c = values.shape
-    rows, _, step = x.shape
+    if n == c == 1:
+        return values[0, 0]
+    rows, _, step = shape
     values = jnp.repeat(values, rows // n if n > 1 else 1, axis=0)
     return jnp.tile(values, (1, step // c if c > 1 else 1))[:, None]
 
@@ -199,23 +224,6 @@ def _times(x: jax.Array, factors: jax.Array) -> jax.Array:
         return x * factors
     split = x.reshape(*x.shape[:2], -1, c)
     return (split * factors[:, :, None]).reshape(x.shape)
-
-
-def sum_to(product: jax.Array, sigma: jax.Array) -> jax.Array:
-    """The sum of [M, L, K] over all axes that sigma [N | 1, C | 1] shares.
-
-    As products with ones: fused into the pass that feeds it, a plain sum becomes scalar code on
-    XLA's CPU backend and takes twenty times as long.
-    """
-    rows, length, step = product.shape
-    n, c = sigma.shape
-    if c == 1:
-        # Rows of some thousand numbers are the quickest to add up.
-        shape = (rows * length, step) if step >= _FLAT else (rows, length * step)
-        sums = precise(jnp.dot)(product.reshape(shape), jnp.ones(shape[1], product.dtype))
-        return jnp.sum(sums.reshape(n, -1), 1)[:, None]
-    split = product.reshape(n, -1, c)
-    return precise(jnp.einsum)("nac,a->nc", split, jnp.ones(split.shape[1], product.dtype))
 
 
 # Toeplitz product

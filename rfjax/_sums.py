@@ -1,0 +1,54 @@
+"""Sums over maps in forms that XLA's CPU backend does fast.
+
+Fused into the pass that feeds it, a sum becomes scalar code and takes twenty times as long. So sums
+are matrix products with ones, and a few rows are added up by name before: what is then written to
+memory and read again is that much less.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from rfjax._toeplitz import precise
+
+# Rows of fewer numbers than this are read as one.
+FLAT = 1024
+
+# Expressions of more reads than this are no longer fused well.
+_READS = 80
+
+
+def sum_to(values: jax.Array, sigma: jax.Array) -> jax.Array:
+    """The sum of [M, L, K] over all axes that sigma [N | 1, C | 1] shares."""
+    rows, length, step = values.shape
+    n, c = sigma.shape
+    if c == 1:
+        # Rows of some thousand numbers are the quickest to add up.
+        shape = (rows * length, step) if step >= FLAT else (rows, length * step)
+        sums = precise(jnp.dot)(values.reshape(shape), jnp.ones(shape[1], values.dtype))
+        return jnp.sum(sums.reshape(n, -1), 1)[:, None]
+    split = values.reshape(n, -1, c)
+    return precise(jnp.einsum)("nac,a->nc", split, jnp.ones(split.shape[1], values.dtype))
+
+
+def sum_of_products(
+    filtered: Callable[[int, int], jax.Array],
+    other: jax.Array,
+    sigma: jax.Array,
+    *,
+    along: int,
+    reads: int,
+) -> jax.Array:
+    """`sum_to` of a filtered map times an `other`, both of rows [M, (L,) K].
+
+    `filtered(first, every)` are every so many of the rows on the axis `along`, each number of which
+    takes so many `reads`.
+    """
+    count = other.shape[along]
+    every = max(k for k in (1, 2, 4, 8) if k == 1 or (count % k == 0 and k * reads <= _READS))
+    total = 0.0
+    for first in range(every):
+        rows = jax.lax.slice_in_dim(other, first, None, every, along)
+        total += rows * filtered(first, every)
+    return sum_to(total.reshape(total.shape[0], -1, total.shape[-1]), sigma)
