@@ -13,6 +13,10 @@ import numpy as np
 from rfjax._folding import folded_profile, total_profile
 from rfjax.gaussian import Window, half_profile
 
+# Rows of so many numbers are worth a product for each of the M. A single product for all of them
+# has to transpose the map, and its result again.
+_WIDE = 1024
+
 
 def filter_by_matrix(x: jax.Array, sigma: jax.Array, padding: str, window: Window) -> jax.Array:
     """The map [M, L, K] filtered along L by Gaussians of sigma [N | 1, C | 1]."""
@@ -32,8 +36,8 @@ def _apply(matrix: jax.Array, x: jax.Array) -> jax.Array:
     """K [n, c, L, L] applied to [M, L, K] along L."""
     rows, length, step = x.shape
     n, c = matrix.shape[:2]
-    if n == c == 1 and rows == 1:
-        return precise(jnp.matmul)(matrix[0, 0], x[0])[None]
+    if n == c == 1 and (rows == 1 or step >= max(length, _WIDE)):
+        return precise(jnp.matmul)(jnp.broadcast_to(matrix[0, 0], (rows, length, length)), x)
     if n == c == 1:
         return precise(jnp.einsum)("ij,ajb->aib", matrix[0, 0], x)
     split = x.reshape(n, rows // n, length, step // c, c)
