@@ -75,5 +75,5 @@ def _passes(x: jax.Array, sigmas: jax.Array, axes: tuple[Axis, ...]) -> list[jax
 
 def _at_once(x: jax.Array, sigmas: jax.Array, taps: list[jax.Array]) -> jax.Array:
     """One pass along both axes by half taps [n, c, R + 1] for each."""
-    y, x_taps = (jnp.concatenate([half[..., :0:-1], half], -1) for half in taps)
-    return stencil(x, y[..., :, None] * x_taps[..., None, :])
+    down, right = (jnp.concatenate([half[..., :0:-1], half], -1) for half in taps)
+    return stencil(x, down[..., :, None] * right[..., None, :])

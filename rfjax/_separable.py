@@ -20,7 +20,7 @@ import numpy as np
 
 from rfjax._sums import FLAT, sum_of_products, sum_to
 from rfjax._switch import size_switch
-from rfjax._toeplitz import filter_by_matrix, in_order
+from rfjax._toeplitz import filter_by_matrix, in_order, precise
 from rfjax.gaussian import Window, half_size, half_taps
 
 # How `jnp.pad` names the boundaries that read outside the map.
@@ -55,7 +55,8 @@ def filter_axis(x: jax.Array, sigma: jax.Array, axis: Axis) -> jax.Array:
     """The map [M, L, K] filtered along L by Gaussians of sigma [N | 1, C | 1]."""
     branches = [partial(_shift_add_branch, axis, size) for size in axis.half_sizes]
     branches.append(partial(_matrix_branch, axis))
-    return size_switch(_branch_index(sigma, axis), branches, x, sigma, _taps(sigma, axis))
+    taps = _in_rows(_taps(sigma, axis), axis)
+    return size_switch(_branch_index(sigma, axis), branches, x, sigma, taps)
 
 
 def _forward(x, sigma, axis):
@@ -72,7 +73,7 @@ def pull_axis(axis, residuals, cotangent):
     taps, derivative = jax.jvp(partial(_taps, axis=axis), (sigma,), (jnp.ones_like(sigma),))
     branches = [partial(_shift_add_backward, axis, size) for size in axis.half_sizes]
     branches.append(partial(_matrix_backward, axis))
-    operands = x, y, cotangent, sigma, taps, derivative
+    operands = x, y, cotangent, sigma, _in_rows(taps, axis), _in_rows(derivative, axis)
     return size_switch(_branch_index(sigma, axis), branches, *operands)
 
 
@@ -95,13 +96,59 @@ def _taps(sigma: jax.Array, axis: Axis) -> jax.Array:
     return half_taps(sigma, size, axis.window)
 
 
+class _Taps(NamedTuple):
+    """Taps of shift-and-add, and where channels differ, laid out beside a row of the map.
+
+    The rows too are formed outside of the switch: repeated inside of the loop, they are scalar
+    code.
+    """
+
+    values: jax.Array  # [n, c, R + 1]
+    rows: jax.Array | None  # [n, R + 1, at least the numbers of a row]
+
+    def up_to(self, size: int) -> "_Taps":
+        """Those of half size `size`."""
+        rows = None if self.rows is None else self.rows[:, : size + 1]
+        return _Taps(self.values[..., : size + 1], rows)
+
+    def weight(self, k: int, shape: tuple[int, ...]) -> jax.Array:
+        """The k-th beside rows of `shape`, [M, L, K] or [M, L * K]."""
+        n, c, _ = self.values.shape
+        if n == c == 1:
+            return self.values[0, 0, k]
+        values = self.values[..., k] if self.rows is None else self.rows[:, k, : shape[-1]]
+        if len(shape) == 2:
+            return values
+        return jnp.repeat(values, shape[0] // n if n > 1 else 1, axis=0)[:, None]
+
+
+def _in_rows(taps: jax.Array, axis: Axis) -> _Taps:
+    """Taps [n, c, R + 1] for the rows of an axis."""
+    n, channels, size = taps.shape
+    if channels == 1:
+        return _Taps(taps, None)
+    _, length, step = axis.shape
+    # Boundaries that are read make a row longer by the half size at either end.
+    pixels = length + 2 * size if _is_flat(n, step) else 1
+    # The product with one keeps XLA from forming the taps anew for every pixel.
+    rows = precise(jnp.matmul)(jnp.moveaxis(taps, -1, 1), jnp.eye(channels, dtype=taps.dtype))
+    return _Taps(taps, jnp.tile(rows, (1, 1, pixels * step // channels)))
+
+
+def _is_flat(n: int, step: int) -> bool:
+    """Whether short rows are read as one long row, in which a pixel along the axis is K numbers."""
+    return n == 1 and step < FLAT
+
+
 # Shift and add
 
 
 def _shift_add_branch(axis: Axis, size: int, x, sigma, taps) -> jax.Array:
-    taps = taps[..., : size + 1]
+    taps = taps.up_to(size)
     y = _shifts(x, taps, axis.padding).filtered(taps).reshape(x.shape)
-    return _times(y, 1.0 / _mass(taps, axis.length)) if axis.padding == "renormalized" else y
+    if axis.padding != "renormalized":
+        return y
+    return _times(y, 1.0 / _mass(taps.values, axis.length))
 
 
 def _shift_add_backward(axis: Axis, size: int, x, y, cotangent, sigma, taps, derivative):
@@ -110,12 +157,13 @@ def _shift_add_backward(axis: Axis, size: int, x, y, cotangent, sigma, taps, der
     With zeros outside the filter and its derivative are their own adjoints, so that both act on
     the cotangent.
     """
-    taps, derivative = taps[..., : size + 1], derivative[..., : size + 1]
+    taps, derivative = taps.up_to(size), derivative.up_to(size)
     if axis.padding in ("zero", "renormalized"):
         loss = 0.0
         if axis.padding == "renormalized":
-            cotangent = _times(cotangent, 1.0 / _mass(taps, axis.length))
-            loss = sum_to(_times(cotangent * y, _mass(derivative, axis.length)), sigma)
+            cotangent = _times(cotangent, 1.0 / _mass(taps.values, axis.length))
+            mass = _mass(derivative.values, axis.length)
+            loss = sum_to(_times(cotangent * y, mass), sigma)
         shifts = _shifts(cotangent, taps, axis.padding)
         grad_x = shifts.filtered(taps).reshape(x.shape)
         return grad_x, shifts.product(derivative, x, sigma) - loss
@@ -138,15 +186,15 @@ class _Shifts(NamedTuple):
     size: int  # pixels of padding at either end
     stride: int
 
-    def filtered(self, taps: jax.Array, first: int = 0, every: int = 1) -> jax.Array:
-        """The rows filtered by symmetric taps [n, c, R + 1], or every so many of them."""
-        weight = [_spread(taps[..., k], self.shape) for k in range(self.size + 1)]
+    def filtered(self, taps: _Taps, first: int = 0, every: int = 1) -> jax.Array:
+        """The rows filtered by symmetric taps, or every so many of them."""
+        weight = [taps.weight(k, self.shape) for k in range(self.size + 1)]
         total = weight[0] * self._read(0, first, every)
         for k in range(1, self.size + 1):
             total += weight[k] * (self._read(-k, first, every) + self._read(k, first, every))
         return total
 
-    def product(self, taps: jax.Array, other: jax.Array, sigma: jax.Array) -> jax.Array:
+    def product(self, taps: _Taps, other: jax.Array, sigma: jax.Array) -> jax.Array:
         """The sum of the filtered rows times `other` over all axes that sigma shares."""
         along, reads = len(self.shape) - 2, 2 * self.size + 2
         filtered = partial(self.filtered, taps)
@@ -164,20 +212,19 @@ class _Shifts(NamedTuple):
         return jax.lax.slice(self.padded, start, end, step)
 
 
-def _shifts(x: jax.Array, taps: jax.Array, padding: str) -> _Shifts:
-    """[M, L, K] padded for taps [n, c, R + 1].
+def _shifts(x: jax.Array, taps: _Taps, padding: str) -> _Shifts:
+    """[M, L, K] padded for taps.
 
     It is padded once, in the layout in which it is read: a pad that XLA fuses with a change of
     shape is scalar code.
     """
     rows, length, step = x.shape
-    n, c, size = taps.shape[0], taps.shape[1], taps.shape[2] - 1
-    if n == c == 1 and step < FLAT:
-        # Short rows are read as one long row, in which a pixel along the axis is K numbers.
+    n, _, size = taps.values.shape
+    if _is_flat(n, step):
         shape, stride = (rows, length * step), step
     else:
         shape, stride = x.shape, 1
-    return _Shifts(_pad(x, shape, size * stride, padding), shape, size, stride)
+    return _Shifts(_pad(x, shape, (size - 1) * stride, padding), shape, size - 1, stride)
 
 
 def _pad(x: jax.Array, shape: tuple, size: int, padding: str) -> jax.Array:
@@ -192,19 +239,6 @@ def _pad(x: jax.Array, shape: tuple, size: int, padding: str) -> jax.Array:
 def _extend(x: jax.Array, size: int, padding: str) -> jax.Array:
     """[M, L, K] with `size` pixels more at either end of L."""
     return jnp.pad(x, ((0, 0), (size, size), (0, 0)), mode=PAD_MODES[padding])
-
-
-def _spread(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """[n, c] beside rows of `shape`: a scalar, or of each place's example and channel.
-
-    Those are [M | 1, 1, K | 1].
-    """
-    n, c = values.shape
-    if n == c == 1:
-        return values[0, 0]
-    rows, _, step = shape
-    values = jnp.repeat(values, rows // n if n > 1 else 1, axis=0)
-    return jnp.tile(values, (1, step // c if c > 1 else 1))[:, None]
 
 
 def _mass(taps: jax.Array, length: int) -> jax.Array:

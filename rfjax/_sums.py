@@ -28,8 +28,12 @@ def sum_to(values: jax.Array, sigma: jax.Array) -> jax.Array:
         shape = (rows * length, step) if step >= FLAT else (rows, length * step)
         sums = precise(jnp.dot)(values.reshape(shape), jnp.ones(shape[1], values.dtype))
         return jnp.sum(sums.reshape(n, -1), 1)[:, None]
-    split = values.reshape(n, -1, c)
-    return precise(jnp.einsum)("nac,a->nc", split, jnp.ones(split.shape[1], values.dtype))
+    shape = (n, -1, step) if step >= FLAT else (n, rows // n, length * step)
+    values = values.reshape(shape)
+    # With a single row of ones XLA would transpose the map, in the middle of the pass before.
+    ones = jnp.ones((n, 2, values.shape[1]), values.dtype)
+    sums = precise(jnp.matmul)(ones, values)[:, 0]
+    return jnp.sum(sums.reshape(n, -1, c), 1)
 
 
 def sum_of_products(
