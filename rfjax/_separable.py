@@ -124,15 +124,19 @@ class _Taps(NamedTuple):
 
 def _in_rows(taps: jax.Array, axis: Axis) -> _Taps:
     """Taps [n, c, R + 1] for the rows of an axis."""
-    n, channels, size = taps.shape
+    n, channels, count = taps.shape
     if channels == 1:
         return _Taps(taps, None)
     _, length, step = axis.shape
     # Boundaries that are read make a row longer by the half size at either end.
-    pixels = length + 2 * size if _is_flat(n, step) else 1
-    # The product with one keeps XLA from forming the taps anew for every pixel.
-    rows = precise(jnp.matmul)(jnp.moveaxis(taps, -1, 1), jnp.eye(channels, dtype=taps.dtype))
-    return _Taps(taps, jnp.tile(rows, (1, 1, pixels * step // channels)))
+    pixels = length + 2 * (count - 1) if _is_flat(n, step) else 1
+    # Repeated as a product with ones, since XLA would form the taps anew for every pixel. With a
+    # row of zeros beside the taps it stays a product.
+    taps_and_zeros = jnp.pad(
+        jnp.moveaxis(taps, -1, 1)[:, :, None], ((0, 0), (0, 0), (0, 1), (0, 0))
+    )
+    ones = jnp.ones((n, count, pixels * step // channels, 2), taps.dtype)
+    return _Taps(taps, precise(jnp.matmul)(ones, taps_and_zeros).reshape(n, count, -1))
 
 
 def _is_flat(n: int, step: int) -> bool:
@@ -219,12 +223,13 @@ def _shifts(x: jax.Array, taps: _Taps, padding: str) -> _Shifts:
     shape is scalar code.
     """
     rows, length, step = x.shape
-    n, _, size = taps.values.shape
+    n, _, count = taps.values.shape
     if _is_flat(n, step):
         shape, stride = (rows, length * step), step
     else:
         shape, stride = x.shape, 1
-    return _Shifts(_pad(x, shape, (size - 1) * stride, padding), shape, size - 1, stride)
+    size = count - 1
+    return _Shifts(_pad(x, shape, size * stride, padding), shape, size, stride)
 
 
 def _pad(x: jax.Array, shape: tuple, size: int, padding: str) -> jax.Array:

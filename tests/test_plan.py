@@ -64,6 +64,41 @@ def test_one_pass_over_both_axes_is_the_two(share, whole, monkeypatch):
     np.testing.assert_allclose(at_once, rfjax.gaussian_blur(X, params), rtol=1e-5, atol=2e-6)
 
 
+@pytest.mark.parametrize("share", ["shared", "per channel"])
+@pytest.mark.parametrize("padding", ["zero", "edge", "renormalized"])
+def test_wide_maps_are_filtered_as_their_channels_are(padding, share):
+    """Rows of over a thousand numbers are added up, and multiplied by matrices, in other ways."""
+    rng = np.random.default_rng(4)
+    x, weights = rng.normal(size=(2, 2, 16, 24, 48)).astype(np.float32)
+    for sigma in (1.0, 30.0):
+        shape = (48, 2) if share == "per channel" else (2,)
+        params = np.log(sigma * rng.uniform(0.8, 1.0, size=shape)).astype(np.float32)
+
+        @jax.jit
+        def gradients(x, weights, params):
+            loss = lambda x, p: (weights * rfjax.gaussian_blur(x, p, padding=padding)).sum()
+            return jax.grad(loss, argnums=(0, 1))(x, params)
+
+        along_x, along_params = gradients(x, weights, params)
+        parts = [slice(start, start + 6) for start in range(0, 48, 6)]
+        narrow = [
+            gradients(x[..., k], weights[..., k], params[k] if share == "per channel" else params)
+            for k in parts
+        ]
+        wanted = np.concatenate([part[0] for part in narrow], -1)
+        np.testing.assert_allclose(along_x, wanted, atol=2e-6)
+        join = np.concatenate if share == "per channel" else sum
+        np.testing.assert_allclose(along_params, join([part[1] for part in narrow]), atol=1e-3)
+
+
+def test_a_channel_without_a_sigma_leaves_the_others_alone():
+    params = jnp.zeros((6, 1)).at[2].set(jnp.nan)
+    y = np.asarray(rfjax.gaussian_blur(X, params))
+    wanted = rfjax.gaussian_blur(X, jnp.zeros(1))
+    others = [0, 1, 3, 4, 5]
+    np.testing.assert_allclose(y[..., others], wanted[..., others], atol=1e-6)
+
+
 def test_gradients_of_gradients_in_blocks(monkeypatch):
     params = jnp.log(jnp.array([1.3]))
     x = X[:, 0]
