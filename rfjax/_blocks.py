@@ -6,11 +6,12 @@ intermediate result is as large as the map. The gradient is worked off in the sa
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from rfjax._devices import is_known, zeros_for
 
 # A block of fewer channels takes so little of each cache line that its copies cost more than they
 # save.
@@ -33,8 +34,13 @@ class Limits(NamedTuple):
     split: int
 
     def block(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """The examples and channels of a block of a map [N, *spatial, C]."""
+        """The examples and channels of a block of a map [N, *spatial, C].
+
+        A map whose sizes are not known is a block.
+        """
         n, *spatial, channels = shape
+        if not is_known(*shape):
+            return n, channels
         pixels = math.prod(spatial)
         if pixels * channels <= self.whole:
             most = self.whole // (pixels * channels)
@@ -43,35 +49,28 @@ class Limits(NamedTuple):
         return 1, max((size for size in wide if size * pixels <= self.split), default=wide[0])
 
 
-def filter_in_blocks(
-    run: Run, pull: Pullback, limits: Limits, x: jax.Array, params: jax.Array
-) -> jax.Array:
-    """`run(x, params)` by blocks, or by its own derivative where one block is all of x."""
+    def splits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a map [N, *spatial, C] is more than one block."""
+        return self.block(shape) != (shape[0], shape[-1])
+
+
+def filter_in_blocks(run: Run, limits: Limits, x: jax.Array, params: jax.Array) -> jax.Array:
+    """`run(x, params)` by blocks."""
     block = limits.block(x.shape)
-    if block == (x.shape[0], x.shape[-1]):
-        return run(x, params)
-    return _blocked(x, params, run, pull, block)
 
-
-def _divisors(number: int) -> list[int]:
-    return [size for size in range(1, number + 1) if number % size == 0]
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _blocked(x, params, run: Run, pull: Pullback, block: tuple[int, int]) -> jax.Array:
     def filter_block(y, start):
         part = run(_take(x, start, block), _take_params(params, start, block))
         return _put(y, part, start), None
 
-    return jax.lax.scan(filter_block, jnp.zeros_like(x), _starts(x, block))[0]
+    start = zeros_for(x.shape, x.dtype, x)
+    return jax.lax.scan(filter_block, start, _starts(x, block))[0]
 
 
-def _forward(x, params, run, pull, block):
-    return _blocked(x, params, run, pull, block), (x, params)
-
-
-def _backward(run, pull, block, residuals, cotangent):
-    x, params = residuals
+def pull_in_blocks(
+    pull: Pullback, limits: Limits, x: jax.Array, params: jax.Array, cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """`pull(x, params, cotangent)` by blocks."""
+    block = limits.block(x.shape)
 
     def pull_block(totals, start):
         grad_x, grad_params = totals
@@ -82,11 +81,12 @@ def _backward(run, pull, block, residuals, cotangent):
         grad_params = jax.lax.dynamic_update_slice(grad_params, change, corner)
         return (_put(grad_x, part, start), grad_params), None
 
-    zeros = jnp.zeros_like(x), jnp.zeros_like(params)
+    zeros = tuple(zeros_for(operand.shape, operand.dtype, x) for operand in (x, params))
     return jax.lax.scan(pull_block, zeros, _starts(x, block))[0]
 
 
-_blocked.defvjp(_forward, _backward)
+def _divisors(number: int) -> list[int]:
+    return [size for size in range(1, number + 1) if number % size == 0]
 
 
 def _starts(x: jax.Array, block: tuple[int, int]) -> jax.Array:

@@ -29,15 +29,17 @@ _DEBYE = (
 )
 
 
-def discrete_profile(distance: np.ndarray, sigma: jax.Array, *, truncate: float) -> jax.Array:
+def discrete_profile(distance: np.ndarray | jax.Array, sigma: jax.Array, *, truncate: float) -> jax.Array:
     """T(|distance|, sigma^2) up to a factor per sigma: [..., D] for sigma [...], distance [D].
 
     Distances beyond `truncate` standard deviations may read 0 (small sigma) or the true tail.
     """
-    order = np.abs(distance)
-    known = min(int(order.max(initial=0)), math.ceil(truncate * _DEBYE_SIGMA) + 1)
+    order, known = abs(distance), math.ceil(truncate * _DEBYE_SIGMA) + 1
+    if isinstance(order, np.ndarray):
+        known = min(int(order.max(initial=0)), known)
     small = _by_ratios(at_most(sigma, _DEBYE_SIGMA), known)
-    small = jnp.where(order <= known, small[..., np.minimum(order, known)], 0.0)
+    within = (order <= known).reshape((1,) * sigma.ndim + (-1,))
+    small = jnp.where(within, small[..., order.clip(max=known)], 0.0)
     large = _by_debye(order, at_least(sigma, _DEBYE_SIGMA))
     return jnp.where((sigma < _DEBYE_SIGMA)[..., None], small, large)
 
@@ -59,7 +61,7 @@ def _by_ratios(sigma: jax.Array, known: int) -> jax.Array:
     return jnp.cumprod(ratios, -1)
 
 
-def _by_debye(order: np.ndarray, sigma: jax.Array) -> jax.Array:
+def _by_debye(order: np.ndarray | jax.Array, sigma: jax.Array) -> jax.Array:
     """T(n, t) by Debye's uniform expansion, up to the factor 1 / sqrt(2 pi)."""
     t = (sigma * sigma)[..., None]
     n = jnp.asarray(order, t.dtype).reshape((1,) * (t.ndim - 1) + order.shape)

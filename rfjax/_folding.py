@@ -15,6 +15,7 @@ import numpy as np
 from jax.scipy.special import erf
 
 from rfjax._clamp import at_least, at_most
+from rfjax._devices import is_known
 from rfjax.gaussian import SIGMA_MAX, SIGMA_MIN, Window, half_profile, half_size
 
 # Beyond this many periods sigma is smooth enough for the closed form.
@@ -31,8 +32,10 @@ def folded_profile(sigma: jax.Array, period: int, window: Window) -> jax.Array:
     """
     sigma = jnp.clip(sigma, SIGMA_MIN, SIGMA_MAX)
     copies = math.ceil(_SMOOTH * window.truncate) + 1
-    residues = np.arange(period)
-    distance = residues[:, None] + period * np.arange(-copies, copies + 1)
+    residues = counted(period)
+    period = period if is_known(period) else jnp.asarray(period)
+    distance = residues[:, None] + period * np.arange(-copies, copies + 1)[None]
+    period = jnp.asarray(period, sigma.dtype)
     largest = _SMOOTH * period
     few = half_profile(at_most(sigma, largest), distance.ravel(), window)
     few = jnp.sum(few.reshape(*sigma.shape, *distance.shape), -1)
@@ -40,12 +43,19 @@ def folded_profile(sigma: jax.Array, period: int, window: Window) -> jax.Array:
     return jnp.where(sigma[..., None] <= largest, few, many)
 
 
+def counted(number: int) -> np.ndarray | jax.Array:
+    """0 ... number - 1: as known numbers, where `number` is known."""
+    return np.arange(number) if is_known(number) else jnp.arange(number)
+
+
 def total_profile(sigma: jax.Array, window: Window) -> jax.Array:
     """The sum of all unnormalised taps of the support: [...] for sigma [...]."""
     return folded_profile(sigma, 1, window)[..., 0]
 
 
-def _smooth_sum(sigma: jax.Array, residues: np.ndarray, period: int, window: Window) -> jax.Array:
+def _smooth_sum(
+    sigma: jax.Array, residues: np.ndarray, period: jax.Array, window: Window
+) -> jax.Array:
     """`folded_profile` for sigma [..., 1] of many periods."""
     residues = jnp.asarray(residues, sigma.dtype).reshape((1,) * (sigma.ndim - 1) + (-1,))
     if window.support == "hard":
@@ -61,7 +71,7 @@ def _smooth_sum(sigma: jax.Array, residues: np.ndarray, period: int, window: Win
 
 
 def _strided_sum(
-    sigma: jax.Array, residues: jax.Array, period: int, reach: jax.Array, window: Window
+    sigma: jax.Array, residues: jax.Array, period: jax.Array, reach: jax.Array, window: Window
 ) -> jax.Array:
     """The sum of f over d = r modulo `period`, |d| <= reach, by Euler-Maclaurin at midpoints."""
     last = residues + period * jnp.floor((reach - residues) / period)
@@ -71,7 +81,7 @@ def _strided_sum(
     total = total / period
     for order, coefficient in _CORRECTIONS:
         step = _derivative(z_high, sigma, order, window) - _derivative(z_low, sigma, order, window)
-        total += coefficient * float(period) ** order * step
+        total += coefficient * period**order * step
     return total
 
 

@@ -15,13 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import erf
 
-from rfjax._blocks import Limits, filter_in_blocks
+from rfjax._blocks import Limits, filter_in_blocks, pull_in_blocks
 from rfjax._clamp import at_most
+from rfjax._derivatives import operator
+from rfjax._devices import alike, by_device
 from rfjax._separable import PAD_MODES
 from rfjax._stencil import product, stencil
 from rfjax._sums import sum_to
 from rfjax._switch import size_switch
 from rfjax._toeplitz import in_order
+from rfjax._transforms import irfft2, rfft2, scaled
 from rfjax.gaussian import Window, full_factor, full_profile, half_size
 
 # The transforms of a map take several times its memory. Beyond a few megabytes the system hands
@@ -35,6 +38,10 @@ _DENSE = 4
 _LARGE_SIGMA = 32.0
 
 
+# Where a program runs: see `rfjax._devices.by_device`.
+_DEVICES = ("cpu", "default", "partitioned")
+
+
 class Plane(NamedTuple):
     """The two axes of a map and how they are filtered; all static."""
 
@@ -42,6 +49,7 @@ class Plane(NamedTuple):
     width: int
     padding: str
     window: Window
+    device: str = "cpu"
 
     def half_sizes(self) -> list[tuple[int, int]]:
         """Half sizes (y, x) of the static grids, from the smallest to the largest needed.
@@ -72,39 +80,62 @@ class Plane(NamedTuple):
 
 def filter_plane(x: jax.Array, params: jax.Array, plane: Plane) -> jax.Array:
     """The map [N, H, W, C] filtered by Gaussians of full params [N | 1, C | 1, 3]."""
-    run = partial(_filter, plane=plane)
-
-    def pull(x, params, cotangent):
-        return jax.vjp(run, x, params)[1](cotangent)
-
-    in_blocks = partial(filter_in_blocks, run, pull, LIMITS)
-    return jax.lax.platform_dependent(x, params, cpu=in_blocks, default=run)
+    steps = (partial(step, plane) for step in (_forward, _backward, _plain, _keeping))
+    return operator(*steps)(*alike(x, params))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _filter(x: jax.Array, params: jax.Array, plane: Plane) -> jax.Array:
-    branches = [partial(_forward, plane, grid) for grid in plane.half_sizes()]
+def _forward(plane: Plane, x: jax.Array, params: jax.Array) -> jax.Array:
+    run = {device: partial(_filter, plane._replace(device=device)) for device in _DEVICES}
+    if LIMITS.splits(x.shape):
+        run["cpu"] = partial(filter_in_blocks, run["cpu"], LIMITS)
+    return by_device(x, params, **run, like=lambda x, _: x)
+
+
+def _keeping(plane: Plane, x: jax.Array, params: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+    """The result; its gradient reads it again with renormalized boundaries."""
+    y = _forward(plane, x, params)
+    return y, [y] if plane.padding == "renormalized" else []
+
+
+def _backward(plane: Plane, operands, kept, cotangent) -> tuple[jax.Array, jax.Array]:
+    def again(x, params, cotangent):
+        kept = [_filter(plane, x, params)] if plane.padding == "renormalized" else []
+        return _pull(plane, x, params, kept, cotangent)
+
+    def in_blocks(x, params, kept, cotangent):
+        return pull_in_blocks(again, LIMITS, x, params, cotangent)
+
+    run = {device: partial(_pull, plane._replace(device=device)) for device in _DEVICES}
+    if LIMITS.splits(operands[0].shape):
+        run["cpu"] = in_blocks
+    like = lambda x, params, *_: (x, params)
+    return by_device(*operands, kept, cotangent, **run, like=like)
+
+
+def _plain(plane: Plane, x: jax.Array, params: jax.Array) -> jax.Array:
+    """By transforms on the largest grid, which JAX differentiates to any order."""
+
+    def apply(*arguments):
+        return _fourier_forward(*arguments)[0]
+
+    plane = plane._replace(device="default")
+    return _filter_on_grid(plane, plane.half_sizes()[-1], x, params, apply)
+
+
+def _filter(plane: Plane, x: jax.Array, params: jax.Array) -> jax.Array:
+    branches = [partial(_on_grid, plane, grid) for grid in plane.half_sizes()]
     taps = _dense_taps(params, plane)
     return size_switch(_branch_index(params, plane), branches, x, params, taps)
 
 
-def _filter_forward(x, params, plane):
-    y = _filter(x, params, plane)
-    return y, (x, y if plane.padding == "renormalized" else None, params)
-
-
-def _filter_backward(plane, residuals, cotangent):
+def _pull(plane: Plane, x, params, kept, cotangent) -> tuple[jax.Array, jax.Array]:
     """Cotangents of x and params, by a switch between the same branches."""
-    x, y, params = residuals
     taps, linear = jax.linearize(partial(_dense_taps, plane=plane), params)
-    units = np.eye(3, dtype=params.dtype)
-    slopes = [linear(jnp.broadcast_to(unit.reshape(1, 1, 3), params.shape)) for unit in units]
-    branches = [partial(_backward, plane, grid) for grid in plane.half_sizes()]
-    operands = x, y, cotangent, params, taps, slopes
+    units = (jnp.broadcast_to(unit, params.shape) for unit in np.eye(3)[:, None, None])
+    slopes = [linear(alike(unit.astype(params.dtype), params)[0]) for unit in units]
+    branches = [partial(_pull_on_grid, plane, grid) for grid in plane.half_sizes()]
+    operands = x, kept, cotangent, params, taps, slopes
     return size_switch(_branch_index(params, plane), branches, *operands)
-
-
-_filter.defvjp(_filter_forward, _filter_backward)
 
 
 def _branch_index(params: jax.Array, plane: Plane) -> jax.Array:
@@ -122,7 +153,7 @@ def _branch_index(params: jax.Array, plane: Plane) -> jax.Array:
     return sum((small.astype(jnp.int32) for small in too_small), jnp.int32(0))
 
 
-def _forward(plane: Plane, grid: tuple[int, int], x, params, taps) -> jax.Array:
+def _on_grid(plane: Plane, grid: tuple[int, int], x, params, taps) -> jax.Array:
     if not _is_dense(grid):
         return _filter_on_grid(plane, grid, x, params)
     taps = _crop(taps, grid)
@@ -131,25 +162,28 @@ def _forward(plane: Plane, grid: tuple[int, int], x, params, taps) -> jax.Array:
     return y / _mass(plane, taps) if plane.padding == "renormalized" else y
 
 
-def _backward(plane: Plane, grid: tuple[int, int], x, y, cotangent, params, taps, slopes):
+def _pull_on_grid(
+    plane: Plane, grid: tuple[int, int], x, kept, cotangent, params, taps, slopes
+):
     if not _is_dense(grid):
         return jax.vjp(partial(_filter_on_grid, plane, grid), x, params)[1](cotangent)
     taps, slopes = _crop(taps, grid), [_crop(slope, grid) for slope in slopes]
+    added = partial(product, share=params[..., 0], on_cpu=plane.device == "cpu")
     if plane.padding in ("zero", "renormalized"):
         if plane.padding == "renormalized":
             cotangent = cotangent / _mass(plane, taps)
         # The filter and its derivatives are their own adjoints.
         grad_x = stencil(cotangent, taps)
-        changes = [product(cotangent, slope, x, params[..., 0]) for slope in slopes]
+        changes = [added(cotangent, slope, x) for slope in slopes]
         if plane.padding == "renormalized":
             rows = (x.shape[0], plane.height, -1)
-            losses = [(cotangent * y * _mass(plane, slope)).reshape(rows) for slope in slopes]
+            losses = [(cotangent * kept[0] * _mass(plane, slope)).reshape(rows) for slope in slopes]
             changes = [c - sum_to(v, params[..., 0]) for c, v in zip(changes, losses, strict=True)]
     else:
         grad_wide = stencil(_extend(plane, grid, cotangent, "zero"), taps)
         (grad_x,) = jax.linear_transpose(partial(_extend, plane, grid), x)(grad_wide)
         wide = _extend(plane, grid, x)
-        changes = [product(wide, s, cotangent, params[..., 0], extended=True) for s in slopes]
+        changes = [added(wide, slope, cotangent, extended=True) for slope in slopes]
     return grad_x, jnp.stack(changes, -1)
 
 
@@ -268,13 +302,13 @@ def _mass(plane: Plane, taps: jax.Array) -> jax.Array:
 # Fourier transforms
 
 
-def _filter_on_grid(plane: Plane, grid: tuple[int, int], x: jax.Array, params: jax.Array):
+def _filter_on_grid(plane: Plane, grid: tuple[int, int], x, params, apply=None) -> jax.Array:
+    apply = apply or _filter_fourier
     if plane.padding == "renormalized":
         n, c = params.shape[:2]
         ones = jnp.ones((n, plane.height, plane.width, c), x.dtype)
-        mass = _filter_fourier(plane, grid, ones, params)
-        return _filter_fourier(plane, grid, x, params) / mass
-    return _filter_fourier(plane, grid, _extend(plane, grid, x), params)
+        return apply(plane, grid, x, params) / apply(plane, grid, ones, params)
+    return apply(plane, grid, _extend(plane, grid, x), params)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -286,7 +320,7 @@ def _fourier_forward(plane, grid, x, params):
     spectrum = _spectrum(plane, grid, x, (0, 0))
     transfer = _transfer(plane, grid, x, _taps(plane, grid, params))
     start = grid if _is_extended(plane, x) else (0, 0)
-    y = _inverse(plane, grid, x, spectrum * transfer, start, (plane.height, plane.width))
+    y = _inverse(plane, grid, x, scaled(spectrum, transfer), start, (plane.height, plane.width))
     return y, (x, spectrum, params)
 
 
@@ -297,10 +331,10 @@ def _fourier_backward(plane, grid, residuals, cotangent):
     start = grid if _is_extended(plane, x) else (0, 0)
     change = _spectrum(plane, grid, x, start, cotangent)
     transfer = _transfer(plane, grid, x, taps)
-    grad_x = _inverse(plane, grid, x, change * transfer, (0, 0), x.shape[1:3])
+    grad_x = _inverse(plane, grid, x, scaled(change, transfer), (0, 0), x.shape[1:3])
     shared = [k for k in (0, 1) if params.shape[k] == 1]
     product = jnp.sum(jnp.conj(change) * spectrum, shared, keepdims=True)
-    along = jnp.fft.irfft2(product, _period(plane, grid, x))
+    along = _inverse_transform(plane, grid, x, product)
     along = jnp.roll(along, grid, (-2, -1))[..., : taps.shape[-2], : taps.shape[-1]]
     return grad_x, pull(along)[0]
 
@@ -318,6 +352,16 @@ def _period(plane: Plane, grid: tuple[int, int], x: jax.Array) -> tuple[int, int
     return tuple(next_fast_len(size, real=True) for size in least)
 
 
+def _transform(plane, grid, x, planes) -> jax.Array:
+    by_matrix = plane.device == "partitioned"
+    return rfft2(planes, _period(plane, grid, x), by_matrix=by_matrix)
+
+
+def _inverse_transform(plane, grid, x, spectrum) -> jax.Array:
+    by_matrix = plane.device == "partitioned"
+    return irfft2(spectrum, _period(plane, grid, x), by_matrix=by_matrix)
+
+
 def _spectrum(plane, grid, x, start, values=None) -> jax.Array:
     """The transform of x, or of `values` at `start` on a map like x, [N, C, ...].
 
@@ -328,18 +372,18 @@ def _spectrum(plane, grid, x, start, values=None) -> jax.Array:
     ends = [p - s - size for p, s, size in zip(period, start, values.shape[1:3], strict=True)]
     planes = jnp.moveaxis(values, -1, 1)
     pad = ((0, 0), (0, 0), *zip(start, ends, strict=True))
-    return jnp.fft.rfft2(jnp.pad(planes, pad))
+    return _transform(plane, grid, x, jnp.pad(planes, pad))
 
 
 def _transfer(plane, grid, x, taps) -> jax.Array:
     """The transform of point-symmetric taps about the origin, which is real."""
     pad = [(0, p - size) for p, size in zip(_period(plane, grid, x), taps.shape[-2:], strict=True)]
     kernel = jnp.roll(jnp.pad(taps, ((0, 0), (0, 0), *pad)), (-grid[0], -grid[1]), (-2, -1))
-    return jnp.fft.rfft2(kernel).real
+    return _transform(plane, grid, x, kernel).real
 
 
 def _inverse(plane, grid, x, spectrum, start, size) -> jax.Array:
     """The part of `size` from `start` of the inverse transform, [N, *size, C]."""
-    planes = jnp.fft.irfft2(spectrum, _period(plane, grid, x))
+    planes = _inverse_transform(plane, grid, x, spectrum)
     rows, columns = (slice(s, s + n) for s, n in zip(start, size, strict=True))
     return in_order(jnp.moveaxis(planes[..., rows, columns], 1, -1))

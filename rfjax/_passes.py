@@ -6,8 +6,6 @@ over the map, since most of the time goes into memory; from a half size of 2 on,
 than a second pass. Gradients need the map between the passes, and then one pass saves nothing.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 
@@ -20,7 +18,6 @@ from rfjax.gaussian import half_size, half_taps
 _FUSED = 1
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def filter_all(x: jax.Array, sigmas: jax.Array, axes: tuple[Axis, ...]) -> jax.Array:
     """The map [N, *spatial, C] filtered along its axes by sigmas [N | 1, C | 1, axes]."""
 
@@ -37,31 +34,47 @@ def filter_all(x: jax.Array, sigmas: jax.Array, axes: tuple[Axis, ...]) -> jax.A
     return size_switch(index, [_at_once, one_by_one], x, sigmas, taps)
 
 
-def _forward(x, sigmas, axes):
-    """The maps between the passes are kept: matrix products take too long to be repeated."""
-    *kept, y = _passes(x, sigmas, axes)
-    return y, ([*kept, y if axes[0].padding == "renormalized" else None], sigmas)
+def filter_and_keep(
+    x: jax.Array, sigmas: jax.Array, axes: tuple[Axis, ...]
+) -> tuple[jax.Array, list[jax.Array]]:
+    """`filter_all` and what its gradient needs: matrix products take too long to be repeated.
+
+    That is the maps after each pass, but for the last one, if it is not read again.
+    """
+    stages = _passes(x, sigmas, axes)
+    return stages[-1], stages[1:] if is_renormalized(axes) else stages[1:-1]
 
 
-def _backward(axes, residuals, cotangent):
-    stages, sigmas = residuals
-    changes = []
+def is_renormalized(axes: tuple[Axis, ...]) -> bool:
+    """Whether the gradient reads the results too."""
+    return axes[0].padding == "renormalized"
+
+
+def pull_kept(
+    x: jax.Array,
+    sigmas: jax.Array,
+    axes: tuple[Axis, ...],
+    kept: list[jax.Array],
+    cotangent: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """The cotangents of x and sigmas in `filter_all`, of which maps were kept."""
+    stages, changes = [x, *kept, None], []
     for k, axis in enumerate(axes):
-        before, after = stages[-2 - k].reshape(axis.shape), None
-        if axis.padding == "renormalized":
-            after = stages[-1 - k].reshape(axis.shape)
-        residuals = before, after, sigmas[..., k]
-        cotangent, change = pull_axis(axis, residuals, cotangent.reshape(axis.shape))
+        at = len(axes) - 1 - k
+        before, after = stages[at].reshape(axis.shape), None
+        if is_renormalized(axes):
+            after = stages[at + 1].reshape(axis.shape)
+        cotangent = cotangent.reshape(axis.shape)
+        cotangent, change = pull_axis(before, after, sigmas[..., k], axis, cotangent)
         changes.append(change)
-    return cotangent.reshape(stages[0].shape), jnp.stack(changes, -1)
+    return cotangent.reshape(x.shape), jnp.stack(changes, -1)
 
 
-filter_all.defvjp(_forward, _backward)
-
-
-def pull_again(x, sigmas, axes, cotangent):
+def pull_again(
+    x: jax.Array, sigmas: jax.Array, axes: tuple[Axis, ...], cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """The cotangents of x and sigmas in `filter_all`, of which nothing was kept."""
-    return _backward(axes, (_passes(x, sigmas, axes), sigmas), cotangent)
+    return pull_kept(x, sigmas, axes, filter_and_keep(x, sigmas, axes)[1], cotangent)
 
 
 def _passes(x: jax.Array, sigmas: jax.Array, axes: tuple[Axis, ...]) -> list[jax.Array]:

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rfjax._devices import alike
 from rfjax._sums import FLAT, sum_of_products, sum_to
 from rfjax._switch import size_switch
 from rfjax._toeplitz import filter_by_matrix, in_order, precise
@@ -43,6 +44,7 @@ class Axis(NamedTuple):
     padding: str
     window: Window
     half_sizes: tuple[int, ...]  # served by shift-and-add; beyond them, the matrix
+    on_cpu: bool = True
 
     @property
     def length(self) -> int:
@@ -50,7 +52,6 @@ class Axis(NamedTuple):
         return self.shape[1]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def filter_axis(x: jax.Array, sigma: jax.Array, axis: Axis) -> jax.Array:
     """The map [M, L, K] filtered along L by Gaussians of sigma [N | 1, C | 1]."""
     branches = [partial(_shift_add_branch, axis, size) for size in axis.half_sizes]
@@ -59,25 +60,19 @@ def filter_axis(x: jax.Array, sigma: jax.Array, axis: Axis) -> jax.Array:
     return size_switch(_branch_index(sigma, axis), branches, x, sigma, taps)
 
 
-def _forward(x, sigma, axis):
-    y = filter_axis(x, sigma, axis)
-    return y, (x, y if axis.padding == "renormalized" else None, sigma)
-
-
-def pull_axis(axis, residuals, cotangent):
+def pull_axis(
+    x: jax.Array, y: jax.Array | None, sigma: jax.Array, axis: Axis, cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """The cotangents of x and sigma in y = `filter_axis`, by a switch between the same branches.
 
-    The residuals are (x, y with renormalized boundaries or else None, sigma).
+    y is read with renormalized boundaries alone.
     """
-    x, y, sigma = residuals
-    taps, derivative = jax.jvp(partial(_taps, axis=axis), (sigma,), (jnp.ones_like(sigma),))
+    (unit,) = alike(jnp.ones_like(sigma), sigma)[:1]
+    taps, derivative = jax.jvp(partial(_taps, axis=axis), (sigma,), (unit,))
     branches = [partial(_shift_add_backward, axis, size) for size in axis.half_sizes]
     branches.append(partial(_matrix_backward, axis))
     operands = x, y, cotangent, sigma, _in_rows(taps, axis), _in_rows(derivative, axis)
     return size_switch(_branch_index(sigma, axis), branches, *operands)
-
-
-filter_axis.defvjp(_forward, pull_axis)
 
 
 def _branch_index(sigma: jax.Array, axis: Axis) -> jax.Array:
@@ -170,8 +165,9 @@ def _shift_add_backward(axis: Axis, size: int, x, y, cotangent, sigma, taps, der
             loss = sum_to(_times(cotangent * y, mass), sigma)
         shifts = _shifts(cotangent, taps, axis.padding)
         grad_x = shifts.filtered(taps).reshape(x.shape)
-        return grad_x, shifts.product(derivative, x, sigma) - loss
-    grad_sigma = _shifts(x, derivative, axis.padding).product(derivative, cotangent, sigma)
+        return grad_x, shifts.product(derivative, x, sigma, axis.on_cpu) - loss
+    shifts = _shifts(x, derivative, axis.padding)
+    grad_sigma = shifts.product(derivative, cotangent, sigma, axis.on_cpu)
     # The adjoint spreads over the padded map, and the padding's adjoint folds it back.
     wide = _extend(cotangent, size, "zero")
     wide = _shifts(wide, taps, "zero").filtered(taps).reshape(wide.shape)
@@ -198,12 +194,15 @@ class _Shifts(NamedTuple):
             total += weight[k] * (self._read(-k, first, every) + self._read(k, first, every))
         return total
 
-    def product(self, taps: _Taps, other: jax.Array, sigma: jax.Array) -> jax.Array:
+    def product(
+        self, taps: _Taps, other: jax.Array, sigma: jax.Array, on_cpu: bool
+    ) -> jax.Array:
         """The sum of the filtered rows times `other` over all axes that sigma shares."""
         along, reads = len(self.shape) - 2, 2 * self.size + 2
         filtered = partial(self.filtered, taps)
         other = other.reshape(self.shape)
-        return sum_of_products(filtered, other, sigma, along=along, reads=reads)
+        sizes = dict(along=along, reads=reads, on_cpu=on_cpu)
+        return sum_of_products(filtered, other, sigma, **sizes)
 
     def _read(self, offset: int, first: int, every: int) -> jax.Array:
         """Every so many of the rows, from so many pixels further along the axis."""

@@ -20,14 +20,20 @@ def stencil(x: jax.Array, taps: jax.Array, *, extended: bool = False) -> jax.Arr
 
 
 def product(
-    x: jax.Array, taps: jax.Array, other: jax.Array, share: jax.Array, *, extended: bool = False
+    x: jax.Array,
+    taps: jax.Array,
+    other: jax.Array,
+    *,
+    share: jax.Array,
+    on_cpu: bool,
+    extended: bool = False,
 ) -> jax.Array:
     """The sum of `stencil(x, taps) * other` over all axes that `share` [N | 1, C | 1] shares."""
     shifts = _shifts(x, taps, extended)
     filtered = partial(shifts.filtered, taps)
     other = other.reshape(shifts.shape)
     reads = taps.shape[-1] * taps.shape[-2] + 1
-    return sum_of_products(filtered, other, share, along=1, reads=reads)
+    return sum_of_products(filtered, other, share, along=1, reads=reads, on_cpu=on_cpu)
 
 
 class _Shifts(NamedTuple):

@@ -43,16 +43,25 @@ def sum_of_products(
     *,
     along: int,
     reads: int,
+    on_cpu: bool,
 ) -> jax.Array:
     """`sum_to` of a filtered map times an `other`, both of rows [M, (L,) K].
 
     `filtered(first, every)` are every so many of the rows on the axis `along`, each number of which
     takes so many `reads`.
     """
-    count = other.shape[along]
-    every = max(k for k in (1, 2, 4, 8) if k == 1 or (count % k == 0 and k * reads <= _READS))
+    every = _every(other.shape[along], reads) if on_cpu else 1
     total = 0.0
     for first in range(every):
         rows = jax.lax.slice_in_dim(other, first, None, every, along)
         total += rows * filtered(first, every)
     return sum_to(total.reshape(total.shape[0], -1, total.shape[-1]), sigma)
+
+
+def _every(count: int, reads: int) -> int:
+    """How many of `count` rows are added up by name.
+
+    On one CPU alone. Slices with a stride must not occur where XLA partitions a program: of an axis
+    that is sharded it takes the first row where another one is asked for and only one is left.
+    """
+    return max(k for k in (1, 2, 4, 8) if k == 1 or (count % k == 0 and k * reads <= _READS))

@@ -1,4 +1,4 @@
-"""A switch between static sizes that stays a switch under `vmap`, forward and backward."""
+"""A switch between static sizes that stays a switch under `vmap`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,13 +7,15 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
+from rfjax._devices import by_device
+
 
 def size_switch(index: jax.Array, branches: Sequence[Callable], *operands: Any) -> Any:
     """`branches[index](*operands)`, where every branch also serves all smaller indices.
 
     `lax.switch` with a batched index runs every branch and selects. Here a CPU takes one after the
-    other, and elsewhere the branch of the batch's largest index runs for all. The gradient is a
-    switch of the same kind between the gradients of the branches, to any order.
+    other, and elsewhere the branch of the batch's largest index runs for all. There is no
+    derivative under `vmap`: the operations that are made of this have theirs written out.
 
     Args:
       index: int32 scalar, traced.
@@ -22,26 +24,7 @@ def size_switch(index: jax.Array, branches: Sequence[Callable], *operands: Any) 
     """
     if len(branches) == 1:
         return branches[0](*operands)
-
-    @jax.custom_vjp
-    def run(index, *operands):
-        return _mapped(branches)(index, *operands)
-
-    def forward(index, *operands):
-        return run(index, *operands), (index, operands)
-
-    def backward(residuals, cotangent):
-        index, operands = residuals
-        gradients = [_gradient(branch) for branch in branches]
-        return None, *size_switch(index, gradients, cotangent, *operands)
-
-    run.defvjp(forward, backward)
-    return run(index, *operands)
-
-
-def _gradient(branch: Callable) -> Callable:
-    """The cotangents of a branch's operands; its unused forward pass is dead code to XLA."""
-    return lambda cotangent, *operands: jax.vjp(branch, *operands)[1](cotangent)
+    return _mapped(branches)(index, *operands)
 
 
 def _mapped(branches: Sequence[Callable]) -> Callable:
@@ -53,6 +36,9 @@ def _mapped(branches: Sequence[Callable]) -> Callable:
     def rule(axis_size: int, in_batched: list, index: jax.Array, *operands: Any) -> Any:
         axes = jax.tree.map(lambda batched: 0 if batched else None, tuple(in_batched[1:]))
         mapped = [jax.vmap(branch, in_axes=axes) for branch in branches]
+
+        def smallest(index, *operands):
+            return mapped[0](*operands)
 
         def by_largest(index, *operands):
             index = jnp.max(index, 0) if in_batched[0] else index
@@ -74,7 +60,7 @@ def _mapped(branches: Sequence[Callable]) -> Callable:
             out, batched = run(jnp.max(index, 0), *operands), False
         elif in_batched[0]:
             # A CPU gains nothing by working on all at once, and each then has its own branch.
-            out = jax.lax.platform_dependent(index, *operands, cpu=one_by_one, default=by_largest)
+            out = by_device(index, *operands, cpu=one_by_one, default=by_largest, like=smallest)
             batched = True
         else:
             out, batched = by_largest(index, *operands), True

@@ -13,7 +13,8 @@ the map ("splatted").
 What is fast differs by platform, so there is a plan for each: small blocks that stay in the cache
 on a CPU, large ones elsewhere; splats by a loop over 2x2 windows on a CPU, where scatters are slow,
 by scatter-add elsewhere; sums as matrix products on a CPU, where reductions of fused expressions
-are slow. Under vmap a CPU takes one example after the other.
+are slow. Under vmap a CPU takes one example after the other. Where XLA partitions the program, each
+example is read from its own map, so that none leaves its device.
 
 Maps are [N, H, W, C], weights [K, C_in, C_out], positions [K, 2] or [N, H', W', K, 2], (y, x).
 """
@@ -27,6 +28,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from rfjax import _checks
+from rfjax._derivatives import operator
+from rfjax._devices import alike, by_device, is_known, zeros_for
 
 # Zeros around the map: positions outside fall into a cell all of whose four corners are zero, so
 # that neither their values nor their slopes need a mask.
@@ -75,12 +78,12 @@ class _Plan(NamedTuple):
 
 def shared(x: jax.Array, weights: jax.Array, positions: jax.Array, *, stride: int) -> jax.Array:
     """[N, H', W', C_out] for positions [K, 2] that all outputs share."""
-    return _shared_operator(stride)(x, weights, positions)
+    return _shared_operator(stride)(*alike(x, weights, positions))
 
 
 def free(x: jax.Array, weights: jax.Array, positions: jax.Array, *, stride: int) -> jax.Array:
     """[N, H', W', C_out] for positions [N, H', W', K, 2] of each output."""
-    return _free_operator(stride)(x, weights, positions)
+    return _free_operator(stride)(*alike(x, weights, positions))
 
 
 @functools.cache
@@ -93,55 +96,55 @@ def _shared_operator(stride: int) -> Callable:
 
         return spread
 
-    backward = functools.partial(_shared_backward, stride)
-    return _operator(at_all_outputs(_forward), backward, at_all_outputs(_plain))
+    def backward(operands, kept, cotangent):
+        return _shared_backward(stride, *operands, cotangent)
+
+    return jax.jit(operator(at_all_outputs(_forward), backward, at_all_outputs(_plain)))
 
 
 @functools.cache
 def _free_operator(stride: int) -> Callable:
-    return _operator(*(functools.partial(f, stride) for f in (_forward, _free_backward, _plain)))
+    def backward(operands, kept, cotangent):
+        return _free_backward(stride, *operands, cotangent)
+
+    forward, plain = (functools.partial(function, stride) for function in (_forward, _plain))
+    return jax.jit(operator(forward, backward, plain))
 
 
-def _operator(forward: Callable, backward: Callable, plain: Callable) -> Callable:
-    """`forward` with the derivative `backward`, whose own derivatives are those of `plain`."""
+def _by_platform(*, of_each: tuple[bool, ...], added: bool | tuple[bool, ...]) -> Callable:
+    """Gives `function(plan, stride, *arrays)` the plan of where it runs.
 
-    def plain_gradients(x, weights, positions, cotangent):
-        return jax.vjp(plain, x, weights, positions)[1](cotangent)
+    Args:
+      of_each: which of the arrays have a part for each example; the others are shared by all.
+      added: which of the results are sums over the examples.
+    """
 
-    @jax.custom_vjp
-    def gradients(*operands):
-        return backward(*operands)
+    def decorate(function):
+        @functools.wraps(function)
+        def planned(stride, *arrays):
+            on_cpu = functools.partial(function, _CPU, stride)
+            elsewhere = functools.partial(function, _ACCELERATOR, stride)
+            one_by_one = jax.custom_batching.sequential_vmap(on_cpu)
+            apart = functools.partial(_one_apart, elsewhere, of_each, added)
+            return by_device(*arrays, cpu=one_by_one, default=elsewhere, partitioned=apart)
 
-    gradients.defvjp(
-        lambda *operands: (gradients(*operands), operands),
-        lambda operands, cotangents: jax.vjp(plain_gradients, *operands)[1](cotangents),
-    )
+        return planned
 
-    @jax.custom_vjp
-    def operator(x, weights, positions):
-        return forward(x, weights, positions)
-
-    operator.defvjp(
-        lambda *operands: (operator(*operands), operands),
-        lambda operands, cotangent: gradients(*operands, cotangent),
-    )
-    return jax.jit(operator)
+    return decorate
 
 
-def _by_platform(function: Callable) -> Callable:
-    """`function(plan, stride, *arrays)` with the plan of the platform that it is compiled for."""
+def _one_apart(function: Callable, of_each: tuple, added: bool | tuple, *arrays):
+    """`function` of every example by itself, in operations that XLA partitions by examples."""
 
-    @functools.wraps(function)
-    def planned(stride, *arrays):
-        on_cpu = functools.partial(function, _CPU, stride)
-        elsewhere = functools.partial(function, _ACCELERATOR, stride)
-        one_by_one = jax.custom_batching.sequential_vmap(on_cpu)
-        return lax.platform_dependent(*arrays, cpu=one_by_one, default=elsewhere)
+    def of_one(*arrays):
+        single = [a[None] if each else a for a, each in zip(arrays, of_each, strict=True)]
+        return jax.tree.map(lambda sums, r: r if sums else r[0], added, function(*single))
 
-    return planned
+    results = jax.vmap(of_one, [0 if each else None for each in of_each])(*arrays)
+    return jax.tree.map(lambda sums, r: r.sum(0) if sums else r, added, results)
 
 
-@_by_platform
+@_by_platform(of_each=(True, False, True), added=False)
 def _forward(plan: _Plan, stride: int, x, weights, positions) -> jax.Array:
     taps, features_in, features_out = weights.shape
     rows, project = _rows_to_read(x, weights)
@@ -154,7 +157,7 @@ def _forward(plan: _Plan, stride: int, x, weights, positions) -> jax.Array:
             sample = _read(rows, cells, index)[0]
             return y + (sample if project else _matmul(sample.astype(x.dtype), matrix)), None
 
-        y = jnp.zeros((size, features_out), _checks.accumulation_dtype(x))
+        y = zeros_for((size, features_out), _checks.accumulation_dtype(x), x)
         y, _ = lax.scan(add, y, (jnp.arange(taps), weights, cells))
         return None, y.astype(x.dtype)
 
@@ -162,7 +165,7 @@ def _forward(plan: _Plan, stride: int, x, weights, positions) -> jax.Array:
     return _unblocked(y, positions.shape[:3])
 
 
-@_by_platform
+@_by_platform(of_each=(True, False, True, True), added=(False, True, False))
 def _free_backward(plan: _Plan, stride: int, x, weights, positions, cotangent):
     """Gradients by map, weights and positions [N, H', W', K, 2]."""
     taps, features_in, features_out = weights.shape
@@ -178,7 +181,7 @@ def _free_backward(plan: _Plan, stride: int, x, weights, positions, cotangent):
             index, matrix, cells = tap
             sample, *slopes = _read(rows, cells, index)
             if project:
-                sample_gradient, outer = cotangent.astype(sums), jnp.zeros((), sums)
+                sample_gradient, outer = cotangent.astype(sums), zeros_for((), sums, x)
             else:
                 sample_gradient = _matmul(cotangent, matrix.T)
                 outer = _matmul(sample.astype(x.dtype).T, cotangent)
@@ -193,8 +196,8 @@ def _free_backward(plan: _Plan, stride: int, x, weights, positions, cotangent):
         )
         return (rows_gradient, weights_gradient + outer), slopes
 
-    zeros = jnp.zeros(rows.values.shape, sums)
-    weights_gradient = jnp.zeros((taps,) if project else weights.shape, sums)
+    zeros = zeros_for(rows.values.shape, sums, x)
+    weights_gradient = zeros_for((taps,) if project else weights.shape, sums, x)
     (map_gradient, weights_gradient), slopes = lax.scan(
         block, (zeros, weights_gradient), (_blocked(cells, size), _block_rows(cotangent, size))
     )
@@ -215,7 +218,7 @@ def _free_backward(plan: _Plan, stride: int, x, weights, positions, cotangent):
     )
 
 
-@_by_platform
+@_by_platform(of_each=(True, False, False, True), added=(False, True, True))
 def _shared_backward(plan: _Plan, stride: int, x, weights, positions, cotangent):
     """Gradients by map, weights and positions [K, 2], in one sweep over the map's pixels.
 
@@ -247,7 +250,7 @@ def _shared_backward(plan: _Plan, stride: int, x, weights, positions, cotangent)
             slope = plan.dot(slopes, -_matmul(pixels, matrix))
             return map_gradient + _matmul(sample, matrix.T), (outer, slope)
 
-        zeros = jnp.zeros((size, features_in), sums)
+        zeros = zeros_for((size, features_in), sums, x)
         taps_in = jnp.arange(taps), weights, products, cells
         map_gradient, (outer, slopes) = lax.scan(add, zeros, taps_in)
         if project:
@@ -257,7 +260,7 @@ def _shared_backward(plan: _Plan, stride: int, x, weights, positions, cotangent)
             outer = outer.reshape(features_in, taps, features_out).swapaxes(0, 1)
         return (carry[0] + outer, carry[1] + slopes), map_gradient.astype(x.dtype)
 
-    zeros = jnp.zeros(weights.shape, sums), jnp.zeros((taps, 2), sums)
+    zeros = zeros_for(weights.shape, sums, x), zeros_for((taps, 2), sums, x)
     (weights_gradient, slopes), map_gradient = lax.scan(
         block, zeros, (_blocked(cells, size), _block_rows(x, size))
     )
@@ -280,7 +283,7 @@ def _plain(stride: int, x, weights, positions) -> jax.Array:
         return y + _matmul(sample.astype(x.dtype), matrix), None
 
     cells = jax.tree.map(lambda part: part.reshape(-1, weights.shape[0]).T, cells)
-    y = jnp.zeros((cells.row.shape[1], weights.shape[-1]), _checks.accumulation_dtype(x))
+    y = zeros_for((cells.row.shape[1], weights.shape[-1]), _checks.accumulation_dtype(x), x)
     y, _ = lax.scan(add, y, (cells, weights))
     return y.astype(x.dtype).reshape(*positions.shape[:3], weights.shape[-1])
 
@@ -364,9 +367,14 @@ def _read(rows: _Rows, cells: _Cells, tap: jax.Array) -> tuple[jax.Array, jax.Ar
 
 
 def _block_size(plan: _Plan, positions: jax.Array, features: int) -> int:
-    """Outputs in a block: about `block_elements` samples of a tap, in blocks of equal size."""
+    """Outputs in a block: about `block_elements` samples of a tap, in blocks of equal size.
+
+    All of them, where their number is not known.
+    """
     batch, height, width = positions.shape[:3]
     outputs = batch * height * width
+    if not is_known(outputs):
+        return outputs
     largest = max(256, plan.block_elements // features)
     return -(-outputs // -(-outputs // largest))
 
@@ -379,6 +387,8 @@ def _blocked(cells: _Cells, size: int) -> _Cells:
 def _block_rows(rows: jax.Array, size: int) -> jax.Array:
     """[..., F] as [blocks, size, F], filled up with zeros."""
     rows = rows.reshape(-1, rows.shape[-1])
+    if not is_known(size):
+        return rows[None]
     filler = -rows.shape[0] % size
     return jnp.pad(rows, ((0, filler), (0, 0))).reshape(-1, size, rows.shape[-1])
 

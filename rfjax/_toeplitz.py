@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfjax._folding import folded_profile, total_profile
+from rfjax._devices import is_known
+from rfjax._folding import counted, folded_profile, total_profile
 from rfjax.gaussian import Window, half_profile
 
 # Rows of so many numbers are worth a product for each of the M. A single product for all of them
@@ -53,38 +54,39 @@ def precise(function):
 
 
 def _zero_matrix(sigma, length, window):
-    profile = half_profile(sigma, np.arange(length), window)
+    profile = half_profile(sigma, counted(length), window)
     return _toeplitz(profile / total_profile(sigma, window)[..., None])
 
 
 def _renormalized_matrix(sigma, length, window):
-    matrix = _toeplitz(half_profile(sigma, np.arange(length), window))
+    matrix = _toeplitz(half_profile(sigma, counted(length), window))
     return matrix / jnp.sum(matrix, -1, keepdims=True)
 
 
 def _edge_matrix(sigma, length, window):
     """All taps beyond an end read the pixel at that end."""
     total = total_profile(sigma, window)[..., None]
-    taps = half_profile(sigma, np.arange(length), window) / total
+    pixels = counted(length)
+    taps = half_profile(sigma, pixels, window) / total
     # tails[i] is the mass of the taps at distances above i on one side.
     tails = jnp.maximum(0.5 * (1.0 + taps[..., :1]) - jnp.cumsum(taps, -1), 0.0)
-    ends = np.zeros((2, length), taps.dtype)
-    ends[0, 0], ends[1, -1] = 1.0, 1.0
-    matrix = _toeplitz(taps)
-    shape = (1,) * sigma.ndim
-    matrix += tails[..., :, None] * ends[0].reshape(*shape, 1, length)
-    return matrix + tails[..., ::-1, None] * ends[1].reshape(*shape, 1, length)
+    shape = (*(1,) * sigma.ndim, 1, length)
+    first, last = ((pixels == end).astype(taps.dtype).reshape(shape) for end in (0, length - 1))
+    matrix = _toeplitz(taps) + tails[..., :, None] * first
+    return matrix + tails[..., ::-1, None] * last
 
 
 def _wrap_matrix(sigma, length, window):
     taps = folded_profile(sigma, length, window)
     taps /= jnp.sum(taps, -1, keepdims=True)
-    i = np.arange(length)
-    return taps[..., (i[:, None] - i) % length]
+    i = counted(length)
+    return taps[..., (i[:, None] - i[None]) % length]
 
 
 def _reflect_matrix(sigma, length, window):
     """Mirrored about the pixels at the ends, the map has the period 2 (L - 1)."""
+    if not is_known(length):
+        raise ValueError(f"padding 'reflect' must know the sizes of the map; got {length}")
     if length == 1:
         return jnp.ones((*sigma.shape, 1, 1), sigma.dtype)
     period = 2 * (length - 1)

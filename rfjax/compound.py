@@ -81,7 +81,22 @@ def channel_conv(
     else:
         responses = convolve(x, kernel, 1, dilation)
     options = dict(truncate=truncate, padding=padding, method=method, support=support)
-    return gaussian_blur(responses, params, **options)[..., ::stride, ::stride, :]
+    y = gaussian_blur(responses, params, **options)
+    return _thinned(_thinned(y, stride, y.ndim - 3), stride, y.ndim - 2)
+
+
+def _thinned(x: jax.Array, stride: int, axis: int) -> jax.Array:
+    """Every so many of the pixels on an axis.
+
+    Not by a slice with a stride: of a sharded axis, XLA takes the first pixel where another one is
+    asked for and only one is left.
+    """
+    if stride == 1:
+        return x
+    padding = [(0, -x.shape[axis] % stride if k == axis else 0) for k in range(x.ndim)]
+    wide = jnp.pad(x, padding)
+    shape = (*x.shape[:axis], wide.shape[axis] // stride, stride, *x.shape[axis + 1 :])
+    return jax.lax.index_in_dim(wide.reshape(shape), 0, axis + 1, keepdims=False)
 
 
 def mixture_conv(

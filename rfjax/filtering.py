@@ -32,6 +32,7 @@ from jax.typing import ArrayLike
 
 from rfjax import _axes, _checks, _full, covariance
 from rfjax._axes import ALGORITHMS, Filter, filter_axes
+from rfjax._devices import alike, is_known, zeros_for
 from rfjax._full import Plane, filter_plane
 from rfjax._separable import PAD_MODES
 from rfjax.gaussian import Window, check_params_bound, gaussian_kernel, half_size
@@ -98,7 +99,11 @@ def _blur(x: jax.Array, params: jax.Array, *, how: Filter, spatial_ndim: int) ->
     dtype = _checks.accumulation_dtype(x, params)
     params = params.astype(dtype)
     y = x.astype(dtype).reshape(math.prod(batch), *spatial, channels)
+    if 0 in batch:
+        return x
     if covariance.is_full(params, spatial_ndim=spatial_ndim):
+        if not is_known(*spatial):
+            raise ValueError(f"full covariances must know the sizes of the map; got {x.shape}")
         y = filter_plane(y, params, Plane(*spatial, how.padding, how.window))
     else:
         sigmas = covariance.standard_deviations(params, spatial_ndim=spatial_ndim)
@@ -311,6 +316,7 @@ def local_gaussian_blur(
 @partial(jax.jit, static_argnums=(2, 3))
 def _correlate_locally(x: jax.Array, kernels: jax.Array, size: int, padding: str) -> jax.Array:
     """x [N, H, W, C] under kernels [n, H, W, K, K]: a scan over taps, one shifted map at a time."""
+    x, kernels = alike(x, kernels)
     height, width = x.shape[1:3]
     pad = ((0, 0), (size, size), (size, size), (0, 0))
     mode = PAD_MODES.get(padding, "constant")
@@ -328,7 +334,7 @@ def _correlate_locally(x: jax.Array, kernels: jax.Array, size: int, padding: str
         return (total + weight * window, mass + weight * seen), None
 
     taps = jnp.moveaxis(kernels.reshape(*kernels.shape[:3], -1), -1, 0)
-    start = (jnp.zeros_like(x), jnp.zeros((*kernels.shape[:3], 1), x.dtype))
+    start = tuple(zeros_for(shape, x.dtype, x) for shape in (x.shape, (*kernels.shape[:3], 1)))
     (total, mass), _ = jax.lax.scan(add, start, (jnp.arange(side * side), taps))
     return total / mass if padding == "renormalized" else total
 
@@ -340,7 +346,7 @@ def _map(x: ArrayLike, spatial_ndim: int) -> jax.Array:
         raise ValueError(f"spatial_ndim must be 1, 2 or 3; got {spatial_ndim}")
     layout = layouts[spatial_ndim]
     x = _checks.float_array("x", x, min_ndim=spatial_ndim + 1, layout=layout)
-    if 0 in x.shape:
+    if 0 in x.shape[-1 - spatial_ndim :]:
         raise ValueError(f"x must have pixels and channels, {layout}; got shape {x.shape}")
     return x
 

@@ -210,14 +210,14 @@ def half_taps(sigma: jax.Array, max_half_size: int, window: Window) -> jax.Array
     return profile / total
 
 
-def half_profile(sigma: jax.Array, distance: np.ndarray, window: Window) -> jax.Array:
+def half_profile(sigma: jax.Array, distance: np.ndarray | jax.Array, window: Window) -> jax.Array:
     """Unnormalised weights [..., D] at integer distances [D], for sigma [...]."""
     sigma = jnp.clip(sigma, SIGMA_MIN, SIGMA_MAX)
     weight = support_weight(sigma, distance, window)
     if window.method == "discrete":
         density = _discrete.discrete_profile(distance, sigma, truncate=window.truncate)
         return weight * density
-    size = jnp.asarray(np.abs(distance), sigma.dtype).reshape((1,) * sigma.ndim + (-1,))
+    size = jnp.asarray(abs(distance), sigma.dtype).reshape((1,) * sigma.ndim + (-1,))
     if window.method == "sampled":
         return weight * jnp.exp(-0.5 * (size / sigma[..., None]) ** 2)
     return weight * _pixel_mass(size, sigma[..., None])
@@ -238,9 +238,11 @@ def _pixel_mass(offset: jax.Array, sigma: jax.Array) -> jax.Array:
     return jnp.where(sigma < _NARROW, near, far)
 
 
-def support_weight(sigma: jax.Array, distance: np.ndarray, window: Window) -> jax.Array:
+def support_weight(
+    sigma: jax.Array, distance: np.ndarray | jax.Array, window: Window
+) -> jax.Array:
     """The support's weight [..., D], 0 to 1, at integer distances [D], for sigma [...]."""
-    size = np.abs(distance).reshape((1,) * sigma.ndim + (-1,))
+    size = abs(distance).reshape((1,) * sigma.ndim + (-1,))
     if window.support == "hard":
         reach = half_size(sigma, truncate=window.truncate)
         return (size <= reach[..., None]).astype(sigma.dtype)

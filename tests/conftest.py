@@ -14,6 +14,7 @@ import pytest
 collect_ignore = ["benchmarks"]  # a program of its own: python -m tests.benchmarks
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 @pytest.fixture(autouse=True, scope="module")

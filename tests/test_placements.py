@@ -1,0 +1,195 @@
+"""Every primitive on several devices: the same values and gradients as on one."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rfjax
+from tests import placements
+
+RNG = np.random.default_rng(3)
+N, SIDE, C = placements.DEVICES, 8, 4
+
+
+def normal(*shape, scale=1.0):
+    return jnp.asarray(scale * RNG.normal(size=shape), jnp.float32)
+
+
+X, KERNEL = normal(N, SIDE, SIDE, C), normal(3, 3, C, 4)
+NARROW, WIDE = normal(3, 3, 24, 2), normal(N, SIDE, SIDE, 24)  # few outputs of many inputs
+SIGMA, FULL = jnp.log(jnp.array([0.7])), jnp.array([0.1, 0.6, 0.3])
+EACH, SHARED = True, False
+
+
+def with_options(function, **options):
+    return functools.partial(function, **options)
+
+
+blur, deform = rfjax.gaussian_blur, rfjax.deformable_conv
+
+# A function, which of its operands belong to the examples, and the operands.
+CASES = {
+    "gaussian_blur": (blur, (EACH, SHARED), (X, SIGMA)),
+    "gaussian_blur diagonal, edge": (
+        with_options(blur, padding="edge"),
+        (EACH, SHARED),
+        (X, jnp.log(jnp.array([0.4, 3.0]))),
+    ),
+    "gaussian_blur renormalized": (
+        with_options(blur, padding="renormalized"),
+        (EACH, SHARED),
+        (X, SIGMA),
+    ),
+    "gaussian_blur shift_add": (
+        with_options(blur, algorithm="shift_add"),
+        (EACH, SHARED),
+        (X, SIGMA),
+    ),
+    "gaussian_blur of each channel": (blur, (EACH, SHARED), (X, normal(C, 1, scale=0.3))),
+    "gaussian_blur of each example": (blur, (EACH, EACH), (X, normal(N, 1, 2, scale=0.3))),
+    "gaussian_blur full": (blur, (EACH, SHARED), (X, FULL)),
+    "gaussian_blur full, large, reflect": (
+        with_options(blur, padding="reflect"),
+        (EACH, SHARED),
+        (X, FULL + jnp.array([1.0, 0.3, 1.0])),
+    ),
+    "gaussian_blur full of each example": (blur, (EACH, EACH), (X, normal(N, 1, 3, scale=0.3))),
+    "difference_of_gaussians": (
+        rfjax.difference_of_gaussians,
+        (EACH, SHARED, SHARED),
+        (X, SIGMA, SIGMA + 0.7),
+    ),
+    "local_gaussian_blur": (
+        with_options(rfjax.local_gaussian_blur, max_half_size=2, padding="renormalized"),
+        (EACH, EACH),
+        (X, normal(N, SIDE, SIDE, 1, scale=0.2)),
+    ),
+    "bilinear_sample": (rfjax.bilinear_sample, (EACH, EACH), (X, normal(N, 5, 2) * 3 + 4)),
+    "sampled_conv": (rfjax.sampled_conv, (EACH, SHARED, SHARED), (X, KERNEL, normal(9, 2))),
+    "sampled_conv narrow": (
+        rfjax.sampled_conv,
+        (EACH, SHARED, SHARED),
+        (WIDE, NARROW, normal(9, 2)),
+    ),
+    "blur_conv": (
+        with_options(rfjax.blur_conv, stride=2),
+        (EACH, SHARED, SHARED),
+        (X, KERNEL, SIGMA),
+    ),
+    "blur_resample_conv": (
+        rfjax.blur_resample_conv,
+        (EACH, SHARED, SHARED),
+        (X, KERNEL, SIGMA),
+    ),
+    "blur_resample_conv full, stride 2": (
+        with_options(rfjax.blur_resample_conv, stride=2),
+        (EACH, SHARED, SHARED),
+        (X, KERNEL, FULL),
+    ),
+    "gaussian_deformable_conv": (
+        rfjax.gaussian_deformable_conv,
+        (EACH, SHARED, EACH),
+        (X, KERNEL, normal(N, SIDE, SIDE, 3, scale=0.3)),
+    ),
+    "deformable_conv": (deform, (EACH, SHARED, EACH), (X, KERNEL, normal(N, SIDE, SIDE, 9, 2))),
+    "deformable_conv narrow, stride 2": (
+        with_options(deform, stride=2),
+        (EACH, SHARED, EACH),
+        (WIDE, NARROW, normal(N, SIDE // 2, SIDE // 2, 9, 2)),
+    ),
+    "channel_conv": (
+        with_options(rfjax.channel_conv, stride=2),
+        (EACH, SHARED, SHARED),
+        (X, KERNEL, normal(4, 1, scale=0.3)),
+    ),
+    "mixture_conv": (
+        rfjax.mixture_conv,
+        (EACH, SHARED, SHARED, SHARED),
+        (X, KERNEL, normal(2, 1, scale=0.3), normal(2)),
+    ),
+    "blurred_dilated_conv": (
+        lambda x, kernel, factor: rfjax.blurred_dilated_conv(x, kernel, dilation=2, blur=factor),
+        (EACH, SHARED, SHARED),
+        (X, KERNEL, jnp.array(0.5)),
+    ),
+    "compose_kernel": (rfjax.compose_kernel, (SHARED, SHARED), (KERNEL, normal(3, 3))),
+    "gaussian_kernel": (
+        with_options(rfjax.gaussian_kernel, max_half_size=3),
+        (EACH,),
+        (normal(N, 3, scale=0.2),),
+    ),
+    "gaussian_kernel1d": (
+        with_options(rfjax.gaussian_kernel1d, max_half_size=3),
+        (EACH,),
+        (jnp.exp(normal(N, scale=0.2)),),
+    ),
+    "cascade": (rfjax.cascade, (EACH, EACH), (normal(N, 3), normal(N, 2))),
+    "cholesky_factor": (rfjax.cholesky_factor, (EACH,), (normal(N, 3),)),
+    "covariance_matrix": (rfjax.covariance_matrix, (EACH,), (normal(N, 3),)),
+    "log_cholesky": (
+        lambda params: rfjax.log_cholesky(rfjax.covariance_matrix(params)),
+        (EACH,),
+        (normal(N, 3),),
+    ),
+    "standard_deviations": (rfjax.standard_deviations, (EACH,), (normal(N, 3),)),
+    "from_ellipse": (
+        lambda axes: rfjax.from_ellipse(jnp.exp(axes[:, 0]), jnp.exp(axes[:, 1]), axes[:, 2]),
+        (EACH,),
+        (normal(N, 3),),
+    ),
+    "to_ellipse": (
+        lambda params: jnp.stack(rfjax.to_ellipse(params), -1),
+        (EACH,),
+        (normal(N, 3),),
+    ),
+    "sampling_offsets": (
+        lambda params: rfjax.sampling_offsets(params, rfjax.ring_points()),
+        (EACH,),
+        (normal(N, 3),),
+    ),
+}
+
+# Their operands are known numbers, or they have no gradient.
+WITHOUT_GRADIENT = {"circular_points", "half_size", "lattice_points", "ring_points"}
+
+# The engine chooses among the same forms within a part of the batch, so that one of them is enough
+# for most primitives, and more of them would take minutes.
+_FEW = {"N", "H", "shard_map"}
+_ALL = {"gaussian_blur", "gaussian_blur full", "blur_resample_conv", "deformable_conv"}
+
+
+def every_case():
+    for place in placements.PLACES:
+        for name in CASES:
+            marks = () if place in _FEW or name in _ALL else pytest.mark.slow
+            yield pytest.param(place, name, marks=marks, id=f"{place}: {name}")
+
+
+@functools.cache
+def on_one_device(name):
+    function, _, operands = CASES[name]
+    cotangent = placements.cotangent_for(function, operands)
+    return jax.jit(placements.values_and_gradients(function))(cotangent, *operands)
+
+
+def test_every_primitive_is_here():
+    covered = {name.split()[0] for name in CASES} | WITHOUT_GRADIENT
+    assert covered == set(rfjax.__all__)
+
+
+@pytest.mark.parametrize(("place", "name"), list(every_case()))
+def test_same_values_and_gradients(place, name):
+    got = placements.run(place, *CASES[name])
+    for actual, wanted in zip(got, on_one_device(name), strict=True):
+        scale = max(1.0, float(jnp.abs(wanted).max()))
+        np.testing.assert_allclose(actual, wanted, atol=2e-5 * scale, rtol=0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_map_leaves_its_device(name):
+    """With the batch sharded, only sums of gradients cross devices."""
+    program, _ = placements.sharded("N", *CASES[name])
+    assert placements.moves(program.as_text()) == []
