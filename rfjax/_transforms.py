@@ -33,7 +33,7 @@ def irfft2(spectrum: jax.Array, period: tuple[int, int], *, by_matrix: bool) -> 
     # The frequencies that are left out are the conjugates of these, but for 0 and Q / 2.
     columns = np.arange(period[1] // 2 + 1)
     twice = np.where((columns == 0) | (2 * columns == period[1]), 1.0, 2.0)
-    right = right[: len(columns)] * jnp.asarray(twice, right.real.dtype)[:, None]
+    right = scaled(right[: len(columns)], jnp.asarray(twice, right.real.dtype)[:, None])
     return precise(jnp.einsum)("hk,...kl,lw->...hw", down, spectrum, right).real
 
 

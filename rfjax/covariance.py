@@ -24,7 +24,8 @@ from rfjax import _checks
 FAMILIES = {"spherical": 1, "diagonal": 2, "full": 3}
 
 # sigma is formed within these bounds (1e-17 to 1e17 pixels) so that neither it nor a derivative is 0
-# or inf in float32. Outside, the gradient with respect to log sigma is zero.
+# or inf in float32. Outside, the gradient with respect to log sigma is zero. Narrower types are
+# widened for all that lies in between, where their squares would leave their range.
 _LOG_SIGMA_MIN = -40.0
 _LOG_SIGMA_MAX = 40.0
 
@@ -40,14 +41,23 @@ def _parameters(params: ArrayLike) -> jax.Array:
     return params
 
 
+def _wide(array: jax.Array) -> jax.Array:
+    """In float32 at least."""
+    return array.astype(_checks.accumulation_dtype(array))
+
+
+def _bounded(log_sigma: jax.Array) -> jax.Array:
+    return jnp.clip(_wide(log_sigma), _LOG_SIGMA_MIN, _LOG_SIGMA_MAX)
+
+
 def _exp(log_sigma: jax.Array) -> jax.Array:
-    return jnp.exp(jnp.clip(log_sigma, _LOG_SIGMA_MIN, _LOG_SIGMA_MAX))
+    return jnp.exp(_bounded(log_sigma))
 
 
 def _factor_entries(params: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(u_yy, u_yx, u_xx) of any family."""
+    """(u_yy, u_yx, u_xx) of any family, in float32 at least."""
     u_yy, u_xx = _exp(params[..., 0]), _exp(params[..., -1])
-    u_yx = params[..., 1] if params.shape[-1] == 3 else jnp.zeros_like(u_yy)
+    u_yx = _wide(params[..., 1]) if params.shape[-1] == 3 else jnp.zeros_like(u_yy)
     return u_yy, u_yx, u_xx
 
 
@@ -79,8 +89,9 @@ def cholesky_factor(params: ArrayLike) -> jax.Array:
 
     Reference: "Blurring the Line between Structure and Learning", section 3.2.
     """
-    u_yy, u_yx, u_xx = _factor_entries(_parameters(params))
-    return _matrix(u_yy, u_yx, jnp.zeros_like(u_yy), u_xx)
+    params = _parameters(params)
+    u_yy, u_yx, u_xx = _factor_entries(params)
+    return _matrix(u_yy, u_yx, jnp.zeros_like(u_yy), u_xx).astype(params.dtype)
 
 
 def covariance_matrix(params: ArrayLike) -> jax.Array:
@@ -104,9 +115,10 @@ def covariance_matrix(params: ArrayLike) -> jax.Array:
 
     Reference: "Blurring the Line between Structure and Learning", section 3.2.
     """
-    u_yy, u_yx, u_xx = _factor_entries(_parameters(params))
+    params = _parameters(params)
+    u_yy, u_yx, u_xx = _factor_entries(params)
     yx = u_yy * u_yx
-    return _matrix(u_yy * u_yy, yx, yx, u_yx * u_yx + u_xx * u_xx)
+    return _matrix(u_yy * u_yy, yx, yx, u_yx * u_yx + u_xx * u_xx).astype(params.dtype)
 
 
 def log_cholesky(covariance: ArrayLike) -> jax.Array:
@@ -139,9 +151,11 @@ def log_cholesky(covariance: ArrayLike) -> jax.Array:
     covariance = _checks.float_array("covariance", covariance, min_ndim=2, layout=layout)
     if covariance.shape[-2:] != (2, 2):
         raise ValueError(f"covariance must have shape {layout}; got {covariance.shape}")
-    yy, yx, xx = covariance[..., 0, 0], covariance[..., 1, 0], covariance[..., 1, 1]
+    wide = _wide(covariance)
+    yy, yx, xx = wide[..., 0, 0], wide[..., 1, 0], wide[..., 1, 1]
     u_yx = yx / jnp.sqrt(yy)
-    return jnp.stack([0.5 * jnp.log(yy), u_yx, 0.5 * jnp.log(xx - u_yx * u_yx)], -1)
+    params = jnp.stack([0.5 * jnp.log(yy), u_yx, 0.5 * jnp.log(xx - u_yx * u_yx)], -1)
+    return params.astype(covariance.dtype)
 
 
 def _check_positive_definite(known: np.ndarray | None) -> None:
@@ -178,8 +192,9 @@ def standard_deviations(params: ArrayLike, *, spatial_ndim: int = 2) -> jax.Arra
     params = _checks.float_array("params", params, min_ndim=1, layout="[..., F]")
     if is_full(params, spatial_ndim=spatial_ndim):
         u_yy, u_yx, u_xx = _factor_entries(params)
-        return jnp.stack([u_yy, jnp.hypot(u_yx, u_xx)], -1)
-    return jnp.broadcast_to(_exp(params), (*params.shape[:-1], spatial_ndim))
+        return jnp.stack([u_yy, jnp.hypot(u_yx, u_xx)], -1).astype(params.dtype)
+    sigmas = _exp(params).astype(params.dtype)
+    return jnp.broadcast_to(sigmas, (*params.shape[:-1], spatial_ndim))
 
 
 def is_full(params: jax.Array, *, spatial_ndim: int = 2) -> bool:
@@ -236,13 +251,16 @@ def from_ellipse(major: ArrayLike, minor: ArrayLike, angle: ArrayLike) -> jax.Ar
     major = _checks.float_array("major", major)
     minor = _checks.float_array("minor", minor)
     angle = _checks.float_array("angle", angle)
+    dtype = jnp.result_type(major, minor, angle)
+    major, minor, angle = _wide(major), _wide(minor), _wide(angle)
     sine, cosine = jnp.sin(angle), jnp.cos(angle)
     yy = (major * sine) ** 2 + (minor * cosine) ** 2
     yx = (major - minor) * (major + minor) * sine * cosine
     log_u_yy = 0.5 * jnp.log(yy)
     # det Sigma = (major * minor)^2 gives u_xx without the cancellation of Sigma_xx - u_yx^2.
     log_u_xx = jnp.log(major) + jnp.log(minor) - log_u_yy
-    return jnp.stack(jnp.broadcast_arrays(log_u_yy, yx / jnp.sqrt(yy), log_u_xx), -1)
+    params = jnp.stack(jnp.broadcast_arrays(log_u_yy, yx / jnp.sqrt(yy), log_u_xx), -1)
+    return params.astype(dtype)
 
 
 def to_ellipse(params: ArrayLike) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -267,7 +285,8 @@ def to_ellipse(params: ArrayLike) -> tuple[jax.Array, jax.Array, jax.Array]:
 
     Reference: "Local and Adaptive Receptive Fields" (thesis), figure 5.3.
     """
-    u_yy, u_yx, u_xx = _factor_entries(_parameters(params))
+    params = _parameters(params)
+    u_yy, u_yx, u_xx = _factor_entries(params)
     # To the scale of the ellipse: squares of small entries would leave float32's range.
     scale = jax.lax.stop_gradient(jnp.maximum(jnp.maximum(u_yy, u_xx), jnp.abs(u_yx)))
     u_yy, u_yx, u_xx = u_yy / scale, u_yx / scale, u_xx / scale
@@ -279,7 +298,8 @@ def to_ellipse(params: ArrayLike) -> tuple[jax.Array, jax.Array, jax.Array]:
     gap = jnp.where(round_, 0.0, jnp.hypot(safe, product))
     angle = jnp.where(round_, 0.0, 0.5 * jnp.arctan2(product, safe))
     major = jnp.sqrt(0.5 * (u_yy * u_yy + u_yx * u_yx + u_xx * u_xx + gap))
-    return scale * major, scale * (u_yy * u_xx / major), angle
+    ellipse = scale * major, scale * (u_yy * u_xx / major), angle
+    return tuple(number.astype(params.dtype) for number in ellipse)
 
 
 def cascade(params_a: ArrayLike, params_b: ArrayLike) -> jax.Array:
@@ -309,8 +329,10 @@ def cascade(params_a: ArrayLike, params_b: ArrayLike) -> jax.Array:
     size = max(params_a.shape[-1], params_b.shape[-1])
     params_a = jnp.broadcast_to(_as_family(params_a, size), (*leading, size))
     params_b = jnp.broadcast_to(_as_family(params_b, size), (*leading, size))
+    dtype = jnp.result_type(params_a, params_b)
     if size < 3:
-        return 0.5 * jnp.logaddexp(2.0 * params_a, 2.0 * params_b)
+        params = 0.5 * jnp.logaddexp(2.0 * _bounded(params_a), 2.0 * _bounded(params_b))
+        return params.astype(dtype)
     a_yy, a_yx, a_xx = _factor_entries(params_a)
     b_yy, b_yx, b_xx = _factor_entries(params_b)
     # One factor under the other, [U_a; U_b], made triangular by a rotation: no square is formed that
@@ -319,7 +341,7 @@ def cascade(params_a: ArrayLike, params_b: ArrayLike) -> jax.Array:
     cosine, sine = a_yy / u_yy, b_yy / u_yy
     u_yx = cosine * a_yx + sine * b_yx
     u_xx = jnp.hypot(jnp.hypot(a_xx, b_xx), cosine * b_yx - sine * a_yx)
-    return jnp.stack([jnp.log(u_yy), u_yx, jnp.log(u_xx)], -1)
+    return jnp.stack([jnp.log(u_yy), u_yx, jnp.log(u_xx)], -1).astype(dtype)
 
 
 def _common_leading(a: jax.Array, b: jax.Array) -> tuple[int, ...]:

@@ -20,6 +20,10 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rfjax import _checks, composition
+from rfjax._clamp import at_least
+
+# A traced blur of less is no blur to the last bit.
+_LEAST_BLUR = 1e-12
 
 
 def blurred_dilated_conv(
@@ -43,7 +47,8 @@ def blurred_dilated_conv(
       kernel: [kh, kw, C_in, C_out] free-form filter f, odd sizes; used in the dtype of `x`.
       dilation: distance of the kernel's taps in pixels of `x`, static, at least 1.
       blur: standard deviation of the Gaussian in units of the dilation, one number or two (y, x).
-        Static or traced; a traced one must be positive. None or a static 0 is plain dilation.
+        Static or traced. None or a static 0 is plain dilation; a traced 0 has its values, and no
+        gradient.
       stride: of the convolution, static.
       truncate, padding, method, support: of the blur, as in `gaussian_blur`. The convolution
         itself always sees zeros outside.
@@ -89,4 +94,5 @@ def _blur_params(blur: ArrayLike | None, dilation: int) -> jax.Array | None:
         if not (np.all(np.isfinite(number)) and np.all(number > 0)):
             raise ValueError(f"blur must be positive, or 0 or None for no blur; got {blur!r}")
     factors = factors.astype(_checks.accumulation_dtype(factors)).reshape(-1)
-    return jnp.log(factors) + np.log(dilation)
+    # The logarithm of 0 has no derivative; of the least number that counts it is 0.
+    return jnp.log(at_least(factors, _LEAST_BLUR)) + np.log(dilation)

@@ -143,8 +143,10 @@ def sampling_offsets(params: ArrayLike, points: ArrayLike, *, rate: ArrayLike = 
 
     Reference: "Blurring the Line between Structure and Learning", section 4.2.
     """
-    factor = covariance.cholesky_factor(params)
-    points = _points(points).astype(factor.dtype)
+    params = _checks.float_array("params", params, min_ndim=1, layout="[..., 1 | 2 | 3]")
+    sums = _checks.accumulation_dtype(params)
+    factor = covariance.cholesky_factor(params.astype(sums))
+    points = _points(points).astype(sums)
     rate = _checks.float_array("rate", rate)
     if rate.ndim:
         raise ValueError(f"rate must be a scalar; got shape {rate.shape}")
@@ -152,7 +154,7 @@ def sampling_offsets(params: ArrayLike, points: ArrayLike, *, rate: ArrayLike = 
     points = points.reshape(*(1,) * (factor.ndim - 2), *points.shape)
     along_y = points[..., :1] * factor[..., :1, :]
     along_x = points[..., 1:] * factor[..., 1:, :]
-    return rate.astype(factor.dtype) * (along_y + along_x)
+    return (rate.astype(sums) * (along_y + along_x)).astype(params.dtype)
 
 
 def kernel_extent(kernel_size: int | tuple[int, int]) -> tuple[int, int]:
