@@ -49,6 +49,8 @@ def _examples(
     """Input, truth and output of a few images, spread over the data, and their scale maps."""
     chosen = np.linspace(0, len(dataset.source) - 1, min(EXAMPLES, len(dataset.source))).astype(int)
     examples = [dataset.source[int(index)] for index in chosen]
+    if not examples:
+        return {}
     examples = [e for e in examples if e["image"].shape == examples[0]["image"].shape]
     images = np.stack([example["image"] for example in examples])
     segment = inference.make_segment(model, mean=dataset.mean, std=dataset.std)
@@ -62,6 +64,7 @@ def _examples(
             class_names=dataset.class_names,
         )
     }
+    names = inference.file_names(list(output["scale_maps"]))
     for layer, maps in output["scale_maps"].items():
-        figures[f"scales_{layer.replace('/', '_')}"] = visualize.scale_panels(images, maps)
+        figures[f"scales_{names[layer]}"] = visualize.scale_panels(images, maps)
     return figures
