@@ -31,6 +31,7 @@ LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 # Tags of TIFF, and, the first of them, of EXIF.
 _ORIENTATION, _PHOTOMETRIC, _BITS = 274, 262, 258
 _PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+_CHUNK = struct.Struct(">I4s")  # how a chunk of a PNG begins: its length, and of what kind it is
 _END_OF_JPEG = b"\xff\xd9"
 _SIXTEEN_BITS = ((np.arange(2**16, dtype=np.uint32) + 128) // 257).astype(np.uint8)
 _LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
@@ -202,16 +203,16 @@ def _small_png(encoded: bytes) -> bool:
 
 def _check_chunks(encoded: bytes) -> None:
     """Raises if a PNG is cut off or if one of the chunks that make its pixels is not as written."""
-    start, kind, data = 8, b"", memoryview(encoded)
+    start, kind = 8, b""
     while kind != b"IEND":
         if start + 12 > len(encoded):
             raise ValueError("truncated: it lacks the end of a PNG")
-        length, kind = struct.unpack_from(">I4s", encoded, start)
+        length, kind = _CHUNK.unpack_from(encoded, start)
         end = start + 12 + length
-        stored = data[end - 4 : end]
         critical = not kind[0] & 0x20  # a capital: not a comment, a time or the like
-        if critical and zlib.crc32(data[start + 4 : end - 4]).to_bytes(4, "big") != stored:
-            raise ValueError(f"damaged or truncated: wrong checksum of chunk {kind.decode()}")
+        checksum = int.from_bytes(encoded[end - 4 : end], "big")
+        if critical and zlib.crc32(encoded[start + 4 : end - 4]) != checksum:
+            raise ValueError(f"damaged or truncated: wrong checksum of chunk {kind!r}")
         start = end
 
 
@@ -225,10 +226,8 @@ def _opencv(encoded: bytes, flags: int) -> np.ndarray:
 
 def _by_opencv(encoded: bytes) -> np.ndarray:
     """The picture as RGB of eight bits."""
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    picture = _opencv(encoded, flags)
-    cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture)
-    return _eight_bits(picture)
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    return _eight_bits(_opencv(encoded, flags))
 
 
 def _eight_bits(picture: np.ndarray) -> np.ndarray:
@@ -250,7 +249,8 @@ def _by_pillow(picture: Image.Image, encoded: bytes) -> np.ndarray:
     elif picture.mode in ("I", "F"):
         raise ValueError("its channels have more than 16 bits: convert them to 8 or 16")
     elif _is_deep_color(picture):
-        pixels = _by_opencv(encoded)
+        pixels = _eight_bits(_opencv(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH))
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)  # IMREAD_COLOR_RGB leaves these in BGR
     else:
         pixels = np.array(picture.convert("RGB"))
     return pixels if turn_back is None else np.ascontiguousarray(turn_back(pixels))
