@@ -341,15 +341,17 @@ def evaluate(
         eval_step: `steps.make_eval_step`, made parallel.
         variables: of the network.
         batches: of this process; padded with void pixels where there are too few images. They may
-            differ in the size of their images.
+            differ in the size of their images, and have no rows (then in all processes).
 
     Returns:
         `metrics.summarize` of all pixels of all processes, and `loss`, their mean cross-entropy.
-        Without batches all are nan, and `class_iu` is empty.
+        Without images all are nan, and `class_iu` is empty.
     """
     totals = {"confusion": 0, "loss": 0.0, "count": 0.0}
     pending = None
     for batch in batches:
+        if not len(batch["image"]):  # nothing to count, and the partitioner fails on no rows
+            continue
         counts = eval_step(variables, steps.shard(batch, jax.local_device_count()))
         totals, pending = _add(totals, pending), counts
     totals = _add(totals, pending)
