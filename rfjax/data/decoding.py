@@ -17,7 +17,6 @@ import contextlib
 import io
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 # Tags of TIFF, and, the first of them, of EXIF.
 _ORIENTATION, _PHOTOMETRIC, _BITS = 274, 262, 258
 _PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+_BEHIND_HEADER = 33
 _CHUNK = struct.Struct(">I4s")  # how a chunk of a PNG begins: its length, and of what kind it is
 _END_OF_JPEG = b"\xff\xd9"
 _SIXTEEN_BITS = ((np.arange(2**16, dtype=np.uint32) + 128) // 257).astype(np.uint8)
@@ -60,15 +60,11 @@ class ImageError(ValueError):
         return f"{self.name} is not a readable image ({self.reason}): replace the file"
 
 
-@contextlib.contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Turns whatever a reader raises into an `ImageError`: damaged bytes lead to any exception."""
-    try:
-        yield
-    except UnidentifiedImageError as error:
-        raise ImageError(name, "of no known format") from error
-    except Exception as error:
-        raise ImageError(name, " ".join(str(error).split()) or type(error).__name__) from error
+def _fault(name: str, error: Exception) -> ImageError:
+    """What a reader has raised, in a line; damaged bytes lead to exceptions of any type."""
+    if isinstance(error, UnidentifiedImageError):
+        return ImageError(name, "of no known format")
+    return ImageError(name, " ".join(str(error).split()) or type(error).__name__)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -96,10 +92,13 @@ def is_picture(path: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> bool:
 
 def read_size(path: Path) -> tuple[int, int]:
     """The stored height and width of the picture in a file, without reading its pixels."""
-    with _naming(str(path)), Image.open(path) as picture:
-        width, height = picture.size
-        turned = _tiff_orientation(picture) > 4  # Pillow tells the size after turning
-        return (width, height) if turned else (height, width)
+    try:
+        with Image.open(path) as picture:
+            width, height = picture.size
+            turned = _tiff_orientation(picture) > 4  # Pillow tells the size after turning
+            return (width, height) if turned else (height, width)
+    except Exception as error:
+        raise _fault(str(path), error) from error
 
 
 def orientation(path: Path) -> int:
@@ -133,15 +132,10 @@ def decode_image(encoded: bytes, name: str) -> np.ndarray:
         >>> decode_image(file.getvalue(), "grey.png")[0, :, 0].tolist()
         [0, 1, 255]
     """
-    with _naming(name):
-        if _small_png(encoded):
-            return _by_opencv(encoded)
-        with _open(encoded) as picture:
-            if picture.format == "JPEG" and encoded.rfind(_END_OF_JPEG, picture.fp.tell()) < 0:
-                raise ValueError("truncated: it lacks the end of a JPEG")  # behind its header
-            if picture.format in ("PNG", "JPEG", "MPO"):  # MPO: JPEG pictures in a row
-                return _by_opencv(encoded)
-            return _by_pillow(picture, encoded)
+    try:
+        return _image(encoded)
+    except Exception as error:
+        raise _fault(name, error) from error
 
 
 def decode_mask(encoded: bytes, name: str) -> np.ndarray:
@@ -154,7 +148,7 @@ def decode_mask(encoded: bytes, name: str) -> np.ndarray:
     Raises:
         ImageError: if it is not a picture, damaged, or a decompression bomb.
         ValueError: if it has several channels, is of a format that does not keep values, or holds
-            values above 255.
+            values that are not in 0..255.
 
     Example:
         >>> file = io.BytesIO()
@@ -162,21 +156,36 @@ def decode_mask(encoded: bytes, name: str) -> np.ndarray:
         >>> decode_mask(file.getvalue(), "label.png").tolist()
         [[0, 1]]
     """
-    with _naming(name):
+    try:
         if _small_png(encoded) and encoded[24:26] == b"\x08\0":  # eight bits, grey
             return _opencv(encoded, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
         with _open(encoded) as picture:
             kind = f"{picture.format} file of mode {picture.mode}"
             values = _values(picture)
+    except Exception as error:
+        raise _fault(name, error) from error
     if values is None:
         raise ValueError(
             f"{name} is a {kind}; labels are single-channel PNG or TIFF files, grey with 0 for"
             " black or with a palette, whose values are class indices"
         )
-    if values.max() > 255:
-        wrong = np.unique(values[values > 255])[:5].tolist()
+    outside = (values < 0) | (values > 255)
+    if outside.any():
+        wrong = np.unique(values[outside])[:5].tolist()
         raise ValueError(f"{name} has label values {wrong}; they are 0 to 254, and 255 for void")
     return values.astype(np.uint8, copy=False)
+
+
+def _image(encoded: bytes) -> np.ndarray:
+    """The picture, by the reader of its format."""
+    if _small_png(encoded):
+        return _by_opencv(encoded)
+    with _open(encoded) as picture:
+        if picture.format == "JPEG" and encoded.rfind(_END_OF_JPEG, picture.fp.tell()) < 0:
+            raise ValueError("truncated: it lacks the end of a JPEG")  # behind its header
+        if picture.format in ("PNG", "JPEG", "MPO"):  # MPO: JPEG pictures in a row
+            return _by_opencv(encoded)
+        return _by_pillow(picture, encoded)
 
 
 def _open(encoded: bytes) -> Image.Image:
@@ -202,18 +211,22 @@ def _small_png(encoded: bytes) -> bool:
 
 
 def _check_chunks(encoded: bytes) -> None:
-    """Raises if a PNG is cut off or if one of the chunks that make its pixels is not as written."""
-    start, kind = 8, b""
-    while kind != b"IEND":
-        if start + 12 > len(encoded):
-            raise ValueError("truncated: it lacks the end of a PNG")
+    """Raises if a PNG is cut off, or if the chunks between its header and end are not as written.
+
+    OpenCV would find most of this as well, but prints a line about it.
+    """
+    start, size = _BEHIND_HEADER, len(encoded)
+    while start + 12 <= size:
         length, kind = _CHUNK.unpack_from(encoded, start)
+        if kind == b"IEND":
+            return
         end = start + 12 + length
         critical = not kind[0] & 0x20  # a capital: not a comment, a time or the like
         checksum = int.from_bytes(encoded[end - 4 : end], "big")
         if critical and zlib.crc32(encoded[start + 4 : end - 4]) != checksum:
             raise ValueError(f"damaged or truncated: wrong checksum of chunk {kind!r}")
         start = end
+    raise ValueError("truncated: it lacks the end of a PNG")
 
 
 def _opencv(encoded: bytes, flags: int) -> np.ndarray:
