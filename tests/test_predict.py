@@ -175,19 +175,16 @@ def test_no_picture_takes_the_place_of_another(workdir, tmp_path, capsys):
 
 def test_nothing_that_exists_is_overwritten(workdir, tmp_path):
     """Neither inputs, among them older outputs, nor folders, nor the results of another run."""
-    make_pictures(tmp_path, ["a.png", "a_classes.png", "legend.png"])
+    pictures = make_pictures(tmp_path, ["a.png", "a_classes.png", "legend.png"])
     (tmp_path / "legend_classes.png").mkdir()
     before = contents(tmp_path)
-    for _ in range(2):
-        assert run(workdir, [tmp_path], tmp_path) == 0
+    for arguments in ([tmp_path], pictures[:1]):
+        assert run(workdir, arguments, tmp_path) == 0
         after = contents(tmp_path)
         assert before.items() <= after.items()
         before = after
-    assert overlays(tmp_path) >= {
-        "a_2_overlay.png",
-        "a_classes_overlay.png",
-        "legend_2_overlay.png",
-    }
+    names = {name.removesuffix("_overlay.png") for name in overlays(tmp_path)}
+    assert names == {"a_2", "a_3", "a_classes", "legend_2"}
     assert (tmp_path / "legend_2.png").exists() and not (tmp_path / "legend_3.png").exists()
 
 

@@ -28,7 +28,8 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 
 # Tags of TIFF, and, the first of them, of EXIF.
-_ORIENTATION, _PHOTOMETRIC, _BITS = 274, 262, 258
+_ORIENTATION, _PHOTOMETRIC, _COMPRESSION, _BITS = 274, 262, 259, 258
+_LOSSY = (6, 7, 34712, 50001)  # compressions of TIFF: JPEG, old and new, JPEG 2000 and WebP
 _PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _BEHIND_HEADER = 33
 _CHUNK = struct.Struct(">I4s")  # how a chunk of a PNG begins: its length, and of what kind it is
@@ -166,8 +167,8 @@ def decode_mask(encoded: bytes, name: str) -> np.ndarray:
         raise _fault(name, error) from error
     if values is None:
         raise ValueError(
-            f"{name} is a {kind}; labels are single-channel PNG or TIFF files, grey with 0 for"
-            " black or with a palette, whose values are class indices"
+            f"{name} is a {kind}; labels are single-channel PNG or TIFF files without loss, grey"
+            " with 0 for black or with a palette, whose values are class indices"
         )
     outside = (values < 0) | (values > 255)
     if outside.any():
@@ -271,8 +272,10 @@ def _by_pillow(picture: Image.Image, encoded: bytes) -> np.ndarray:
 
 def _values(picture: Image.Image) -> np.ndarray | None:
     """The values of a label as they are stored, or None for a picture that cannot be one."""
-    lossless = picture.format in ("PNG", "TIFF")
-    if not lossless or picture.mode not in _LABEL_MODES or _white_is_zero(picture):
+    lossy = _tiff_tag(picture, _COMPRESSION, None) in _LOSSY
+    if picture.format not in ("PNG", "TIFF") or lossy:
+        return None
+    if picture.mode not in _LABEL_MODES or _white_is_zero(picture):
         return None
     turn_back = _TURN_BACK.get(_tiff_orientation(picture))
     layout = picture.tile[0][3]  # of the stored values, first of several facts for a TIFF

@@ -112,6 +112,7 @@ def test_labels_outside_0_to_255_are_named():
         (files.pillow(colors(), "PNG"), "PNG file of mode RGB"),
         (files.pillow(Image.fromarray(colors()).convert("LA"), "PNG"), "PNG file of mode LA"),
         (files.pillow(colors()[..., 0], "JPEG"), "JPEG file of mode L"),  # which blurs classes
+        (files.pillow(colors()[..., 0], "TIFF", compression="jpeg"), "TIFF file of mode L"),
         (files.tiff(values(8), 8, photometric=0), "TIFF file of mode L"),  # where 0 is white
     ],
 )
