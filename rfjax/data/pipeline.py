@@ -7,6 +7,7 @@ process, because two pools would only get in each other's way.
 """
 
 import importlib
+import math
 import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -135,7 +136,7 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
     threads: int = 2,
-    multiple: int | None = None,
+    devices: int | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Full images without augmentation, each exactly once over all processes.
 
@@ -150,22 +151,23 @@ def eval_batches(
         batch_size: rows of this process's batches.
         process_index, process_count: this process's share.
         threads: batches made at the same time, and in advance.
-        multiple: None: all batches have `batch_size` rows. The number of this process's devices:
-            a size of which there are fewer images has batches of the next multiple of it.
+        devices: among how many, of this process, the rows of a batch are dealt: a size of which
+            there are few images then gets batches of fewer rows, a multiple of these. None: all
+            batches have `batch_size` rows.
 
     Returns:
         An iterator of batches with "id", a list of strings, as a third entry.
 
     Raises:
-        ValueError: if `batch_size` is not a multiple of `multiple`, or an image cannot be read.
+        ValueError: if `batch_size` is not a multiple of `devices`, or an image cannot be read.
     """
     _check_sharding(batch_size, process_index, process_count)
-    if multiple is not None and (multiple < 1 or batch_size % multiple):
-        raise ValueError(f"batch_size is a multiple of multiple={multiple}; got {batch_size}")
+    if devices is not None and (devices < 1 or batch_size % devices):
+        raise ValueError(f"batch_size is a multiple of devices={devices}; got {batch_size}")
     cv2.setNumThreads(0)
     parts = [
         _Part(shape, rows, members[process_index:][::process_count])
-        for shape, rows, members in _by_shape(dataset, batch_size, process_count, multiple)
+        for shape, rows, members in _by_shape(dataset, batch_size, process_count, devices)
     ]
     batches = grain.MapDataset.range(len(parts)).map(lambda n: _eval_batch(dataset, parts[n]))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
@@ -181,7 +183,7 @@ class _Part(NamedTuple):
 
 
 def _by_shape(
-    dataset: Dataset, batch_size: int, process_count: int, multiple: int | None
+    dataset: Dataset, batch_size: int, process_count: int, devices: int | None
 ) -> Iterator[_Part]:
     """The batches of all processes together: the rows of one of them, and the examples of all."""
     groups: dict[tuple[int, int], list[int]] = {}
@@ -189,8 +191,8 @@ def _by_shape(
         groups.setdefault(shape, []).append(index)
     for shape, members in groups.items():
         rows = batch_size
-        if multiple is not None:
-            rows = min(rows, -(-len(members) // (process_count * multiple)) * multiple)
+        if devices is not None:
+            rows = min(rows, math.ceil(len(members) / (process_count * devices)) * devices)
         for start in range(0, len(members), rows * process_count):
             yield _Part(shape, rows, members[start : start + rows * process_count])
 

@@ -388,7 +388,7 @@ def _evaluation(
         batch_size=eval_rows(run.config.eval_batch_size),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        multiple=jax.local_device_count(),
+        devices=jax.local_device_count(),
     )
     scores = evaluate(run.eval_step, state.variables, batches)
     seconds = time.perf_counter() - started

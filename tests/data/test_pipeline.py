@@ -258,8 +258,8 @@ def test_images_of_different_sizes_train_with_a_crop():
 
 
 @pytest.mark.parametrize(("processes", "batch_size"), [(1, 2), (2, 1), (3, 2), (1, 8)])
-@pytest.mark.parametrize("multiple", [None, 1])
-def test_eval_batches_are_of_one_size_each(processes, batch_size, multiple):
+@pytest.mark.parametrize("devices", [None, 1])
+def test_eval_batches_are_of_one_size_each(processes, batch_size, devices):
     dataset = numbered(7, source=OfSizes(SIZES))
     processed = [
         list(
@@ -268,7 +268,7 @@ def test_eval_batches_are_of_one_size_each(processes, batch_size, multiple):
                 batch_size=batch_size,
                 process_index=process,
                 process_count=processes,
-                multiple=multiple,
+                devices=devices,
             )
         )
         for process in range(processes)
@@ -279,7 +279,7 @@ def test_eval_batches_are_of_one_size_each(processes, batch_size, multiple):
     assert len(set(shapes[0])) == len(set(SIZES))
     assert [shape[1:3] for shape in dict.fromkeys(shapes[0])] == [(4, 6), (6, 4), (5, 6)]
     rows = {shape[0] for shape in shapes[0]}
-    assert rows == {batch_size} if multiple is None else max(rows) <= batch_size
+    assert rows == {batch_size} if devices is None else max(rows) <= batch_size
     ids = []
     for batch in (batch for batches in processed for batch in batches):
         for name, label in zip(batch["id"], batch["label"], strict=True):
@@ -293,11 +293,11 @@ def test_eval_batches_are_of_one_size_each(processes, batch_size, multiple):
 
 def test_few_images_of_a_size_make_small_batches():
     dataset = numbered(7, source=OfSizes(SIZES))
-    batches = list(eval_batches(dataset, batch_size=4, multiple=2))
+    batches = list(eval_batches(dataset, batch_size=4, devices=2))
     assert [batch["image"].shape[:3] for batch in batches] == [(4, 4, 6), (2, 6, 4), (2, 5, 6)]
     assert [len(batch["id"]) for batch in batches] == [4, 2, 2]
-    with pytest.raises(ValueError, match="batch_size is a multiple of multiple=3; got 4"):
-        eval_batches(dataset, batch_size=4, multiple=3)
+    with pytest.raises(ValueError, match="batch_size is a multiple of devices=3; got 4"):
+        eval_batches(dataset, batch_size=4, devices=3)
 
 
 def test_sizes_are_asked_for_once_and_held_against_the_images():

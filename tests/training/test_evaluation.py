@@ -89,7 +89,7 @@ def test_scores_are_those_of_each_image_alone(model, variables, alone, processes
                 batch_size=batch_size,
                 process_index=process,
                 process_count=processes,
-                multiple=8,
+                devices=8,
             )
         )
         for batch in batches:
@@ -106,7 +106,7 @@ def test_the_loop_adds_them_up_and_compiles_once_a_size(model, variables, alone)
     eval_step, traced = counted_step(model)
     replicated = steps.replicate(variables)
     for _ in range(2):  # the second evaluation compiles nothing
-        batches = data.eval_batches(dataset(), batch_size=loop.eval_rows(3), multiple=8)
+        batches = data.eval_batches(dataset(), batch_size=loop.eval_rows(3), devices=8)
         scores = loop.evaluate(eval_step, replicated, batches)
     assert len(traced) == len(set(SIZES))
     confusion, loss = alone
