@@ -1,25 +1,34 @@
 """Segments pictures with a trained run.
 
-    python -m rfjax.predict --workdir=runs/first street.png park.jpg --output=out
+    python -m rfjax.predict --workdir=runs/first street.png photos 'more/*.jpg' --output=out
 
 Writes for each picture NAME.png: `NAME_classes.png` (class indices as a palette image),
 `NAME_overlay.png`, and, for networks that choose scales by the input, `NAME_scales_LAYER.png`; and
-once `legend.png`. Takes the checkpoint of highest mean IU unless `--step` names another. Pictures
-may have any size; each new size compiles the network anew.
+once `legend.png`. No file is ever overwritten: where a name is taken, a number is added to it, and
+what was written is told.
+
+Takes the checkpoint of highest mean IU unless `--step` names another. Pictures may have any size;
+each new size compiles the network anew. They are read as training reads them (see
+`rfjax.data.decoding`), which does not turn them by their EXIF orientation.
 """
 
 import argparse
 import dataclasses
+import glob
+import io
+import itertools
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from rfjax import visualize
+from rfjax.data import decoding
 from rfjax.training import checkpoints, inference, loop
 from rfjax.training import config as configs
 
@@ -47,7 +56,7 @@ class Predictor:
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """The classes [H, W] of a picture [H, W, 3] uint8, and the scale maps by layer."""
-        output = jax.device_get(self.segment(self.variables, np.asarray(image, np.uint8)[None]))
+        output = jax.device_get(self.segment(self.variables, np.asarray(image)[None]))
         return output["classes"][0], {name: maps[0] for name, maps in output["scale_maps"].items()}
 
 
@@ -74,18 +83,48 @@ def load(workdir: str | Path, *, step: int | None = None) -> Predictor:
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """The picture at `path`, uint8 RGB [H, W, 3].
+    """The picture at `path`, uint8 RGB [H, W, 3], as training would read it.
 
     Raises:
         PredictionError: if it is missing or not a picture.
     """
+    path = Path(path)
+    if not path.exists():
+        raise PredictionError(f"{path}: there is no such file")
     try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except FileNotFoundError as error:
-        raise PredictionError(f"{path}: there is no such file") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise PredictionError(f"{path}: not a picture that can be read ({error})") from error
+        return decoding.decode_image(decoding.read_bytes(path), str(path))
+    except decoding.ImageError as error:
+        raise PredictionError(f"{path}: not a picture that can be read ({error.reason})") from error
+    except ValueError as error:
+        raise PredictionError(str(error)) from error
+
+
+def find_pictures(argument: str) -> list[Path]:
+    """The pictures that an argument names: one file, those of a folder, or those of a pattern.
+
+    Args:
+        argument: a path, or a pattern with *, ? or [] (and ** for any folders), which shells
+            resolve unless it is quoted. Of folders and patterns the pictures count, by their
+            suffix; see `rfjax.data.decoding.picture_files`.
+
+    Raises:
+        PredictionError: if a folder or pattern has no pictures, or a folder cannot be read.
+    """
+    path = Path(argument)
+    if path.is_dir():
+        try:
+            found = decoding.picture_files(path)
+        except OSError as error:
+            raise PredictionError(f"{path}: {error.strerror}") from error
+    elif glob.has_magic(argument) and not os.path.lexists(path):
+        matches = map(Path, sorted(glob.glob(argument, recursive=True)))
+        found = [match for match in matches if decoding.is_picture(match)]
+    else:
+        return [path]
+    if not found:
+        suffixes = ", ".join(decoding.IMAGE_SUFFIXES)
+        raise PredictionError(f"{argument}: there are no pictures ({suffixes})")
+    return found
 
 
 def palette_image(classes: np.ndarray, palette: np.ndarray) -> Image.Image:
@@ -97,21 +136,66 @@ def palette_image(classes: np.ndarray, palette: np.ndarray) -> Image.Image:
 
 
 def write(folder: Path, name: str, image: np.ndarray, predictor: Predictor) -> list[Path]:
-    """Segments one picture and writes all of its pictures; returns their paths."""
+    """Segments one picture and writes all of its pictures; returns their paths.
+
+    They get a number more where any file of this `name` exists. If one cannot be written, none
+    of them stays.
+    """
     classes, scale_maps = predictor(image)
-    paths = [folder / f"{name}_classes.png", folder / f"{name}_overlay.png"]
-    palette_image(classes, predictor.palette).save(paths[0])
-    Image.fromarray(visualize.overlay(image, classes, predictor.palette)).save(paths[1])
+    pictures = {
+        "classes": palette_image(classes, predictor.palette),
+        "overlay": Image.fromarray(visualize.overlay(image, classes, predictor.palette)),
+    }
+    parts = inference.file_names(list(scale_maps))
     for layer, scale_map in scale_maps.items():
-        paths.append(folder / f"{name}_scales_{layer.replace('/', '_')}.png")
-        visualize.save(visualize.scale_panels([image], [scale_map]), paths[-1])
-    return paths
+        panels = visualize.scale_panels([image], [scale_map])
+        pictures[f"scales_{parts[layer]}"] = Image.fromarray(visualize.to_rgb(panels))
+    for stem in _numbered(name):
+        files = {folder / f"{stem}_{kind}.png": picture for kind, picture in pictures.items()}
+        if not any(map(os.path.lexists, files)):
+            break
+    _write_new({path: _png(picture) for path, picture in files.items()})
+    return list(files)
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
-    """A name for the output of each picture; pictures of equal names are numbered."""
-    stems = [path.stem for path in paths]
-    return [f"{stem}_{i + 1}" if stems.count(stem) > 1 else stem for i, stem in enumerate(stems)]
+def write_legend(folder: Path, predictor: Predictor) -> Path:
+    """Writes the colors of the classes, unless they lie there already; returns the path."""
+    legend = visualize.legend(predictor.class_names, predictor.palette)
+    content = _png(Image.fromarray(visualize.to_rgb(legend)))
+    for stem in _numbered("legend"):
+        path = folder / f"{stem}.png"
+        if not os.path.lexists(path):
+            _write_new({path: content})
+            return path
+        if path.is_file() and path.read_bytes() == content:
+            return path
+
+
+def _numbered(name: str) -> Iterator[str]:
+    """NAME, NAME_2, NAME_3, ..."""
+    yield name
+    for number in itertools.count(2):
+        yield f"{name}_{number}"
+
+
+def _png(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _write_new(contents: Mapping[Path, bytes]) -> None:
+    """Writes files that do not exist, all or none of them."""
+    begun = []
+    try:
+        for path, content in contents.items():
+            with path.open("xb") as file:  # fails if another program has just made it
+                begun.append(path)
+                file.write(content)
+    except OSError as error:
+        for path in begun:
+            path.unlink(missing_ok=True)
+        raise PredictionError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -119,7 +203,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m rfjax.predict", description="Segments pictures with a trained run."
     )
     parser.add_argument(
-        "images", nargs="+", type=Path, metavar="IMAGE", help="pictures of any size"
+        "images", nargs="+", metavar="IMAGE", help="pictures of any size, folders of them, patterns"
     )
     parser.add_argument("--workdir", required=True, type=Path, help="directory of the training run")
     parser.add_argument("--output", required=True, type=Path, help="directory for the results")
@@ -130,26 +214,66 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 1 if any picture could not be segmented."""
     options = _parser().parse_args(argv)
+    pictures, failures = _all_pictures(options.images)
+    if not pictures:
+        return 1
     try:
         predictor = load(options.workdir, step=options.step)
-        options.output.mkdir(parents=True, exist_ok=True)
-    except (checkpoints.CheckpointError, configs.ConfigError, OSError) as error:
-        print(f"rfjax.predict: error: {error}", file=sys.stderr)
-        return 1
-    print(f"checkpoint of step {predictor.step} of {options.workdir}")
-    visualize.save(
-        visualize.legend(predictor.class_names, predictor.palette), options.output / "legend.png"
-    )
-    failures = 0
-    for name, path in zip(_names(options.images), options.images, strict=True):
+        _make_folder(options.output)
+        print(f"checkpoint of step {predictor.step} of {options.workdir}")
+        write_legend(options.output, predictor)
+    except (checkpoints.CheckpointError, configs.ConfigError, OSError, PredictionError) as error:
+        return _tell(error)
+    names = inference.distinct([path.stem for path in pictures])
+    for name, path in zip(names, pictures, strict=True):
         try:
-            written = write(options.output, name, read_image(path), predictor)
+            written = _segment(path, options.output, name, predictor)
         except PredictionError as error:  # the other pictures are segmented nevertheless
-            failures += 1
-            print(f"rfjax.predict: error: {error}", file=sys.stderr)
+            failures += _tell(error)
             continue
         print(f"{path}: {', '.join(str(file) for file in written)}")
     return 1 if failures else 0
+
+
+def _all_pictures(arguments: Sequence[str]) -> tuple[list[Path], int]:
+    """The pictures that the arguments name, each once, and how many arguments name none."""
+    found: dict[Path, Path] = {}
+    failures = 0
+    for argument in arguments:
+        try:
+            for path in find_pictures(argument):
+                found.setdefault(path.absolute(), path)
+        except PredictionError as error:
+            failures += _tell(error)
+    return list(found.values()), failures
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise PredictionError(f"--output={folder}: a file of this name is in the way") from error
+
+
+def _segment(path: Path, folder: Path, name: str, predictor: Predictor) -> list[Path]:
+    """Reads one picture and writes what it becomes."""
+    image = read_image(path)
+    turned = decoding.orientation(path)
+    if turned != 1:
+        note = f"{path} is taken as stored, as in training; EXIF orientation {turned} would turn it"
+        print(f"rfjax.predict: note: {note}", file=sys.stderr)
+    try:
+        return write(folder, name, image, predictor)
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        height, width = image.shape[:2]
+        reason = next(iter(str(error).splitlines()), "out of memory")
+        raise PredictionError(f"{path}: {height}x{width} pixels are too many: {reason}") from error
+
+
+def _tell(error: Exception) -> int:
+    """Prints an error; returns 1, the exit status."""
+    print(f"rfjax.predict: error: {error}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

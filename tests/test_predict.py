@@ -9,8 +9,9 @@ from PIL import Image
 
 from rfjax import models, predict
 from rfjax.training import config as configs
-from rfjax.training import optimizers, state
+from rfjax.training import inference, optimizers, state
 from rfjax.training.checkpoints import Checkpoints
+from tests.data import files
 
 NAMES = ("ground", "left", "right")
 PALETTE = [[0, 0, 0], [250, 0, 0], [0, 250, 0]]
@@ -114,6 +115,157 @@ def test_missing_arguments_are_named(capsys):
     assert "--workdir" in capsys.readouterr().err
 
 
-def test_pictures_of_one_name_are_numbered(tmp_path):
-    paths = [tmp_path / "a" / "x.png", tmp_path / "b" / "x.png", tmp_path / "y.png"]
-    assert predict._names(paths) == ["x_1", "x_2", "y"]
+# -- names -----------------------------------------------------------------------------------------
+
+
+def contents(folder):
+    """Every file below a folder, with what it holds."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def run(workdir, arguments, output):
+    return predict.main([*map(str, arguments), f"--workdir={workdir}", f"--output={output}"])
+
+
+def make_pictures(folder, names):
+    """Pictures of one color each, no two alike; their paths."""
+    paths = [folder / name for name in names]
+    for number, path in enumerate(paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 9, 3), 20 * number, np.uint8)).save(path)
+    return paths
+
+
+def overlays(folder):
+    return {path.name for path in folder.iterdir() if path.name.endswith("_overlay.png")}
+
+
+def test_pictures_of_one_name_are_numbered():
+    assert inference.distinct(["x", "x", "y"]) == ["x_1", "x_2", "y"]
+    assert inference.distinct(["a", "a", "a_1"]) == ["a_2", "a_3", "a_1"]
+    assert inference.distinct(["a", "A"]) == ["a_1", "A_2"]  # one file where case does not count
+    assert inference.file_names(["head/x", "head_x"]) == {
+        "head/x": "head_x_1",
+        "head_x": "head_x_2",
+    }
+    names = ["a", "a_2", "a", "a_1", "A_2", "a"]
+    assert len({name.casefold() for name in inference.distinct(names)}) == len(names)
+
+
+def test_no_picture_takes_the_place_of_another(workdir, tmp_path, capsys):
+    pictures = make_pictures(tmp_path, ["a.png", "x/a.png", "a_1.png", "b.png", "b.jpg", "B.bmp"])
+    before = contents(tmp_path)
+    output = tmp_path / "out"
+    assert run(workdir, [*pictures, pictures[0]], output) == 0  # the first is named twice
+    told = capsys.readouterr().out.splitlines()[1:]
+    written = {file for line in told for file in line.split(": ")[1].split(", ")}
+    assert [line.split(": ")[0] for line in told] == [str(path) for path in pictures]
+    assert len(overlays(output)) == len(pictures)
+    assert written == {str(path) for path in output.iterdir()} - {str(output / "legend.png")}
+    for line, number in zip(told, range(len(pictures)), strict=True):
+        (overlay,) = (file for file in line.split(": ")[1].split(", ") if "overlay" in file)
+        seen = np.asarray(Image.open(overlay), int) - predict.visualize.overlay(
+            np.full((8, 9, 3), 20 * number, np.uint8),
+            np.asarray(Image.open(overlay.replace("overlay", "classes"))),
+            PALETTE,
+        )
+        assert np.abs(seen).max() <= 3  # JPEG's error
+    assert before.items() <= contents(tmp_path).items()
+
+
+def test_nothing_that_exists_is_overwritten(workdir, tmp_path):
+    """Neither inputs, among them older outputs, nor folders, nor the results of another run."""
+    pictures = make_pictures(tmp_path, ["a.png", "a_classes.png", "legend.png"])
+    (tmp_path / "legend_classes.png").mkdir()
+    before = contents(tmp_path)
+    for arguments in ([tmp_path], pictures[:1]):
+        assert run(workdir, arguments, tmp_path) == 0
+        after = contents(tmp_path)
+        assert before.items() <= after.items()
+        before = after
+    names = {name.removesuffix("_overlay.png") for name in overlays(tmp_path)}
+    assert names == {"a_2", "a_3", "a_classes", "legend_2"}
+    assert (tmp_path / "legend_2.png").exists() and not (tmp_path / "legend_3.png").exists()
+
+
+# -- what people type ------------------------------------------------------------------------------
+
+
+def test_folders_and_patterns(workdir, tmp_path, capsys):
+    make_pictures(tmp_path, ["in/a.png", "in/b.JPG", "in/deep/c.png", "in/deep/d.png"])
+    for name in ("._a.png", "Thumbs.db", "notes.txt"):
+        (tmp_path / "in" / name).write_bytes(b"not a picture")
+    (tmp_path / "in" / "folder.png").mkdir()
+    find = lambda argument: [path.name for path in predict.find_pictures(str(tmp_path / argument))]
+    assert find("in") == ["a.png", "b.JPG"]
+    assert find("in/*") == ["a.png", "b.JPG"]
+    assert find("in/**/*.png") == ["a.png", "c.png", "d.png"]
+    assert find("in/[a-c].*") == ["a.png", "b.JPG"]
+    assert find("in/none.png") == ["none.png"]  # which is told when it is read
+    make_pictures(tmp_path, ["in/[x].png"])
+    assert find("in/[x].png") == ["[x].png"]  # a file is not a pattern
+    arguments = [tmp_path / "in", tmp_path / "in/deep/?.png", tmp_path / "in/a*"]
+    assert run(workdir, arguments, tmp_path / "out") == 0
+    names = {name.removesuffix("_overlay.png") for name in overlays(tmp_path / "out")}
+    assert names == {"[x]", "a", "b", "c", "d"}
+    capsys.readouterr()
+    (tmp_path / "empty").mkdir()
+    arguments = [tmp_path / "empty", tmp_path / "*.gif"]
+    assert run(tmp_path / "no run", arguments, tmp_path / "out") == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all("there are no pictures (.png, .jpg" in line for line in lines)
+
+
+def test_bombs_and_deep_pictures_are_told_in_a_line(workdir, picture, tmp_path, capsys):
+    bomb, deep = tmp_path / "bomb.png", tmp_path / "deep.tif"
+    bomb.write_bytes(files.png(np.zeros((8, 8), int), 8, size=(60_000, 60_000)))
+    Image.fromarray(np.ones((4, 4), np.float32)).save(deep)
+    assert run(workdir, [bomb, deep, picture], tmp_path / "out") == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert f"{bomb}: not a picture that can be read (" in first and "pixels" in first
+    assert f"{deep}: not a picture that can be read (its channels have more than 16" in second
+    assert overlays(tmp_path / "out") == {"scene_overlay.png"}
+
+
+def test_an_output_in_the_way_is_told_in_a_line(workdir, picture, tmp_path, capsys):
+    (tmp_path / "file").write_text("of somebody")
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert run(workdir, [picture], output) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"--output={output}: a file of this name is in the way" in line
+    assert (tmp_path / "file").read_text() == "of somebody"
+
+
+def test_what_cannot_be_written_is_told_and_leaves_nothing(workdir, picture, tmp_path, capsys):
+    long = tmp_path / f"{'x' * 243}.png"  # its name is 255 bytes long with _classes, 256 with more
+    long.write_bytes(picture.read_bytes())
+    assert run(workdir, [long, picture], tmp_path / "out") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot be written (File name too long)" in line
+    assert {path.name[0] for path in (tmp_path / "out").iterdir()} == {"s", "l"}
+
+
+@pytest.mark.parametrize("asked", [1, 3, 6])
+def test_an_orientation_is_not_followed_but_told(workdir, tmp_path, capsys, asked):
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    path = tmp_path / "phone.jpg"
+    path.write_bytes(files.turned(image, "JPEG", asked))
+    assert run(workdir, [path], tmp_path / "out") == 0
+    with Image.open(tmp_path / "out" / "phone_classes.png") as classes:
+        assert classes.size == (30, 20)
+    notes = capsys.readouterr().err
+    assert (f"EXIF orientation {asked} would turn it" in notes) == (asked > 1)
+
+
+def test_training_and_prediction_read_alike(tmp_path):
+    """Sixteen bits, scaled by their range; the tests of decoding have all other kinds."""
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16)[None].repeat(4, 0)
+    for name in ("ramp.png", "ramp.tif"):
+        Image.fromarray(ramp).save(tmp_path / name)
+        read = predict.read_image(tmp_path / name)
+        np.testing.assert_array_equal(read[0], np.arange(256)[:, None].repeat(3, -1))
+
+
+def test_only_levels_are_predicted(workdir):
+    with pytest.raises(TypeError, match="images are uint8"):
+        predict.load(workdir)(np.zeros((8, 8, 3)))

@@ -11,19 +11,17 @@ import io
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from rfjax.data import preparing
+from rfjax.data import decoding, preparing
 from rfjax.data.dataset import (
     VOID,
     Dataset,
     check_pair,
     data_folder,
-    decode_image,
-    decode_mask,
     enlarged,
     label_table,
     map_labels,
@@ -76,7 +74,7 @@ class Cityscapes(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     name = "cityscapes"
     VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="semantic_segmentation")]
+    BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name="semantic_segmentation")]
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = {
@@ -98,7 +96,9 @@ class Cityscapes(tfds.core.ShardBasedBuilder, skip_registration=True):
         del dl_manager  # which would want TensorFlow to unpack the archives
         archives = find_archives(Path(self.data_dir_root))
         with zipfile.ZipFile(archives[0]) as images:
-            names = sorted(n for n in images.namelist() if n.endswith("_leftImg8bit.png"))
+            files = (n for n in images.namelist() if n.endswith("_leftImg8bit.png"))
+            # A Mac adds to each file one of the same name with "._" before it.
+            names = sorted(n for n in files if not Path(n).name.startswith("."))
         members = {split: [n for n in names if f"leftImg8bit/{split}/" in n] for split in SPLITS}
         if not members["train"] or not members["val"]:
             raise ValueError(f"{archives[0]} has no leftImg8bit/train and leftImg8bit/val")
@@ -134,10 +134,11 @@ def _examples(
 
 
 class _Records:
-    """Random access to prepared pictures, label ids mapped to classes."""
+    """Random access to prepared pictures of one size, label ids mapped to classes."""
 
-    def __init__(self, records: Any):
+    def __init__(self, records: Any, shape: tuple[int, int]):
         self._records = records
+        self._shape = shape
 
     def __len__(self) -> int:
         return len(self._records)
@@ -146,10 +147,13 @@ class _Records:
         record = self._records[index]
         name = record["image_id"].decode()
         where = f"cityscapes {name}"
-        image = decode_image(record["image_left"], where)
-        label = decode_mask(record["segmentation_label"], where)
+        image = decoding.decode_image(record["image_left"], where)
+        label = decoding.decode_mask(record["segmentation_label"], where)
         check_pair(image, label, where)
         return {"image": image, "label": map_labels(label, LABEL_TABLE, where), "id": name}
+
+    def shape(self, index: int) -> tuple[int, int]:
+        return self._shape
 
 
 def find_archives(root: Path) -> tuple[Path, Path]:
@@ -157,7 +161,7 @@ def find_archives(root: Path) -> tuple[Path, Path]:
     folders = (root, root / "downloads" / "manual")
     for folder in folders:
         paths = tuple(folder / name for name in ARCHIVES)
-        if all(path.exists() for path in paths):
+        if all(path.is_file() for path in paths):
             return paths
     raise FileNotFoundError(
         f"Cityscapes is not prepared in {root.absolute()}, and the archives to prepare it from are"
@@ -186,7 +190,7 @@ def load(split: str, data_dir: str | None, *, enlargement: int = 1) -> Dataset:
     return Dataset(
         name="cityscapes",
         split=split,
-        source=enlarged(_Records(records), enlargement),
+        source=enlarged(_Records(records, preparing.shape(builder, "image_left")), enlargement),
         num_classes=len(CLASS_NAMES),
         class_names=CLASS_NAMES,
         palette=PALETTE,

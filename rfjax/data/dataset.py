@@ -2,9 +2,11 @@
 
 An example is a dict with "image" uint8 [H, W, 3] (RGB), "label" uint8 [H, W] (class indices, 255
 where no class is known) and "id", a string that names it in error messages and predictions.
+Examples of one data set may differ in size.
 """
 
 import dataclasses
+import functools
 import os
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +19,11 @@ _BAD = 254  # marks, inside a look-up table, the label values that must not occu
 
 
 class Source(Protocol):
-    """Random access to examples."""
+    """Random access to examples.
+
+    A source may also have a method `shape(index)`, which returns height and width of an example
+    without reading its pixels; evaluation is quicker to begin with it.
+    """
 
     def __len__(self) -> int: ...
 
@@ -50,6 +56,18 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.source)
 
+    @functools.cached_property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """Height and width of each example, read once."""
+        return tuple(_shape(self.source, index) for index in range(len(self.source)))
+
+
+def _shape(source: Source, index: int) -> tuple[int, int]:
+    """Height and width of an example."""
+    if hasattr(source, "shape"):
+        return source.shape(index)
+    return source[index]["label"].shape
+
 
 class EnlargedSource:
     """The examples of `source`, enlarged by a whole factor: images bilinearly, labels by copies.
@@ -78,37 +96,16 @@ class EnlargedSource:
             example["scales"] = example["scales"] * np.float32(self._factor)
         return example
 
+    def shape(self, index: int) -> tuple[int, int]:
+        height, width = _shape(self._source, index)
+        return height * self._factor, width * self._factor
+
 
 def enlarged(source: Source, factor: int) -> Source:
     """`source` itself for factor 1, else its examples enlarged `factor` times."""
     if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
         raise ValueError(f"enlargement is a whole number, 1 or more; got {factor!r}")
     return source if factor == 1 else EnlargedSource(source, factor)
-
-
-def decode_image(encoded: bytes, name: str) -> np.ndarray:
-    """The RGB picture uint8 [H, W, 3] in the bytes of an image file; `name` is for errors."""
-    picture = _decode(encoded, cv2.IMREAD_COLOR, name)
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-
-
-def decode_mask(encoded: bytes, name: str) -> np.ndarray:
-    """The single-channel picture uint8 [H, W] in the bytes of a PNG; `name` is for errors."""
-    mask = _decode(encoded, cv2.IMREAD_UNCHANGED, name)
-    if mask.ndim != 2 or mask.dtype != np.uint8:
-        raise ValueError(
-            f"{name} is a picture of shape {mask.shape} and type {mask.dtype}; labels are"
-            " single-channel 8-bit PNG files whose values are class indices, without a palette"
-        )
-    return mask
-
-
-def _decode(encoded: bytes, flags: int, name: str) -> np.ndarray:
-    data = np.frombuffer(encoded, np.uint8)
-    picture = cv2.imdecode(data, flags) if data.size else None
-    if picture is None:
-        raise ValueError(f"{name} is not a readable image ({data.size} bytes): replace the file")
-    return picture
 
 
 def data_folder(data_dir: str | os.PathLike | None) -> Path:
@@ -118,14 +115,6 @@ def data_folder(data_dir: str | os.PathLike | None) -> Path:
     """
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return Path(data_dir or default).expanduser()
-
-
-def read_bytes(path: Path) -> bytes:
-    """The content of a file, with an error that names it if it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from error
 
 
 def label_table(mapping: dict[int, int]) -> np.ndarray:
@@ -153,7 +142,9 @@ def map_labels(label: np.ndarray, table: np.ndarray, name: str) -> np.ndarray:
 def check_pair(image: np.ndarray, label: np.ndarray, name: str) -> None:
     """Raises a ValueError if the label does not cover the image pixel by pixel."""
     if image.shape[:2] != label.shape:
+        turned = image.shape[1::-1] == label.shape
         raise ValueError(
             f"{name}: the image has {image.shape[0]}x{image.shape[1]} pixels,"
             f" its label {label.shape[0]}x{label.shape[1]}"
+            f"{', as stored: an orientation in the metadata turns neither' if turned else ''}"
         )

@@ -12,19 +12,17 @@ copies as it is read: networks are compared on the same pictures, and nothing is
 import dataclasses
 import io
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
-from rfjax.data import preparing
+from rfjax.data import decoding, preparing
 from rfjax.data.dataset import (
     Dataset,
     check_pair,
     data_folder,
-    decode_image,
-    decode_mask,
     enlarged,
 )
 from rfjax.data.scenes import (
@@ -103,7 +101,7 @@ class DigitScenes(tfds.core.ShardBasedBuilder):
     """Draws the scenes of a `DigitScenesConfig` and writes them as array records."""
 
     VERSION = tfds.core.Version("1.0.0")  # to be raised whenever the same options draw anew
-    BUILDER_CONFIGS = [DigitScenesConfig()]
+    BUILDER_CONFIGS: ClassVar = [DigitScenesConfig()]
 
     def _info(self) -> tfds.core.DatasetInfo:
         size = self.builder_config.size
@@ -154,10 +152,11 @@ def _png(picture: np.ndarray) -> bytes:
 
 
 class _Scenes:
-    """Random access to prepared scenes."""
+    """Random access to prepared scenes of one size."""
 
-    def __init__(self, records: Any):
+    def __init__(self, records: Any, shape: tuple[int, int]):
         self._records = records
+        self._shape = shape
 
     def __len__(self) -> int:
         return len(self._records)
@@ -167,14 +166,17 @@ class _Scenes:
         name = record["id"].decode()
         where = f"digit_scenes {name}"
         example = {
-            "image": decode_image(record["image"], where),
-            "label": decode_mask(record["label"], where),
-            "instances": decode_mask(record["instances"], where),
+            "image": decoding.decode_image(record["image"], where),
+            "label": decoding.decode_mask(record["label"], where),
+            "instances": decoding.decode_mask(record["instances"], where),
             "scales": record["scales"],
             "id": name,
         }
         check_pair(example["image"], example["label"], where)
         return example
+
+    def shape(self, index: int) -> tuple[int, int]:
+        return self._shape
 
 
 def load(split: str, data_dir: str | None, *, enlargement: int = 1, **options: Any) -> Dataset:
@@ -195,7 +197,7 @@ def load(split: str, data_dir: str | None, *, enlargement: int = 1, **options: A
     return Dataset(
         name="digit_scenes",
         split=split,
-        source=enlarged(_Scenes(records), enlargement),
+        source=enlarged(_Scenes(records, preparing.shape(builder, "image")), enlargement),
         num_classes=len(CLASS_NAMES),
         class_names=CLASS_NAMES,
         palette=PALETTE,

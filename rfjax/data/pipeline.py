@@ -7,9 +7,10 @@ process, because two pools would only get in each other's way.
 """
 
 import importlib
+import math
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import grain.python as grain
@@ -117,7 +118,11 @@ class _TrainingExample(grain.RandomMapTransform):
 
     def random_map(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         image, label = self._augmentation(rng, example["image"], example["label"])
-        _check_shape(label, self._shape, example["id"])
+        _check_shape(
+            example | {"label": label},
+            self._shape,
+            "the others of its batch have {}x{}: train with a crop, which pads smaller images",
+        )
         return {
             "image": normalize(image, self._dataset.mean, self._dataset.std),
             "label": label.astype(np.int32),
@@ -131,57 +136,85 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
     threads: int = 2,
+    devices: int | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Full images without augmentation, each exactly once over all processes.
 
-    Process p takes every `process_count`-th example from the p-th. All processes yield the same
-    number of batches and all batches have `batch_size` rows, so that collective operations match;
-    rows that remain are zero images with label 255 everywhere and the id "".
+    Images of different sizes go into different batches: nothing is scaled or padded, so a network
+    scores each as if it came alone, and is compiled once for each size. Sizes come in the order of
+    their first images; of the images of one size, process p takes every `process_count`-th from the
+    p-th. All processes yield the same number of batches of the same shapes, so that collective
+    operations match; rows that remain are zero images with label 255 everywhere and the id "".
 
     Args:
         dataset: from `load`.
         batch_size: rows of this process's batches.
         process_index, process_count: this process's share.
         threads: batches made at the same time, and in advance.
+        devices: among how many, of this process, the rows of a batch are dealt: a size of which
+            there are few images then gets batches of fewer rows, a multiple of these. None: all
+            batches have `batch_size` rows.
 
     Returns:
-        An iterator of batches with "id", a list of `batch_size` strings, as a third entry.
+        An iterator of batches with "id", a list of strings, as a third entry.
+
+    Raises:
+        ValueError: if `batch_size` is not a multiple of `devices`, or an image cannot be read.
     """
     _check_sharding(batch_size, process_index, process_count)
+    if devices is not None and (devices < 1 or batch_size % devices):
+        raise ValueError(f"batch_size is a multiple of devices={devices}; got {batch_size}")
     cv2.setNumThreads(0)
-    share = -(-len(dataset) // process_count)
-    rows = range(process_index, len(dataset), process_count)  # or one fewer than `share`
-    shape = dataset.source[0]["label"].shape if share else ()
-
-    def batch(number: int) -> dict[str, Any]:
-        part = rows[number * batch_size : (number + 1) * batch_size]
-        return _eval_batch(dataset, part, batch_size, shape)
-
-    batches = grain.MapDataset.range(-(-share // batch_size)).map(batch)
+    parts = [
+        _Part(shape, rows, members[process_index:][::process_count])
+        for shape, rows, members in _by_shape(dataset, batch_size, process_count, devices)
+    ]
+    batches = grain.MapDataset.range(len(parts)).map(lambda n: _eval_batch(dataset, parts[n]))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
     return iter(batches.to_iter_dataset(options))
 
 
-def _eval_batch(
-    dataset: Dataset, indices: range, batch_size: int, shape: tuple[int, int]
-) -> dict[str, Any]:
-    images = np.zeros((batch_size, *shape, 3), np.float32)
-    labels = np.full((batch_size, *shape), VOID, np.int32)
-    ids = [""] * batch_size
-    for row, index in enumerate(indices):
+class _Part(NamedTuple):
+    """What one batch is made of: so many rows, of which `indices` fill the first."""
+
+    shape: tuple[int, int]
+    rows: int
+    indices: list[int]
+
+
+def _by_shape(
+    dataset: Dataset, batch_size: int, process_count: int, devices: int | None
+) -> Iterator[_Part]:
+    """The batches of all processes together: the rows of one of them, and the examples of all."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, shape in enumerate(dataset.shapes):
+        groups.setdefault(shape, []).append(index)
+    for shape, members in groups.items():
+        rows = batch_size
+        if devices is not None:
+            rows = min(rows, math.ceil(len(members) / (process_count * devices)) * devices)
+        for start in range(0, len(members), rows * process_count):
+            yield _Part(shape, rows, members[start : start + rows * process_count])
+
+
+def _eval_batch(dataset: Dataset, part: _Part) -> dict[str, Any]:
+    images = np.zeros((part.rows, *part.shape, 3), np.float32)
+    labels = np.full((part.rows, *part.shape), VOID, np.int32)
+    ids = [""] * part.rows
+    for row, index in enumerate(part.indices):
         example = dataset.source[index]
-        _check_shape(example["label"], shape, example["id"])
+        _check_shape(example, part.shape, "it was said to have {}x{}")
         images[row] = normalize(example["image"], dataset.mean, dataset.std)
         labels[row] = example["label"]
         ids[row] = example["id"]
     return {"image": images, "label": labels, "id": ids}
 
 
-def _check_shape(label: np.ndarray, shape: tuple[int, int], name: str) -> None:
-    if label.shape != shape:
+def _check_shape(example: dict[str, Any], wanted: tuple[int, int], why: str) -> None:
+    height, width = example["label"].shape
+    if (height, width) != wanted:
         raise ValueError(
-            f"example {name} has {label.shape[0]}x{label.shape[1]} pixels where the others of its"
-            f" batch have {shape[0]}x{shape[1]}: train with a crop, evaluate images of one size"
+            f"example {example['id']} has {height}x{width} pixels where {why.format(*wanted)}"
         )
 
 

@@ -85,3 +85,9 @@ def encoded_source(builder: tfds.core.DatasetBuilder, split: str, pictures: tupl
     """Random access to a prepared split; the features named in `pictures` stay encoded bytes."""
     decoders = {name: tfds.decode.SkipDecoding() for name in pictures}
     return builder.as_data_source(split=split, decoders=decoders)
+
+
+def shape(builder: tfds.core.DatasetBuilder, picture: str) -> tuple[int, int]:
+    """Height and width of the feature `picture`, the same for all examples."""
+    height, width, _ = builder.info.features[picture].shape
+    return height, width

@@ -1,5 +1,6 @@
 """From pictures to classes and scales, for figures and predictions."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,12 +21,17 @@ def make_segment(model: linen.Module, *, mean: Sequence[float], std: Sequence[fl
         A function of the network's variables and uint8 images [N, H, W, 3], which returns
         {"classes": int32 [N, H, W], "scale_maps": {layer: float32 [N, H', W']}}; the maps are those
         of layers whose receptive field depends on the input, in pixels of the map that the layer
-        acts on. Images of another size compile it anew.
+        acts on. Images of another size compile it anew. It raises a TypeError for images of another
+        type or shape: floats in 0..1, taken for levels, would be black.
     """
     mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
 
     @jax.jit
     def segment(variables: dict[str, Any], images: jax.Array) -> dict[str, Any]:
+        if images.dtype != jnp.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+            raise TypeError(
+                f"images are uint8 [N, H, W, 3]; got {images.dtype} {list(images.shape)}"
+            )
         normalized = (images.astype(jnp.float32) / 255.0 - mean[None, None, None]) / std[
             None, None, None
         ]
@@ -42,3 +48,31 @@ def _scale_maps(intermediates: dict[str, Any]) -> dict[str, jax.Array]:
     """The scale maps that layers left, by layer."""
     flat = traverse_util.flatten_dict(intermediates)
     return {"/".join(path[:-1]): maps[-1] for path, maps in flat.items() if path[-1] == "scale_map"}
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """`names`, with numbers added where names repeat, so that each can be a file of its own.
+
+    Names that differ in upper and lower case alone are one file on many systems: they count as
+    equal. A name that is there once stays as it is.
+
+    Example:
+        >>> distinct(["a", "a", "a_1", "b"])
+        ['a_2', 'a_3', 'a_1', 'b']
+    """
+    counts = Counter(name.casefold() for name in names)
+    taken = {name for name, count in counts.items() if count == 1}
+    chosen = []
+    for number, name in enumerate(names, 1):
+        if counts[name.casefold()] > 1:
+            while f"{name}_{number}".casefold() in taken:
+                number += 1
+            name = f"{name}_{number}"
+            taken.add(name.casefold())
+        chosen.append(name)
+    return chosen
+
+
+def file_names(layers: Sequence[str]) -> dict[str, str]:
+    """What stands for each layer in the name of a file: its path with "_" for "/"."""
+    return dict(zip(layers, distinct([layer.replace("/", "_") for layer in layers]), strict=True))

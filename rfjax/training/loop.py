@@ -340,19 +340,24 @@ def evaluate(
     Args:
         eval_step: `steps.make_eval_step`, made parallel.
         variables: of the network.
-        batches: of this process; padded with void pixels where there are too few images.
+        batches: of this process; padded with void pixels where there are too few images. They may
+            differ in the size of their images, and have no rows (then in all processes).
 
     Returns:
         `metrics.summarize` of all pixels of all processes, and `loss`, their mean cross-entropy.
+        Without images all are nan, and `class_iu` is empty.
     """
-    totals = {"confusion": np.zeros((), np.int64), "loss": 0.0, "count": 0.0}
+    totals = {"confusion": 0, "loss": 0.0, "count": 0.0}
     pending = None
     for batch in batches:
+        if not len(batch["image"]):  # nothing to count, and the partitioner fails on no rows
+            continue
         counts = eval_step(variables, steps.shard(batch, jax.local_device_count()))
         totals, pending = _add(totals, pending), counts
     totals = _add(totals, pending)
     loss = totals["loss"] / totals["count"] if totals["count"] else float("nan")
-    return {"loss": loss, **measures.summarize(totals["confusion"])}
+    confusion = np.zeros((0, 0)) if pending is None else totals["confusion"]
+    return {"loss": loss, **measures.summarize(confusion)}
 
 
 def _add(totals: dict[str, Any], counts: dict[str, jax.Array] | None) -> dict[str, Any]:
@@ -383,6 +388,7 @@ def _evaluation(
         batch_size=eval_rows(run.config.eval_batch_size),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        devices=jax.local_device_count(),
     )
     scores = evaluate(run.eval_step, state.variables, batches)
     seconds = time.perf_counter() - started

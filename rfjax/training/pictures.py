@@ -1,5 +1,6 @@
 """The figures of a run, drawn at each evaluation from what it has written so far."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,13 @@ def draw(
 def _examples(
     model: linen.Module, variables: dict[str, Any], dataset: data.Dataset
 ) -> dict[str, Any]:
-    """Input, truth and output of a few images, spread over the data, and their scale maps."""
-    chosen = np.linspace(0, len(dataset.source) - 1, min(EXAMPLES, len(dataset.source))).astype(int)
-    examples = [dataset.source[int(index)] for index in chosen]
-    examples = [e for e in examples if e["image"].shape == examples[0]["image"].shape]
+    """Input, truth and output of a few images of the commonest size, and their scale maps."""
+    if not len(dataset):
+        return {}
+    ((commonest, _),) = Counter(dataset.shapes).most_common(1)
+    alike = [index for index, shape in enumerate(dataset.shapes) if shape == commonest]
+    chosen = np.linspace(0, len(alike) - 1, min(EXAMPLES, len(alike))).astype(int)
+    examples = [dataset.source[alike[number]] for number in chosen]
     images = np.stack([example["image"] for example in examples])
     segment = inference.make_segment(model, mean=dataset.mean, std=dataset.std)
     output = jax.device_get(segment(variables, images))
@@ -62,6 +66,7 @@ def _examples(
             class_names=dataset.class_names,
         )
     }
+    names = inference.file_names(list(output["scale_maps"]))
     for layer, maps in output["scale_maps"].items():
-        figures[f"scales_{layer.replace('/', '_')}"] = visualize.scale_panels(images, maps)
+        figures[f"scales_{names[layer]}"] = visualize.scale_panels(images, maps)
     return figures

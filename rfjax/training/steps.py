@@ -59,9 +59,18 @@ def replicate(tree: Any, devices: list | None = None) -> Any:
 
 
 def shard(batch: Batch, devices: int) -> Batch:
-    """`batch` with its rows dealt to `devices`: [N, ...] -> [devices, N / devices, ...]."""
+    """`batch` with its rows dealt to `devices`: [N, ...] -> [devices, N / devices, ...].
+
+    A batch may have no rows at all; then each device gets none.
+
+    Raises:
+        ValueError: if the rows do not divide by the devices.
+    """
+    rows, rest = divmod(len(batch["image"]), devices)
+    if rest:
+        raise ValueError(f"{len(batch['image'])} rows do not divide by {devices} devices")
     return {
-        key: np.reshape(batch[key], (devices, -1, *np.shape(batch[key])[1:]))
+        key: np.reshape(batch[key], (devices, rows, *np.shape(batch[key])[1:]))
         for key in ("image", "label")
     }
 
@@ -140,6 +149,8 @@ def make_train_step(
 
 def make_eval_step(model: linen.Module, *, axis_name: str | None = AXIS) -> Callable:
     """The function of (variables, batch) that counts the right and wrong pixels of one batch.
+
+    Batches may differ in the size of their images; each size compiles it anew.
 
     Returns:
         A function that returns {"confusion": int32 [K, K], "loss": the sum of the pixels'

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import rfjax.data
+from tests.data import files
 
 
 def write(path, picture):
@@ -45,6 +46,70 @@ def test_files_are_read(folder):
     )
 
 
+def test_what_is_no_data_is_passed_over(folder):
+    """Files that systems add, folders that look like files, and names in upper case."""
+    for place in ("train", "trainannot"):
+        for name in ("._a.png", "Thumbs.db", ".DS_Store", "notes.txt"):
+            (folder / place / name).write_bytes(b"not a picture")
+        (folder / place / "old.png").mkdir()
+    (folder / "train" / "a.png").rename(folder / "train" / "a.TIF")  # the bytes tell the format
+    (folder / "trainannot" / "a.png").rename(folder / "trainannot" / "a.PNG")
+    label = np.tile(np.arange(12, dtype=np.uint8), (6, 2))
+    (folder / "trainannot" / "b.png").unlink()
+    (folder / "trainannot" / "b.tiff").write_bytes(files.tiff(label, 8))
+    (folder / "trainannot" / "c.png").write_bytes(b"of no image, and so not read")
+    dataset = load(folder)
+    assert [dataset.source[i]["id"] for i in range(len(dataset))] == ["a", "b"]
+    for index in range(2):
+        np.testing.assert_array_equal(dataset.source[index]["label"][0, :12], [*range(11), 255])
+    assert dataset.shapes == ((6, 24), (6, 24))
+
+
+@pytest.mark.parametrize("place", ["train", "trainannot"])
+def test_two_files_of_one_name_are_refused(folder, place):
+    (folder / place / "a.tif").write_bytes(files.tiff(np.zeros((6, 24), int), 8))
+    with pytest.raises(ValueError, match=rf"{place}/a\.png and .*{place}/a\.tif have one name"):
+        load(folder)
+
+
+def test_labels_with_a_palette_or_few_bits(folder):
+    label = np.tile(np.arange(12), (6, 2))
+    palette = np.random.default_rng(0).integers(0, 256, (16, 3))
+    for written in (
+        files.png(label, 4),
+        files.png(label, 16),
+        files.png(label, 4, palette=palette),
+    ):
+        (folder / "trainannot" / "a.png").write_bytes(written)
+        np.testing.assert_array_equal(load(folder).source[0]["label"][0, :12], [*range(11), 255])
+    (folder / "trainannot" / "a.png").write_bytes(files.png(label % 2, 1))
+    assert set(np.unique(load(folder).source[0]["label"])) == {0, 1}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
+@pytest.mark.parametrize("asked", range(1, 9))
+def test_no_orientation_turns_an_image_against_its_label(tmp_path, kind, asked):
+    """Classes are columns and grow with the red of the image, in training and evaluation."""
+    label = np.tile(np.arange(8, dtype=np.uint8).repeat(8), (40, 1))
+    label[:16] //= 2
+    image = np.stack([30 * label] * 3, -1)
+    options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {}
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        (tmp_path / f"{split}annot").mkdir()
+        written = files.turned(image, kind, asked, **options)
+        (tmp_path / split / f"a.{kind.lower()}").write_bytes(written)
+        own = asked if kind == "PNG" else 1  # the label may ask to be turned as well, or not
+        (tmp_path / f"{split}annot" / "a.png").write_bytes(files.turned(label, "PNG", own))
+    trained = next(rfjax.data.train_iterator(load(tmp_path), batch_size=1, seed=0, threads=0))
+    evaluated = next(rfjax.data.eval_batches(load(tmp_path, "val"), batch_size=1))
+    dataset = load(tmp_path)
+    for batch in (trained, evaluated):
+        red = (batch["image"][0, ..., 0] * dataset.std[0] + dataset.mean[0]) * 255
+        np.testing.assert_array_equal(batch["label"][0], label)
+        np.testing.assert_allclose(red, 30.0 * label, atol=2)
+
+
 def test_missing_data_says_what_to_put_where(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         load(tmp_path / "nowhere", "val")
@@ -77,6 +142,9 @@ def test_label_outside_the_classes_is_named(folder):
 def test_label_of_another_size_or_kind(folder):
     write(folder / "trainannot" / "a.png", np.zeros((5, 24), np.uint8))
     with pytest.raises(ValueError, match=r"a\.png: the image has 6x24 pixels, its label 5x24"):
+        load(folder).source[0]
+    write(folder / "trainannot" / "a.png", np.zeros((24, 6), np.uint8))
+    with pytest.raises(ValueError, match=r"its label 24x6, as stored: an orientation .* neither"):
         load(folder).source[0]
     write(folder / "trainannot" / "a.png", np.zeros((6, 24, 3), np.uint8))
     with pytest.raises(ValueError, match="single-channel"):

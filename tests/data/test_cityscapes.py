@@ -39,6 +39,8 @@ def write_archives(folder, leave_out=None):
     image_zip, label_zip = (folder / name for name in cityscapes.ARCHIVES)
     with zipfile.ZipFile(image_zip, "w") as images, zipfile.ZipFile(label_zip, "w") as labels:
         images.writestr("README", "")
+        other = "leftImg8bit/train/aachen/._aachen_000000_000019_leftImg8bit.png"
+        images.writestr(f"__MACOSX/{other}", "what a Mac adds to each file")
         for split, names in IMAGES.items():
             for number, name in enumerate(names):
                 image = np.zeros((1024, 2048, 3), np.uint8)
@@ -73,6 +75,8 @@ def test_archives_become_examples(folder):
         assert (example["image"] == [red, 0, 0]).all()
         assert example["label"][200, 0] == TRAIN_IDS.get(6 + red, 255)
     assert [len(load(folder, split)) for split in ("val", "test")] == [1, 1]
+    assert train.shapes == ((1024, 2048),) * 3
+    assert load(folder, "val", enlargement=2).shapes == ((2048, 4096),)
 
 
 def test_label_map_of_all_35_ids(folder):
@@ -126,9 +130,11 @@ def test_label_id_outside_the_table_is_named(tmp_path, monkeypatch):
     write_archives(tmp_path)
     original = label_ids(0)
     original[500, 500] = 34
-    with zipfile.ZipFile(tmp_path / cityscapes.ARCHIVES[1], "a") as labels:
-        with pytest.warns(UserWarning, match="Duplicate name"):
-            name = "frankfurt_000000_000294"
-            labels.writestr(f"gtFine/val/frankfurt/{name}_gtFine_labelIds.png", png(original))
+    with (
+        zipfile.ZipFile(tmp_path / cityscapes.ARCHIVES[1], "a") as labels,
+        pytest.warns(UserWarning, match="Duplicate name"),
+    ):
+        name = "frankfurt_000000_000294"
+        labels.writestr(f"gtFine/val/frankfurt/{name}_gtFine_labelIds.png", png(original))
     with pytest.raises(ValueError, match=r"cityscapes frankfurt_000000_000294 has .* \[34\]"):
         load(tmp_path, "val").source[0]

@@ -1,6 +1,7 @@
 """Batches: exact resumption, shares of processes, and evaluation of every image once."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -178,7 +179,8 @@ def test_eval_covers_every_image_once(count, processes, batch_size):
                     assert (batch["label"][row] == 255).all()
                     assert (batch["image"][row] == 0).all()
             ids += [name for name in batch["id"] if name]
-    assert lengths == {-(-(-(-count // processes)) // batch_size)}
+    share = math.ceil(count / processes)
+    assert lengths == {math.ceil(share / batch_size)}
     assert sorted(ids) == [f"example {i}" for i in range(count)]
 
 
@@ -218,21 +220,100 @@ def test_bad_iterators(options, message):
         train_iterator(numbered(4), **{"batch_size": 2, "seed": 0, **options})
 
 
-def test_images_of_different_sizes_are_named():
-    class Growing(Numbered):
-        def __getitem__(self, index):
-            self._shape = (4 + index, 6)
-            return super().__getitem__(index)
+SIZES = ((4, 6), (6, 4), (4, 6), (5, 6), (4, 6), (6, 4), (4, 6))
 
-    dataset = numbered(3, source=Growing(3))
-    with pytest.raises(ValueError, match=r"example 1 has 5x6 pixels .* 4x6"):
-        list(eval_batches(dataset, batch_size=2, threads=1))
-    with pytest.raises(ValueError, match="pixels where the others"):
-        next(train_iterator(dataset, batch_size=3, seed=0, threads=0))
+
+class OfSizes:
+    """Examples that carry their number, from 1, in every pixel, of different sizes."""
+
+    def __init__(self, sizes):
+        self._sizes = sizes
+
+    def __len__(self):
+        return len(self._sizes)
+
+    def __getitem__(self, index):
+        image = np.full((*self._sizes[index], 3), index + 1, np.uint8)
+        return {"image": image, "label": image[..., 0], "id": f"example {index}"}
+
+
+def test_images_of_different_sizes_train_with_a_crop():
+    """Small images are padded: reflected, and void."""
+    dataset = numbered(7, source=OfSizes(SIZES))
+    with pytest.raises(ValueError, match=r"example \d has .* pixels where the others .* a crop"):
+        next(train_iterator(dataset, batch_size=7, seed=0, threads=0))
     cropped = train_iterator(
-        dataset, batch_size=3, seed=0, augmentation=Augmentation(crop=(4, 4)), threads=0
+        dataset, batch_size=7, seed=0, augmentation=Augmentation(crop=(5, 9)), threads=0
     )
-    assert next(cropped)["label"].shape == (3, 4, 4)
+    batch = next(cropped)
+    assert batch["label"].shape == (7, 5, 9)
+    seen = set()
+    for image, label in zip(batch["image"], batch["label"], strict=True):
+        (number,) = set(np.unique(label)) - {255}
+        height, width = SIZES[number - 1]
+        assert (label == number).sum() == min(height, 5) * width
+        assert (image == np.float32(number / 255)).all()
+        seen.add(number)
+    assert seen == set(range(1, 8))
+
+
+@pytest.mark.parametrize(("processes", "batch_size"), [(1, 2), (2, 1), (3, 2), (1, 8)])
+@pytest.mark.parametrize("devices", [None, 1])
+def test_eval_batches_are_of_one_size_each(processes, batch_size, devices):
+    dataset = numbered(7, source=OfSizes(SIZES))
+    processed = [
+        list(
+            eval_batches(
+                dataset,
+                batch_size=batch_size,
+                process_index=process,
+                process_count=processes,
+                devices=devices,
+            )
+        )
+        for process in range(processes)
+    ]
+    # all processes in step, and each size in one shape of batch
+    shapes = [[batch["image"].shape for batch in batches] for batches in processed]
+    assert all(one == shapes[0] for one in shapes)
+    assert len(set(shapes[0])) == len(set(SIZES))
+    assert [shape[1:3] for shape in dict.fromkeys(shapes[0])] == [(4, 6), (6, 4), (5, 6)]
+    rows = {shape[0] for shape in shapes[0]}
+    assert rows == {batch_size} if devices is None else max(rows) <= batch_size
+    ids = []
+    for batch in (batch for batches in processed for batch in batches):
+        for name, label in zip(batch["id"], batch["label"], strict=True):
+            index = int(name.split()[1]) if name else 254
+            assert (label == index + 1).all()
+            if name:
+                assert label.shape == SIZES[index]
+                ids.append(index)
+    assert sorted(ids) == list(range(7))
+
+
+def test_few_images_of_a_size_make_small_batches():
+    dataset = numbered(7, source=OfSizes(SIZES))
+    batches = list(eval_batches(dataset, batch_size=4, devices=2))
+    assert [batch["image"].shape[:3] for batch in batches] == [(4, 4, 6), (2, 6, 4), (2, 5, 6)]
+    assert [len(batch["id"]) for batch in batches] == [4, 2, 2]
+    with pytest.raises(ValueError, match="batch_size is a multiple of devices=3; got 4"):
+        eval_batches(dataset, batch_size=4, devices=3)
+
+
+def test_sizes_are_asked_for_once_and_held_against_the_images():
+    class Lying(OfSizes):
+        asked = 0
+
+        def shape(self, index):
+            self.asked += 1
+            return 4, 6
+
+    source = Lying(SIZES[:2])
+    dataset = numbered(2, source=source)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="example 1 has 6x4 pixels where it was said to have"):
+            list(eval_batches(dataset, batch_size=2, threads=1))
+    assert source.asked == 2
 
 
 def test_empty_split():
