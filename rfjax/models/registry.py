@@ -110,13 +110,16 @@ def create(
     conv = nn.Conv if conv is None else conv
     norm = nn.BatchNorm if norm is None else norm
     layer = heads.create_head(
-        head, num_classes=num_classes, options=head_options, dtype=dtype, axis_name=axis_name, norm=norm
+        head,
+        num_classes=num_classes,
+        options=head_options,
+        dtype=dtype,
+        axis_name=axis_name,
+        norm=norm,
     )
 
     def segmenter(conv: Callable[..., linen.Module] | nn.Selection) -> Segmenter:
-        backbone = built.build(
-            conv=conv, dtype=dtype, axis_name=axis_name, remat=remat, norm=norm
-        )
+        backbone = built.build(conv=conv, dtype=dtype, axis_name=axis_name, remat=remat, norm=norm)
         return Segmenter(backbone, layer, stride=built.stride)
 
     if isinstance(conv, nn.Selection):
