@@ -81,17 +81,24 @@ def listing(fields: dict[str, ReceptiveField]) -> str:
     """A table in plain text, a layer a row."""
     rows = [("layer", "size", "stride", "offset", "")]
     for name, field in fields.items():
-        remark = "cut by the border" if any(field.clipped) else ""
-        if field.data_dependent:
-            remark = "positions depend on the input"
-        unbounded = field.data_dependent and any(field.clipped)
+        bounded = field.data_dependent or field.missing
+        unbounded = bounded and any(field.clipped)
         size = "any" if unbounded else _pair(field.size)
-        rows.append((name, size, _pair(field.stride), _pair(field.offset), remark))
+        rows.append((name, size, _pair(field.stride), _pair(field.offset), _remark(field)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         zip(row, widths, (str.ljust, *[str.rjust] * 3, str.ljust), strict=True) for row in rows
     )
     return "\n".join("  ".join(put(text, n) for text, n, put in line).rstrip() for line in lines)
+
+
+def _remark(field: ReceptiveField) -> str:
+    """What a reader of size and stride has to know."""
+    if field.missing:
+        return f"no rule for {', '.join(field.missing)}: a bound"
+    if field.data_dependent:
+        return "positions depend on the input"
+    return "cut by the border" if any(field.clipped) else ""
 
 
 def _pair(numbers: Sequence[float]) -> str:
@@ -112,6 +119,8 @@ def _report(options: argparse.Namespace) -> None:
     run = _network(options)
     fields = networks.by_layer(run.model, run.variables)
     print(listing(networks.changes(fields)))
+    for note in fields["output"].output.notes:
+        print(f"output: {note}")
     image, images = _image(options, run, fields["output"].output)
     print(f"effective receptive field on {options.draws} draws of {image.shape[1]} x "
           f"{image.shape[0]} pixels ...", flush=True)  # fmt: skip
@@ -138,7 +147,9 @@ def _report(options: argparse.Namespace) -> None:
         learned=learned,
     )
     visualize.save(figure, options.output)
-    if seen.data_dependent:
+    if seen.missing:
+        print(f"no rule for {', '.join(seen.missing)}: the box is a bound")
+    elif seen.data_dependent:
         print("what is read depends on the input: the box is its bound")
     elif any(seen.clipped):
         print("the box ends at the border of the picture: the field may go on")

@@ -12,15 +12,17 @@ from rfjax.receptive_field import reach as reaches
 from rfjax.receptive_field import tracing
 from rfjax.receptive_field.layers import Layer, ReceptiveField, theoretical_of_layers
 from rfjax.receptive_field.lines import Line, read
-from rfjax.receptive_field.reach import NOTHING, Reach
-from rfjax.receptive_field.rules import DATA_DEPENDENT
+from rfjax.receptive_field.reach import DATA_DEPENDENT, NO_RULE, NOTHING, SPLIT_MAP, Reach
+
+# Reasons of notes that say that an operation has no rule.
+UNRULED = (NO_RULE, SPLIT_MAP)
 
 # Sizes that are tried where the input's is left open: fields up to some 4,000 pixels.
 SIZES = (129, 513, 2049, 8193)
 
-# Pixels that an axis is made longer by, where it is too short to show the stride: multiples of all
-# usual strides, so that paddings which depend on the size stay what they are.
-LONGER = (192, 1920, 7680)
+# Pixels that an axis is made longer by, where it is too short to show the stride: multiples of
+# strides of up to 2^6, times 3, 5 and 7, so that paddings which depend on the size stay as they are.
+LONGER = (192, 1920, 6720)
 
 
 def theoretical(
@@ -38,7 +40,12 @@ def theoretical(
     dilation, slices, reshapes and whatever else, within one box per output. Free weights count as
     nonzero; switches, masks, filters and positions that do not depend on the input are computed,
     so that a Gaussian counts with its sigma and an interpolation with the pixels that it reads.
-    Positions that depend on the input are bounded by the whole map, and reported.
+    Positions that depend on the input are bounded by the whole map, and reported; so is every
+    operation without a rule, by its name (`missing` of the result).
+
+    Stride and offset are those of outputs that are clear of the border. On a map that is too small
+    to have such they are read off the same function on a longer axis, if it takes one and if that
+    agrees with all that is seen on the small one.
 
     An array that the function closes over is a weight if it is real and has no zeros, or nothing
     else: then all of it counts. One that is partly zero is structure, as a mask is, and its zeros
@@ -56,7 +63,8 @@ def theoretical(
       dtype: of x.
 
     Returns:
-      A `ReceptiveField`. `clipped` says where the input was too small for it.
+      A `ReceptiveField`. `clipped` says where the input was too small for it, `missing` and `notes`
+      what was bounded rather than followed.
 
     Raises:
       ValueError: a shape or a number is wrong, or the function takes none of the sizes that are
@@ -149,7 +157,7 @@ class _Found(NamedTuple):
     order: list[int]
     tree: Any
     shape: tuple[int, ...]
-    jump: float
+    jumps: reaches.Jumps
     lines: list[list[Line] | None]
 
     @property
@@ -168,7 +176,7 @@ def _follow(function, input_shape, arguments, axes, unit, dtype) -> _Found:
         with reaches.jumps() as jumps:
             outputs, order, tree = tracing.trace(function, x, axes, arguments)
         lines = [read(output, shape, axes, unit) for output in outputs]
-        return _Found(outputs, order, tree, shape, max(jumps, default=0), lines)
+        return _Found(outputs, order, tree, shape, jumps, lines)
 
     def of(size):
         return at(tuple(size if n is None else n for n in shape), unit)
@@ -192,7 +200,7 @@ def _learn(found: _Found, number: int, axis: int, at: Callable[[tuple[int, ...]]
     unsure = {
         index: lines[number]
         for index, lines in enumerate(found.lines)
-        if lines and not lines[number].certain
+        if lines and not lines[number].certain(found.jumps.largest(number))
     }
     for more in LONGER:
         if not unsure:
@@ -206,8 +214,11 @@ def _learn(found: _Found, number: int, axis: int, at: Callable[[tuple[int, ...]]
             return
         for index, line in list(unsure.items()):
             longer = larger.lines[index] and larger.lines[index][number]
+            learned = longer and line.learn(longer, larger.jumps.largest(number))
             bounded = bool(found.outputs[index].notes)
-            if not longer or line.learn(longer, larger.jump) or (bounded and longer.covered):
+            # One that sees all of this one, too, is of something that depends on everything.
+            endless = longer and longer.covered and (bounded or more > LONGER[0])
+            if not longer or learned or endless:
                 del unsure[index]
 
 
@@ -245,7 +256,8 @@ def _settled(found: _Found, before: _Found | None, axes: Sequence[int], opened: 
     has to be the same at two sizes.
     """
     for number, (output, field) in enumerate(zip(found.outputs, found.fields, strict=True)):
-        same = before is not None and math.isfinite(found.jump)
+        jumps = [found.jumps.largest(axis) for axis in opened]
+        same = before is not None and all(map(math.isfinite, jumps))
         if field is None:
             rank = len(output.shape) == len(found.shape)
             if isinstance(output, Reach) and rank and not (same and before.fields[number] is None):
@@ -256,7 +268,7 @@ def _settled(found: _Found, before: _Found | None, axes: Sequence[int], opened: 
         last = before.fields[number] if same else None
         for axis in opened:
             length, (low, high) = found.shape[axes[axis]], field.box[axis]
-            free = min(low, length - 1 - high) >= found.jump + length // 4
+            free = min(low, length - 1 - high) >= found.jumps.largest(axis) + length // 4
             same = last is not None and last.size[axis] == field.size[axis]
             if field.clipped[axis] or not (free or same):
                 return False
@@ -296,6 +308,7 @@ def _field(output: Any, lines: list[Line] | None) -> ReceptiveField | None:
         offset=tuple(line.offset for line in lines),
         box=tuple(line.box for line in lines),
         clipped=tuple(line.clipped for line in lines),
-        data_dependent=DATA_DEPENDENT in output.notes,
-        notes=tuple(sorted(output.notes)),
+        data_dependent=any(note.reason == DATA_DEPENDENT for note in output.notes),
+        missing=tuple(sorted(n.operation for n in output.notes if n.reason in UNRULED)),
+        notes=tuple(sorted(map(str, output.notes))),
     )

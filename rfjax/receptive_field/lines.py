@@ -82,10 +82,15 @@ class Line:
         if self._inner.size and not self.clipped:
             self.size = int((self.high - self.low)[self._inner].max()) + 1
 
-    @property
-    def certain(self) -> bool:
-        """Whether outputs that are free of the border show stride and offset, the unit for one."""
-        return bool(self.whole[self.unit] and self.whole.sum() > 1 and math.isfinite(self.stride))
+    def certain(self, jump: float) -> bool:
+        """Whether enough outputs are so far from the border that stride and offset hold.
+
+        Taps that are apart may be missing up to one jump from it, and a function that crops its
+        input ends before it does.
+        """
+        low, high = self.box
+        free = min(low, self.length - 1 - high) >= jump + max(self.length // 4, 1)
+        return bool(free and self.whole[self.unit] and self._repeats and self.stride)
 
     @property
     def covered(self) -> bool:
@@ -97,8 +102,8 @@ class Line:
 
         They do if the axis has as many more outputs as the stride says, and if the fields of the
         outputs in the middle of the longer axis, moved back by half of what it has more, hold all
-        that the outputs see here: then a field here is the regular one cut by the border. Where
-        borders are wrapped around a field that crosses one is the whole axis.
+        that the outputs see here: then a field here is the regular one cut by the border. A field
+        that is the whole axis may be one that is wrapped around it.
 
         Args:
           larger: the fields on an axis longer by a multiple of the stride.
@@ -107,44 +112,50 @@ class Line:
         Returns:
           Whether it did.
         """
-        half = (larger.length - self.length) / 2
-        first = half / larger.stride if larger.stride > 0 else math.nan
-        count = len(self.low)
-        if not float(first).is_integer() or len(larger.low) != count + 2 * first:
+        half, count = (larger.length - self.length) / 2, len(self.low)
+        first = (len(larger.low) - count) / 2
+        if not first.is_integer() or abs(larger.stride) * first != half:
             return False
-        middle = slice(int(first), int(first) + count)
-        low, high = larger.low[middle], larger.high[middle]
+        first = int(first)
+        low, high = larger.low[first : first + count], larger.high[first : first + count]
         free = np.minimum(low, larger.length - 1 - high).min()
-        if not larger.whole[middle].all() or free < jump:
+        if not larger.whole[first : first + count].all() or free < jump:
             return False
-        low, high = low - half, high - half
-        crossing = (low < 0) | (high > self.length - 1)
-        covered = (self.low == 0) & (self.high == self.length - 1)
-        nothing = self.low > self.high
-        held = (self.low >= low) & (self.high <= high)
-        if not np.all(held | nothing | (crossing & covered)):
+        if not self._cut_from(low - half, high - half):
             return False
-        self.stride, self.offset = larger.stride, larger.offset
-        self.clipped = (low[self.unit], high[self.unit]) != self.box
+        self.stride, self.offset = larger.stride, larger.offset + larger.stride * first - half
+        self.clipped = (low[self.unit] - half, high[self.unit] - half) != self.box
         self.size = self.box[1] - self.box[0] + 1 if self.clipped else larger.size
         return True
+
+    def _cut_from(self, low: np.ndarray, high: np.ndarray) -> bool:
+        """Whether all fields are these, cut by the border or wrapped around it, or everything."""
+        crossing = (low < 0) | (high > self.length - 1)
+        covered = (self.low == 0) & (self.high == self.length - 1)
+        moved = ((self.low - low) % self.length == 0) & (self.high - self.low == high - low)
+        held = (self.low >= low) & (self.high <= high)
+        nothing = self.low > self.high
+        return bool(np.all(held | nothing | covered | (crossing & moved)))
 
     def _affine(self, unit: int) -> tuple[float, float]:
         """(stride, offset): the centre of output i + period is that of i, moved.
 
-        Where this does not hold for all outputs it may for those about the one in question, and
-        else centres go on evenly from the first to the last. NaN where too few outputs are free of
+        Where this does not hold for all outputs it may for those about the one in question, or on
+        one side of it, as in copies side by side; else centres go on evenly from the first to the last. NaN where too few outputs are free of
         borders to tell.
         """
         inner = self._inner
+        self._repeats = False
         if inner.size < 2:
             return math.nan, math.nan
         first, last = int(inner[0]), int(inner[-1])
         near = max((last - first) // 4, 1)
-        spans = [(first, last), (max(first, unit - near), min(last, unit + near))]
+        before, after = max(first, unit - near), min(last, unit + near)
+        spans = [(first, last), (before, after), (unit, after), (before, unit)]
         for start, stop in spans:
             found = self._periodic(inner[(inner >= start) & (inner <= stop)])
             if found:
+                self._repeats = (start, stop) == (first, last)
                 return found
         if last - first != inner.size - 1:
             return math.nan, math.nan
