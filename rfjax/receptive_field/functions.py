@@ -21,7 +21,7 @@ UNRULED = (NO_RULE, SPLIT_MAP)
 SIZES = (129, 513, 2049, 8193)
 
 # Pixels that an axis is made longer by, where it is too short to show the stride: multiples of
-# strides of up to 2^6, times 3, 5 and 7, so that paddings which depend on the size stay as they are.
+# strides of up to 2^6, and of 3, 5 and 7, so that paddings which depend on the size stay.
 LONGER = (192, 1920, 6720)
 
 

@@ -141,8 +141,8 @@ class Line:
         """(stride, offset): the centre of output i + period is that of i, moved.
 
         Where this does not hold for all outputs it may for those about the one in question, or on
-        one side of it, as in copies side by side; else centres go on evenly from the first to the last. NaN where too few outputs are free of
-        borders to tell.
+        one side of it, as in copies side by side; else centres go on evenly from the first to the
+        last. NaN where too few outputs are free of borders to tell.
         """
         inner = self._inner
         self._repeats = False

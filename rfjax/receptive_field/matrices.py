@@ -66,7 +66,9 @@ def _substituted(
         for j in np.flatnonzero(mask[i, :i]):
             row = np.maximum(row, rows[j])
         if left is not None:
-            row = np.maximum(row, left[..., i, : i + (not unit)].max(-1, initial=NOTHING)[..., None])
+            row = np.maximum(
+                row, left[..., i, : i + (not unit)].max(-1, initial=NOTHING)[..., None]
+            )
         rows.append(row)
     return np.stack(np.broadcast_arrays(*rows), -2)
 
@@ -113,12 +115,9 @@ def _factors(equation: Any, operands: Sequence[Operand]) -> list[Reach]:
         axes = tuple(range(len(examples), len(x.shape)))
         parts.append(x.map(examples, lambda bound, axes=axes: bound.max(axes)))
     whole = reaches.union(parts[0].shape, parts).noted(note_of(equation, WHOLE_MATRIX))
-    return [
-        whole.map(
-            out.aval.shape,
-            lambda bound, rank=len(out.aval.shape): bound.reshape(
-                bound.shape + (1,) * (rank - bound.ndim)
-            ),
-        )
-        for out in equation.outvars
-    ]
+    return [_filled(whole, out.aval.shape) for out in equation.outvars]
+
+
+def _filled(x: Reach, shape: Sequence[int]) -> Reach:
+    """An array of `shape`, all of whose numbers for one example see what the example's `x` sees."""
+    return x.map(shape, lambda bound: bound.reshape(bound.shape + (1,) * (len(shape) - bound.ndim)))

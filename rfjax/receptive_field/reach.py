@@ -64,7 +64,7 @@ UNKNOWN_LENGTH = "goes on for a number of steps that is not known"
 LONG = "has too many steps to follow one by one"
 COMPUTED_KERNEL = "has a kernel that is computed from the input"
 WHOLE_AXIS = "depends on the whole axis that it acts on"
-WHOLE_MATRIX = "depends on the whole of each matrix"
+WHOLE_MATRIX = "is taken to depend on all numbers of each matrix"
 SPLIT_MAP = "gives devices different parts of the map, and is taken to mix them"
 
 

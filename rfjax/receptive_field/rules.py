@@ -8,28 +8,17 @@ operation without a rule depends on all that its operands depend on, which is no
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rfjax.receptive_field import reach as reaches
 from rfjax.receptive_field.constants import DRAWN, Constant
-from rfjax.receptive_field.reach import (
-    DATA_DEPENDENT,
-    NO_RULE,
-    NOTHING,
-    UNKNOWN_POSITIONS,
-    WHOLE_AXIS,
-    Note,
-    Reach,
-    Window,
-)
+from rfjax.receptive_field.reach import NO_RULE, NOTHING, WHOLE_AXIS, Note, Reach, Window
 
 Operand = Reach | Constant
 RULES: dict[str, Callable] = {}
 
 # Of devices that all see the same of the input, see `tracing`.
-COLLECTIVE = "pbroadcast pcast pmax pmean pmin ppermute psum psum_invariant pvary".split()
+COLLECTIVE = "pbroadcast pcast pmax pmean pmin ppermute psum psum_invariant pvary"
 
 _ELEMENTWISE = (
     "abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil"
@@ -96,7 +85,7 @@ def _elementwise(equation: Any, operands: Sequence[Operand]) -> list[Reach]:
     return [reaches.union(_shape(equation), dependent(operands))] * len(equation.outvars)
 
 
-@rule(" ".join(COLLECTIVE))
+@rule(COLLECTIVE)
 def _collective(equation: Any, operands: Sequence[Operand]) -> list[Operand]:
     """Each array number by number; of a constant other devices may have another value."""
     pairs = zip(operands, equation.outvars, strict=True)
@@ -196,10 +185,10 @@ def _slice(equation: Any, operands: Sequence[Operand]) -> Reach:
     params = equation.params
     strides = params["strides"] or (1,) * len(x.shape)
     limits = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
-    return _part(x, [slice(*limit) for limit in limits], _shape(equation))
+    return part(x, [slice(*limit) for limit in limits], _shape(equation))
 
 
-def _part(x: Reach, slices: Sequence[slice], shape: Sequence[int]) -> Reach:
+def part(x: Reach, slices: Sequence[slice], shape: Sequence[int]) -> Reach:
     """The slices of an array, of which size-1 bounds are their own."""
 
     def cut(bound):
@@ -216,7 +205,7 @@ def _split(equation: Any, operands: Sequence[Operand]) -> list[Reach]:
     for size, out in zip(equation.params["sizes"], equation.outvars, strict=True):
         slices = [slice(None)] * len(x.shape)
         slices[axis] = slice(start, start + size)
-        parts.append(_part(x, slices, out.aval.shape))
+        parts.append(part(x, slices, out.aval.shape))
         start += size
     return parts
 
@@ -270,161 +259,10 @@ def _pad(equation: Any, operands: Sequence[Operand]) -> Reach:
         elif low or high:
             slices = [slice(None)] * len(shape)
             slices[axis] = slice(-low, -low + shape[axis])
-            result = _part(result, slices, shape)
+            result = part(result, slices, shape)
     if isinstance(filler, Reach):
         result = reaches.union(result.shape, [result, filler])
     return result
-
-
-# -- reads at positions ----------------------------------------------------------------------------
-
-
-def _positions(
-    equation: Any, operands: Sequence[Operand]
-) -> tuple[list[np.ndarray] | None, list[Note]]:
-    """The numbers of position operands, or why they are not known."""
-    if dependent(operands):
-        return None, [note_of(equation, DATA_DEPENDENT)]
-    known = [operand.known() for operand in operands]
-    if any(k is None for k in known):
-        return None, [note_of(equation, UNKNOWN_POSITIONS)]
-    return known, []
-
-
-@rule("dynamic_slice")
-def _dynamic_slice(equation: Any, operands: Sequence[Operand]) -> Reach:
-    x, *starts = operands
-    known, notes = _positions(equation, starts)
-    shape = _shape(equation)
-    like = dependent(operands)[0]
-    x = as_reach(x, like)
-    if known is not None:
-        slices = []
-        for start, size, length in zip(known, shape, x.shape, strict=True):
-            start = min(max(int(start), 0), length - size)
-            slices.append(slice(start, start + size))
-        return _part(x, slices, shape)
-    if isinstance(operands[0], Constant):
-        return reaches.everything(shape, dependent(starts), *notes)
-    moved = tuple(a for a, (s, n) in enumerate(zip(shape, x.shape, strict=True)) if s < n)
-    anywhere = x.map(shape, lambda bound: bound.max(moved, keepdims=True))
-    return reaches.union(shape, [anywhere, *dependent(starts)]).noted(*notes)
-
-
-@rule("dynamic_update_slice")
-def _dynamic_update_slice(equation: Any, operands: Sequence[Operand]) -> Reach:
-    x, update, *starts = operands
-    known, notes = _positions(equation, starts)
-    like = dependent(operands)[0]
-    x, update = as_reach(x, like), as_reach(update, like)
-    if known is None:
-        parts = [x, reaches.everything(x.shape, [update]), *dependent(starts)]
-        return reaches.union(x.shape, parts).noted(*notes)
-    place = []
-    for start, size, length in zip(known, update.shape, x.shape, strict=True):
-        start = min(max(int(start), 0), length - size)
-        place.append(slice(start, start + size))
-    bounds = []
-    for old, new in zip(x.bounds, update.bounds, strict=True):
-        full = np.array(np.broadcast_to(old, x.shape))
-        full[tuple(place)] = new
-        bounds.append(reaches.compress(full))
-    return Reach(x.shape, tuple(bounds), x.notes | update.notes)
-
-
-@rule("gather")
-def _gather(equation: Any, operands: Sequence[Operand]) -> Reach:
-    x, index = operands
-    known, notes = _positions(equation, [index])
-    shape, params = _shape(equation), equation.params
-    if not isinstance(x, Reach):
-        return _looked_up(index, shape, params["dimension_numbers"].offset_dims)
-    if known is None:
-        parts = [_anywhere(x, shape, params)]
-        if isinstance(index, Reach):
-            parts.append(_looked_up(index, shape, params["dimension_numbers"].offset_dims))
-        return reaches.union(shape, parts).noted(*notes)
-
-    def gather(bound):
-        # An axis on which the bound does not vary is read as its one number.
-        sizes = zip(params["slice_sizes"], bound.shape, x.shape, strict=True)
-        whole = [size == length for size, _, length in sizes]
-        vary = [axis for axis, all_of_it in enumerate(whole) if not all_of_it]
-        full = reaches.spread(bound, x.shape, vary)
-        sizes = [min(size, n) for size, n in zip(params["slice_sizes"], full.shape, strict=True)]
-        changed = params | {"slice_sizes": tuple(sizes), "fill_value": int(NOTHING)}
-        return np.asarray(equation.primitive.bind(jnp.asarray(full), known[0], **changed))
-
-    return x.map(shape, gather)
-
-
-def _anywhere(x: Reach, shape: Sequence[int], params: dict[str, Any]) -> Reach:
-    """Reads of an array at any position; axes that are read as a whole, or in step, stay."""
-    numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
-    batches = [axis for axis in range(len(shape)) if axis not in numbers.offset_dims]
-    # The axes of the index are those of the output that are no offsets, in order.
-    in_step = dict(
-        zip(
-            numbers.operand_batching_dims,
-            (batches[axis] for axis in numbers.start_indices_batching_dims),
-            strict=True,
-        )
-    )
-    dropped = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
-    kept = [axis for axis in range(len(x.shape)) if axis not in dropped]
-    whole = {
-        axis: out
-        for axis, out in zip(kept, numbers.offset_dims, strict=True)
-        if sizes[axis] == x.shape[axis]
-    }
-    stays = whole | in_step
-    moved = tuple(axis for axis in range(len(x.shape)) if axis not in stays)
-
-    def place(bound):
-        bound = bound.max(moved, keepdims=True)
-        order = sorted(stays, key=stays.__getitem__)
-        line = [1] * len(shape)
-        for axis in order:
-            line[stays[axis]] = bound.shape[axis]
-        return bound.transpose([*moved, *order]).reshape(line)
-
-    return x.map(shape, place)
-
-
-def _looked_up(index: Reach, shape: Sequence[int], offsets: Sequence[int]) -> Reach:
-    """Reads of a constant table: each depends on its own row of the index alone."""
-    line = [1] * len(shape)
-    places = [axis for axis in range(len(shape)) if axis not in offsets]
-
-    def place(bound):
-        rows = bound.max(-1)
-        for axis, size in zip(places, rows.shape, strict=True):
-            line[axis] = size
-        return rows.reshape(line)
-
-    return index.map(shape, place)
-
-
-@rule("scatter scatter-add scatter_add scatter-mul scatter_mul scatter-min scatter-max")
-@rule("scatter_min scatter_max scatter_sub scatter-sub")
-def _scatter(equation: Any, operands: Sequence[Operand]) -> Reach:
-    x, index, update = operands
-    known, notes = _positions(equation, [index])
-    like = dependent(operands)[0]
-    x, update = as_reach(x, like), as_reach(update, like)
-    if known is None:
-        parts = [x, reaches.everything(x.shape, dependent([update, index]))]
-        return reaches.union(x.shape, parts).noted(*notes)
-    replaces = equation.primitive.name == "scatter"
-    put = jax.lax.scatter if replaces else jax.lax.scatter_max
-    bounds = []
-    for old, new in zip(x.bounds, update.bounds, strict=True):
-        full = jnp.asarray(np.broadcast_to(old, x.shape))
-        values = jnp.asarray(np.broadcast_to(new, update.shape))
-        numbers = equation.params["dimension_numbers"]
-        result = put(full, known[0], values, numbers, mode=equation.params["mode"])
-        bounds.append(reaches.compress(np.asarray(result)))
-    return Reach(x.shape, tuple(bounds), x.notes | update.notes)
 
 
 # -- sums ------------------------------------------------------------------------------------------

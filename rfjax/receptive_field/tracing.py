@@ -12,7 +12,14 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from rfjax.receptive_field import bits, fourier, matrices, rules, windows  # noqa: F401 (rules)
+from rfjax.receptive_field import (  # noqa: F401 (they register rules)
+    bits,
+    fourier,
+    matrices,
+    positions,
+    rules,
+    windows,
+)
 from rfjax.receptive_field import reach as reaches
 from rfjax.receptive_field.constants import Constant, Given, compute
 from rfjax.receptive_field.reach import Note, Reach
@@ -92,7 +99,7 @@ def _step(equation: Any, operands: Sequence[Operand]) -> list[Operand]:
         return run(closed, operands)
     if not dependent(operands):
         # Devices cannot sum anything here; what they agree on is what each of them has.
-        if name in rules.COLLECTIVE:
+        if name in rules.COLLECTIVE.split():
             return list(operands) if name in ("pvary", "pcast") else _unknown(equation, operands)
         return compute(equation, operands)
     return rules.apply(equation, operands)
@@ -219,8 +226,8 @@ def _rows(operand: Operand, length: int) -> Callable[[int], Operand]:
         whole = [slice(None)] * (len(operand.shape) - 1)
 
         def row(step):
-            part = rules._part(operand, [slice(step, step + 1), *whole], (1, *operand.shape[1:]))
-            return part.map(operand.shape[1:], lambda bound: bound[0])
+            one = rules.part(operand, [slice(step, step + 1), *whole], (1, *operand.shape[1:]))
+            return one.map(operand.shape[1:], lambda bound: bound[0])
 
         return row
     aval = jax.ShapeDtypeStruct(operand.shape, operand.dtype)
@@ -297,9 +304,7 @@ def _shard_map(equation: Any, operands: Sequence[Operand]) -> list[Operand]:
                 return rules.taken_as_everything(equation, operands, reaches.SPLIT_MAP)
             parts.append(operand.map(aval.shape, lambda bound: bound))
     results = run(core.ClosedJaxpr(params["jaxpr"], ()), parts)
-    return [
-        _whole(result, out.aval) for result, out in zip(results, equation.outvars, strict=True)
-    ]
+    return [_whole(result, out.aval) for result, out in zip(results, equation.outvars, strict=True)]
 
 
 def _whole(part: Operand, aval: Any) -> Operand:
