@@ -78,7 +78,7 @@ def document() -> str:
 
 
 def listing(fields: dict[str, ReceptiveField]) -> str:
-    """A table in plain text, a layer a row."""
+    """A table in plain text, a layer a row; below it each note at the first layer that has it."""
     rows = [("layer", "size", "stride", "offset", "")]
     for name, field in fields.items():
         bounded = field.data_dependent or field.missing
@@ -89,7 +89,12 @@ def listing(fields: dict[str, ReceptiveField]) -> str:
     lines = (
         zip(row, widths, (str.ljust, *[str.rjust] * 3, str.ljust), strict=True) for row in rows
     )
-    return "\n".join("  ".join(put(text, n) for text, n, put in line).rstrip() for line in lines)
+    table = ["  ".join(put(text, n) for text, n, put in line).rstrip() for line in lines]
+    first: dict[str, str] = {}
+    for name, field in fields.items():
+        for note in field.notes:
+            first.setdefault(note, name)
+    return "\n".join([*table, *(f"{name}: {note}" for note, name in first.items())])
 
 
 def _remark(field: ReceptiveField) -> str:
@@ -119,8 +124,6 @@ def _report(options: argparse.Namespace) -> None:
     run = _network(options)
     fields = networks.by_layer(run.model, run.variables)
     print(listing(networks.changes(fields)))
-    for note in fields["output"].output.notes:
-        print(f"output: {note}")
     image, images = _image(options, run, fields["output"].output)
     print(f"effective receptive field on {options.draws} draws of {image.shape[1]} x "
           f"{image.shape[0]} pixels ...", flush=True)  # fmt: skip
