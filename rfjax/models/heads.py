@@ -77,7 +77,7 @@ def create_head(
       options: of the layer.
       dtype: what is computed in.
       axis_name: pmapped axis over which a head that normalises averages its statistics in training.
-      norm: layer class with which such a head normalises; None for `rfjax.nn.BatchNorm`.
+      norm: layer class with which such a head normalises; None for the layer's own.
 
     Raises:
       ValueError: there is no such head, or it has no such option.
@@ -96,7 +96,8 @@ def create_head(
     chosen = fixed | _DEFAULTS.get(head, {}) | options
     if any(field.name == "axis_name" for field in dataclasses.fields(layer)):
         chosen["axis_name"] = axis_name
-        chosen["norm"] = nn.BatchNorm if norm is None else norm
+        if norm is not None:
+            chosen["norm"] = norm
     return layer(features=num_classes, use_bias=True, dtype=dtype, **chosen)
 
 

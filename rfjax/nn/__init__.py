@@ -15,7 +15,7 @@ built with any other:
     kernel_init   initialiser of the kernel; N(0, 2 / (kh kw features)) unless told
 
 Layers that normalise (`CCL`, `ASPP`) are called with (x, train), and take the name of the pmapped
-axis that batch statistics go over and `norm`, the layer class that normalises (`BatchNorm`).
+axis that batch statistics go over and `norm`, the layer class that normalises (a `BatchNorm`).
 
 Parameters are float32. Covariances are leaves whose names start with "covariance", static offsets
 and affinities leaves whose names start with "offset"; regressors of dynamic layers are

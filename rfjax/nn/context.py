@@ -65,7 +65,7 @@ class _Context(_layer.KernelLayer):
 
     blur: float | None = None
     axis_name: str | None = None
-    norm: Callable[..., linen.Module] = BatchNorm
+    norm: Callable[..., linen.Module] = partial(BatchNorm, unbiased=False)
 
     def branch(self, features: int, rate: int, name: str, **options) -> linen.Module:
         """A branch with the layer's kernel at a dilation; blurred if `blur` says so."""
@@ -138,7 +138,8 @@ class CCL(_Context):
       fusion: gated | sum, of the scores of several layers.
       normalize: whether batch normalisation comes before each contrast.
       axis_name: pmapped axis over which batch statistics are averaged in training, or None.
-      norm: layer class of the normalisation, with the constructor of `flax.linen.BatchNorm`.
+      norm: layer class of the normalisation, with the constructor of `flax.linen.BatchNorm`, whose
+        running variance it has unless told; networks of `rfjax.models` tell it.
 
     Calling it with x [..., H, W, C] and perhaps train=True returns [..., (H - 1) // stride + 1,
     (W - 1) // stride + 1, features].
@@ -233,7 +234,8 @@ class ASPP(_Context):
       dropout: share of v3's projected features that training sets to 0, drawn from the key
         "dropout"; None is 0.1. v2 has none.
       axis_name: pmapped axis over which batch statistics are averaged in training, or None.
-      norm: layer class of the normalisation, with the constructor of `flax.linen.BatchNorm`.
+      norm: layer class of the normalisation, with the constructor of `flax.linen.BatchNorm`, whose
+        running variance it has unless told; networks of `rfjax.models` tell it.
 
     Calling it with x [..., H, W, C] and perhaps train=True returns [..., (H - 1) // stride + 1,
     (W - 1) // stride + 1, features]. In training v3 needs more than one example, as the mean's
