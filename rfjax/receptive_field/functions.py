@@ -255,17 +255,19 @@ def _settled(found: _Found, before: _Found | None, axes: Sequence[int], opened: 
     ends. So one that keeps that and a quarter of the input off both borders is whole; another one
     has to be the same at two sizes.
     """
-    for number, (output, field) in enumerate(zip(found.outputs, found.fields, strict=True)):
-        jumps = [found.jumps.largest(axis) for axis in opened]
+    # A property that is worked out anew each time.
+    fields, fields_before = found.fields, before.fields if before else []
+    jumps = [found.jumps.largest(axis) for axis in opened]
+    for number, (output, field) in enumerate(zip(found.outputs, fields, strict=True)):
         same = before is not None and all(map(math.isfinite, jumps))
         if field is None:
             rank = len(output.shape) == len(found.shape)
-            if isinstance(output, Reach) and rank and not (same and before.fields[number] is None):
+            if isinstance(output, Reach) and rank and not (same and fields_before[number] is None):
                 return False
             continue
         if field.data_dependent:
             continue
-        last = before.fields[number] if same else None
+        last = fields_before[number] if same else None
         for axis in opened:
             length, (low, high) = found.shape[axes[axis]], field.box[axis]
             free = min(low, length - 1 - high) >= found.jumps.largest(axis) + length // 4
