@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen
 
 from rfjax import nn
-from rfjax.models.blocks import BATCH_NORM, BasicBlock, Bottleneck, conv_norm_relu
+from rfjax.models.blocks import BasicBlock, Bottleneck, conv_norm_relu
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
@@ -113,6 +113,7 @@ class Backbone(linen.Module):
       dtype: what is computed in; parameters and batch statistics are float32.
       axis_name: pmapped axis over which batch statistics are averaged in training, or None.
       remat: whether the activations inside blocks are computed again for the gradient.
+      norm: layer class of the normalisation, with the constructor of `flax.linen.BatchNorm`.
 
     Calling it with images [N, H, W, C] returns [N, ceil(H / stride), ceil(W / stride), features]
     in `dtype`.
@@ -123,11 +124,12 @@ class Backbone(linen.Module):
     dtype: Any = jnp.float32
     axis_name: str | None = None
     remat: bool = False
+    norm: Callable[..., linen.Module] = nn.BatchNorm
 
     @linen.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         norm = partial(
-            BATCH_NORM,
+            self.norm,
             use_running_average=not train,
             axis_name=self.axis_name,
             dtype=self.dtype,

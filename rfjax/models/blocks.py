@@ -9,8 +9,6 @@ from flax import linen
 
 from rfjax import nn
 
-BATCH_NORM = nn.BATCH_NORM
-
 
 def conv_norm_relu(
     module: linen.Module,
@@ -55,7 +53,7 @@ class _Block(linen.Module):
     dilations: tuple[int, int] = (1, 1)
     residual: bool = True
     conv: Callable[..., linen.Module] | nn.Selection = nn.Conv
-    norm: Callable[..., linen.Module] = partial(BATCH_NORM, use_running_average=True)
+    norm: Callable[..., linen.Module] = partial(nn.BatchNorm, use_running_average=True)
     dtype: Any = None
 
     def pointwise(self, features: int, name: str, stride: int = 1) -> linen.Module:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import linen
 
 from rfjax import nn
-from rfjax.models.blocks import BATCH_NORM, BasicBlock, conv_norm_relu
+from rfjax.models.blocks import BasicBlock, conv_norm_relu
 from rfjax.models.raising import BilinearRaise
 
 # The level whose resolution the output has, by its stride.
@@ -116,7 +116,7 @@ class _Part(linen.Module):
       remat: whether activations inside are computed again for the gradient.
     """
 
-    norm: Callable[..., linen.Module] = partial(BATCH_NORM, use_running_average=True)
+    norm: Callable[..., linen.Module] = partial(nn.BatchNorm, use_running_average=True)
     conv: Callable[..., linen.Module] | nn.Selection = nn.Conv
     dtype: Any = None
     remat: bool = False
@@ -263,6 +263,7 @@ class DeepLayerAggregation(linen.Module):
       dtype: what is computed in; parameters and batch statistics are float32.
       axis_name: pmapped axis over which batch statistics are averaged in training, or None.
       remat: whether activations inside blocks and merges are computed again for the gradient.
+      norm: layer class of the normalisation, with the constructor of `flax.linen.BatchNorm`.
 
     Calling it with images [N, H, W, C] returns [N, ceil(H / stride), ceil(W / stride), features]
     in `dtype`.
@@ -275,11 +276,12 @@ class DeepLayerAggregation(linen.Module):
     dtype: Any = jnp.float32
     axis_name: str | None = None
     remat: bool = False
+    norm: Callable[..., linen.Module] = nn.BatchNorm
 
     @linen.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         norm = partial(
-            BATCH_NORM,
+            self.norm,
             use_running_average=not train,
             axis_name=self.axis_name,
             dtype=self.dtype,

@@ -45,7 +45,8 @@ def drn_a(depth: int, *, transition: str = "none") -> Architecture:
       depth: 18, 34 or 50; the weights are those of the ResNet.
       transition: dilations of the first block of stages 3 and 4. none: 1, as in the reference;
         previous: that of the stage before for the convolution that had the stride, so that every
-        fourth pixel is the ResNet's; full: the stage's own.
+        fourth pixel is the ResNet's, as torchvision's `replace_stride_with_dilation` has it;
+        full: the stage's own.
     """
     first = _checks.choose("transition", transition, TRANSITIONS)
     plain = resnet.resnet(depth)

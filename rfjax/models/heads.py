@@ -17,7 +17,7 @@ Options of a head are those of its layer, see `rfjax.nn`. Heads that normalise a
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flax import linen
@@ -42,7 +42,7 @@ HEADS = {
 _DEFAULTS = {"stn": {"kernel_size": 1}}
 
 # Set by the network that a head is part of.
-_RESERVED = ("features", "stride", "use_bias", "dtype", "axis_name", "name", "parent")
+_RESERVED = ("features", "stride", "use_bias", "dtype", "axis_name", "norm", "name", "parent")
 
 
 def head_options(head: str) -> tuple[str, ...]:
@@ -67,6 +67,7 @@ def create_head(
     options: Mapping[str, Any] | None = None,
     dtype: Any = None,
     axis_name: str | None = None,
+    norm: Callable[..., linen.Module] | None = None,
 ) -> linen.Module:
     """The layer that a head is.
 
@@ -76,6 +77,7 @@ def create_head(
       options: of the layer.
       dtype: what is computed in.
       axis_name: pmapped axis over which a head that normalises averages its statistics in training.
+      norm: layer class with which such a head normalises; None for the layer's own.
 
     Raises:
       ValueError: there is no such head, or it has no such option.
@@ -94,6 +96,8 @@ def create_head(
     chosen = fixed | _DEFAULTS.get(head, {}) | options
     if any(field.name == "axis_name" for field in dataclasses.fields(layer)):
         chosen["axis_name"] = axis_name
+        if norm is not None:
+            chosen["norm"] = norm
     return layer(features=num_classes, use_bias=True, dtype=dtype, **chosen)
 
 

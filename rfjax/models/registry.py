@@ -62,6 +62,7 @@ def create(
     dtype: Any = jnp.float32,
     axis_name: str | None = None,
     remat: bool = False,
+    norm: Callable[..., linen.Module] | None = None,
 ) -> Segmenter:
     """The segmentation network of this name.
 
@@ -81,6 +82,10 @@ def create(
       axis_name: pmapped axis over which batch statistics are averaged in training, or None.
       remat: whether the activations inside blocks are computed again for the gradient, which
         costs time and saves memory.
+      norm: layer class of every normalisation, with the constructor of `flax.linen.BatchNorm`; None
+        for `rfjax.nn.BatchNorm`, whose running variance is PyTorch's, as the references of these
+        networks were trained. `functools.partial(rfjax.nn.BatchNorm, unbiased=False)` is Flax's.
+        The tree of variables is the same.
 
     Returns:
       A Linen module of (images [N, H, W, 3], train=False) that returns float32 logits
@@ -103,12 +108,18 @@ def create(
     if not isinstance(num_classes, int) or num_classes < 1:
         raise ValueError(f"num_classes must be a positive integer; got {num_classes!r}")
     conv = nn.Conv if conv is None else conv
+    norm = nn.BatchNorm if norm is None else norm
     layer = heads.create_head(
-        head, num_classes=num_classes, options=head_options, dtype=dtype, axis_name=axis_name
+        head,
+        num_classes=num_classes,
+        options=head_options,
+        dtype=dtype,
+        axis_name=axis_name,
+        norm=norm,
     )
 
     def segmenter(conv: Callable[..., linen.Module] | nn.Selection) -> Segmenter:
-        backbone = built.build(conv=conv, dtype=dtype, axis_name=axis_name, remat=remat)
+        backbone = built.build(conv=conv, dtype=dtype, axis_name=axis_name, remat=remat, norm=norm)
         return Segmenter(backbone, layer, stride=built.stride)
 
     if isinstance(conv, nn.Selection):

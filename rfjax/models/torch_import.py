@@ -3,11 +3,13 @@
 A name such as `layer1.0.downsample.0.weight` gives the place of the array: numbers join the part
 before them (`layer1_0/downsample_0`), and the last part names the array, whose axes are reordered.
 The segmentation networks of the DRN reference number their children instead (`base.4.0.conv1`);
-those are given their names first. Those of DLA have the names of its parts after `base.`.
+those are given their names first, as are those of torchvision's (`torchvision_names`). Those of DLA
+have the names of its parts after `base.`.
 """
 
 import re
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from rfjax.models import registry
+from rfjax.models import registry, torchvision_names
 
 Path = tuple[str, ...]
 
@@ -29,7 +31,7 @@ _ARRAYS = {
 }
 _IGNORED = re.compile(r"(^|\.)num_batches_tracked$|^(base\.)?fc\.|^up\.")
 # Parts that a state dict has as a whole, or lacks as a whole.
-_OPTIONAL = ("seg.", "dla_up.")
+_OPTIONAL = ("seg.", "dla_up.", "head.")
 _STRUCTURE = ("covariance", "offset")
 
 
@@ -53,6 +55,12 @@ def import_torch(
     not read are left out. What PyTorch does not have (covariances, regressors, kernels of
     surrounds) starts as in a new network.
 
+    torchvision's segmentation networks (`backbone.*`, `classifier.*`, `aux_classifier.*`) are the
+    "drn_a_*" of `backbone_options={"transition": "previous"}`, which has to be said, as the network
+    that the variables are for is created with it as well. A head "aspp" of variant v3 takes the
+    pyramid of DeepLabV3; other parts of the classifiers have no place, and a warning lists them.
+    The same ResNets without a classifier look like plain ones: the transition is the caller's.
+
     Args:
       name: one of `names()`.
       state_dict: arrays or tensors by name; convolutions [O, I, kh, kw].
@@ -64,7 +72,8 @@ def import_torch(
       {"params": ..., "batch_stats": ...}, float32, as `create(...).init` returns them.
 
     Raises:
-      ValueError: names are missing or unknown, or shapes do not fit; the message lists them all.
+      ValueError: names are missing or unknown, shapes do not fit, or numbers are not finite; the
+        message lists them all. Or the network is not the one that torchvision trained.
 
     Example:
       >>> try:
@@ -80,9 +89,9 @@ def import_torch(
         return model.init(rng, jnp.zeros((1, 2 * model.stride, 2 * model.stride, 3)))
 
     wanted = traverse_util.flatten_dict(jax.eval_shape(initial, jax.random.key(0)))
-    given = _canonical(state_dict, built)
-    if ("params", "head", "kernel") not in wanted:  # a head of several layers: no place for a score
-        given = {entry: array for entry, array in given.items() if not entry.startswith("seg.")}
+    if torchvision_names.is_segmentation(_plain(state_dict)):
+        torchvision_names.check_transition(name, options.get("backbone_options"))
+    given, left = _placeable(_canonical(state_dict, built), wanted)
     absent = tuple(part for part in _OPTIONAL if not any(n.startswith(part) for n in given))
     placed = {}
     for path, leaf in wanted.items():
@@ -90,17 +99,44 @@ def import_torch(
         if torch_name is not None and not torch_name.startswith(absent):
             placed[path] = (torch_name, leaf.shape)
     _check(name, given, dict(placed.values()))
+    if left:
+        _warn_of_left_out(name, left)
     values = {path: _convert(given[source], shape) for path, (source, shape) in placed.items()}
     rest = [path for path in wanted if path not in values]
     values |= _fresh(initial, rest, jax.random.key(0) if key is None else key)
     return traverse_util.unflatten_dict({path: values[path] for path in wanted})
 
 
+def _plain(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays without the prefix of a parallel module."""
+    prefix = "module." if all(name.startswith("module.") for name in state_dict) else ""
+    return {name.removeprefix(prefix): array for name, array in state_dict.items()}
+
+
+def _placeable(
+    given: dict[str, np.ndarray], wanted: Mapping[Path, Any]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The arrays for which there is a place, and the names of torchvision's that have none."""
+    if ("params", "head", "kernel") not in wanted:  # a head of several layers: no place for a score
+        given = {entry: array for entry, array in given.items() if not entry.startswith("seg.")}
+    pyramid = ("params", "head", "project", "kernel") in wanted
+    left = torchvision_names.without_place(given, pyramid=pyramid)
+    return {entry: array for entry, array in given.items() if entry not in left}, left
+
+
+def _warn_of_left_out(name: str, left: Sequence[str]) -> None:
+    warnings.warn(
+        f"{name}: the state dict's {torchvision_names.layers(left)} have no place in this network "
+        "and are left out; what else its head has starts anew",
+        stacklevel=3,
+    )
+
+
 def _canonical(state_dict: Mapping[str, Any], built: registry.Built) -> dict[str, np.ndarray]:
     """The arrays that matter, under the names that a classification network has."""
-    arrays = dict(state_dict)
-    if arrays and all(name.startswith("module.") for name in arrays):
-        arrays = {name.removeprefix("module."): array for name, array in arrays.items()}
+    arrays = _plain(state_dict)
+    if torchvision_names.is_segmentation(arrays):
+        arrays = torchvision_names.renamed(arrays)
     renamed = {}
     for name, array in arrays.items():
         short = _named(name, built.children)
@@ -133,8 +169,15 @@ def _torch_name(path: Path) -> str | None:
     if any(part.startswith(_STRUCTURE) for part in (*modules, leaf)) or leaf not in _ARRAYS:
         return None
     if top == "head":
-        return f"seg.{_ARRAYS[leaf]}"
+        return _name_in_head(modules, leaf)
     return ".".join([*map(_dotted, modules), _ARRAYS[leaf]])
+
+
+def _name_in_head(modules: Sequence[str], leaf: str) -> str | None:
+    """A head of one layer is a score; of one with several layers the score is no other's."""
+    if not modules:
+        return f"seg.{_ARRAYS[leaf]}"
+    return None if modules == ["score"] else ".".join(["head", *modules, _ARRAYS[leaf]])
 
 
 def _dotted(part: str) -> str:
@@ -151,13 +194,31 @@ def _check(name: str, given: dict[str, np.ndarray], wanted: dict[str, tuple[int,
         for entry, shape in wanted.items()
         if entry in given and not _fits(entry, given[entry].shape, shape)
     ]
-    faults = [
-        f"{fault} {', '.join(sorted(entries))}"
-        for fault, entries in (("missing", missing), ("unknown", unknown), ("misshapen", misshapen))
-        if entries
-    ]
+    faults = {
+        "missing": missing,
+        "unknown": unknown,
+        "misshapen": misshapen,
+        "negative": [e for e in given if e.endswith("running_var") and np.any(given[e] < 0)],
+        "not finite (NaN or infinite)": not_finite({e: a for e, a in given.items() if e in wanted}),
+    }
+    faults = [f"{fault} {', '.join(sorted(found))}" for fault, found in faults.items() if found]
     if faults:
         raise ValueError(f"{name} and the state dict do not fit: {'; '.join(faults)}")
+
+
+def not_finite(arrays: Mapping[str, Any]) -> list[str]:
+    """The names of those arrays that hold NaN or infinite numbers, as float32.
+
+    Example:
+      >>> not_finite({"a": np.array([1.0, np.nan]), "b": np.ones(2), "c": np.array([1e39])})
+      ['a', 'c']
+    """
+    with np.errstate(over="ignore"):
+        return [
+            name
+            for name, array in arrays.items()
+            if not np.all(np.isfinite(np.asarray(array).astype(np.float32)))
+        ]
 
 
 def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

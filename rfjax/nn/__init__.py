@@ -14,8 +14,8 @@ built with any other:
     dtype         what is computed in; None for the type that input and parameters promote to
     kernel_init   initialiser of the kernel; N(0, 2 / (kh kw features)) unless told
 
-Layers that normalise (`CCL`, `ASPP`) are called with (x, train) and take the name of the pmapped
-axis that batch statistics go over.
+Layers that normalise (`CCL`, `ASPP`) are called with (x, train), and take the name of the pmapped
+axis that batch statistics go over and `norm`, the layer class that normalises (a `BatchNorm`).
 
 Parameters are float32. Covariances are leaves whose names start with "covariance", static offsets
 and affinities leaves whose names start with "offset"; regressors of dynamic layers are
@@ -23,18 +23,18 @@ and affinities leaves whose names start with "offset"; regressors of dynamic lay
 j), and outside the map there are zeros.
 """
 
-from rfjax.nn._layer import BATCH_NORM
 from rfjax.nn.blur import GaussianBlur
 from rfjax.nn.context import ASPP, CCL, BlurredDilatedConv
 from rfjax.nn.convolution import ComposedConv, Conv, DoGConv, surround_covariance
 from rfjax.nn.deformation import DeformableConv, DynamicComposedConv, GaussianDeformableConv
+from rfjax.nn.normalization import BatchNorm
 from rfjax.nn.selection import Selection, layer_at, select
 from rfjax.nn.static import AffineConv, StaticDeformableConv
 
 __all__ = [
     "ASPP",
-    "BATCH_NORM",
     "AffineConv",
+    "BatchNorm",
     "BlurredDilatedConv",
     "CCL",
     "ComposedConv",

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -17,9 +16,6 @@ Initializer = Callable[..., jax.Array]
 
 # N(0, 2 / (kh kw features)): the initialisation of the DRN and ResNet references.
 reference_init: Initializer = linen.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-# Batch normalisation as the references have it.
-BATCH_NORM = partial(linen.BatchNorm, momentum=0.9, epsilon=1e-5)
 
 
 def pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:

@@ -6,7 +6,7 @@ called with (x, train): with train=True by the statistics of the batch, which go
 `axis_name`, and "batch_stats" must be mutable then; else by the running statistics.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import ClassVar
 
@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 from rfjax import _checks, dilation
 from rfjax.nn import _layer
 from rfjax.nn.convolution import Conv
+from rfjax.nn.normalization import BatchNorm
 
 
 class BlurredDilatedConv(_layer.KernelLayer):
@@ -64,6 +65,7 @@ class _Context(_layer.KernelLayer):
 
     blur: float | None = None
     axis_name: str | None = None
+    norm: Callable[..., linen.Module] = partial(BatchNorm, unbiased=False)
 
     def branch(self, features: int, rate: int, name: str, **options) -> linen.Module:
         """A branch with the layer's kernel at a dilation; blurred if `blur` says so."""
@@ -83,9 +85,9 @@ class _Context(_layer.KernelLayer):
         options = {"kernel_init": self.kernel_init, "dtype": self.dtype} | options
         return Conv(features, kernel_size=1, name=name, **options)
 
-    def norm(self, name: str, train: bool) -> linen.Module:
+    def norm_layer(self, name: str, train: bool) -> linen.Module:
         """Batch normalisation."""
-        return _layer.BATCH_NORM(
+        return self.norm(
             use_running_average=not train, axis_name=self.axis_name, dtype=self.dtype, name=name
         )
 
@@ -136,6 +138,8 @@ class CCL(_Context):
       fusion: gated | sum, of the scores of several layers.
       normalize: whether batch normalisation comes before each contrast.
       axis_name: pmapped axis over which batch statistics are averaged in training, or None.
+      norm: layer class of the normalisation, with the constructor of `flax.linen.BatchNorm`, whose
+        running variance it has unless told; networks of `rfjax.models` tell it.
 
     Calling it with x [..., H, W, C] and perhaps train=True returns [..., (H - 1) // stride + 1,
     (W - 1) // stride + 1, features].
@@ -181,7 +185,7 @@ class CCL(_Context):
         """Local minus context."""
         stride = self.stride if index == 0 else 1
         if self.normalize:
-            x = self.norm(f"norm_{index}", train)(x)
+            x = self.norm_layer(f"norm_{index}", train)(x)
         width = _width(self.width)
         local = Conv(
             width,
@@ -230,6 +234,8 @@ class ASPP(_Context):
       dropout: share of v3's projected features that training sets to 0, drawn from the key
         "dropout"; None is 0.1. v2 has none.
       axis_name: pmapped axis over which batch statistics are averaged in training, or None.
+      norm: layer class of the normalisation, with the constructor of `flax.linen.BatchNorm`, whose
+        running variance it has unless told; networks of `rfjax.models` tell it.
 
     Calling it with x [..., H, W, C] and perhaps train=True returns [..., (H - 1) // stride + 1,
     (W - 1) // stride + 1, features]. In training v3 needs more than one example, as the mean's
@@ -282,7 +288,7 @@ class ASPP(_Context):
             raise ValueError(f"dropout must be at least 0 and below 1; got {dropout!r}")
 
         def activate(name: str, y: jax.Array) -> jax.Array:
-            return jax.nn.relu(self.norm(f"{name}_norm", train)(y))
+            return jax.nn.relu(self.norm_layer(f"{name}_norm", train)(y))
 
         parts = [activate("point", self.pointwise(width, "point", stride=self.stride)(x))]
         for index, rate in enumerate(rates):

@@ -78,20 +78,32 @@ def document() -> str:
 
 
 def listing(fields: dict[str, ReceptiveField]) -> str:
-    """A table in plain text, a layer a row."""
+    """A table in plain text, a layer a row; below it each note at the first layer that has it."""
     rows = [("layer", "size", "stride", "offset", "")]
     for name, field in fields.items():
-        remark = "cut by the border" if any(field.clipped) else ""
-        if field.data_dependent:
-            remark = "positions depend on the input"
-        unbounded = field.data_dependent and any(field.clipped)
+        bounded = field.data_dependent or field.missing
+        unbounded = bounded and any(field.clipped)
         size = "any" if unbounded else _pair(field.size)
-        rows.append((name, size, _pair(field.stride), _pair(field.offset), remark))
+        rows.append((name, size, _pair(field.stride), _pair(field.offset), _remark(field)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         zip(row, widths, (str.ljust, *[str.rjust] * 3, str.ljust), strict=True) for row in rows
     )
-    return "\n".join("  ".join(put(text, n) for text, n, put in line).rstrip() for line in lines)
+    table = ["  ".join(put(text, n) for text, n, put in line).rstrip() for line in lines]
+    first: dict[str, str] = {}
+    for name, field in fields.items():
+        for note in field.notes:
+            first.setdefault(note, name)
+    return "\n".join([*table, *(f"{name}: {note}" for note, name in first.items())])
+
+
+def _remark(field: ReceptiveField) -> str:
+    """What a reader of size and stride has to know."""
+    if field.missing:
+        return f"no rule for {', '.join(field.missing)}: a bound"
+    if field.data_dependent:
+        return "positions depend on the input"
+    return "cut by the border" if any(field.clipped) else ""
 
 
 def _pair(numbers: Sequence[float]) -> str:
@@ -138,7 +150,9 @@ def _report(options: argparse.Namespace) -> None:
         learned=learned,
     )
     visualize.save(figure, options.output)
-    if seen.data_dependent:
+    if seen.missing:
+        print(f"no rule for {', '.join(seen.missing)}: the box is a bound")
+    elif seen.data_dependent:
         print("what is read depends on the input: the box is its bound")
     elif any(seen.clipped):
         print("the box ends at the border of the picture: the field may go on")

@@ -8,9 +8,10 @@ free: one that happens to be zero is no structure. So each constant is one of
     weight    a floating-point argument, or closed-over array that has no zeros or nothing else, or
               linear in such: kernels, padded kernels, kernels times masks
     derived   made of weights by other functions: taps of a Gaussian, its half size
+    drawn     made of random bits: the masks of dropout, which are no structure either
 
 and `dense` weights count as nonzero everywhere, other weights where they are for random weights in
-their place, and fixed and derived numbers where they are.
+their place, fixed and derived numbers where they are, and drawn ones everywhere.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-FIXED, WEIGHT, DERIVED = range(3)
+FIXED, WEIGHT, DERIVED, DRAWN = range(4)
 
 # Operations that move or add numbers: linear in weights. With `_DENSE` all stay weights.
 _DENSE = {"reshape", "transpose", "broadcast_in_dim", "slice", "squeeze", "expand_dims", "rev"}
@@ -28,6 +29,7 @@ _DENSE |= {"neg", "convert_element_type", "copy", "copy_p", "reduce_precision", 
 _DENSE |= {"optimization_barrier"}
 _LINEAR = _DENSE | {"concatenate", "stack", "split", "pad", "reduce_sum", "dynamic_slice"}
 _LINEAR |= {"gather", "add", "sub", "real", "imag"}
+_RANDOM = frozenset(["random_bits", "random_gamma", "rng_bit_generator", "rng_uniform"])
 _BILINEAR = frozenset(["mul", "div", "dot_general", "conv_general_dilated"])
 
 
@@ -50,7 +52,7 @@ class Constant:
 
     def nonzero(self) -> np.ndarray | None:
         """Where something is multiplied by it, what is left; None where all of it is."""
-        if self.dense:
+        if self.dense or self.kind == DRAWN:
             return None
         numbers = self.generic
         if numbers is None:
@@ -140,6 +142,8 @@ def compute(equation: Any, operands: Sequence[Constant]) -> list[Constant]:
 
 def _kind(name: str, kinds: Sequence[int]) -> int:
     highest = max(kinds, default=FIXED)
+    if highest == DRAWN or name in _RANDOM:
+        return DRAWN
     if highest == FIXED:
         return FIXED
     if name in _BILINEAR and WEIGHT in kinds:

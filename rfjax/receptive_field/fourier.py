@@ -14,7 +14,7 @@ import numpy as np
 from rfjax.receptive_field import reach as reaches
 from rfjax.receptive_field import rules
 from rfjax.receptive_field.constants import Constant
-from rfjax.receptive_field.reach import NOTHING, Reach
+from rfjax.receptive_field.reach import NOTHING, WHOLE_AXIS, Reach
 from rfjax.receptive_field.rules import Operand, dependent, rule
 
 # Taps of less than this part of the largest are rounding errors of the transforms.
@@ -43,6 +43,7 @@ def _transform(equation: Any, operands: Sequence[Operand]) -> Reach:
             return x.origin.map(shape, lambda b: _circular(b, x.origin.shape, taps))
     axes = tuple(range(-rank, 0))
     mixed = x.map(shape, lambda bound: bound.max(axes, keepdims=True))
+    mixed = mixed.noted(rules.note_of(equation, WHOLE_AXIS))
     if forward and not isinstance(x, Spectrum):
         return Spectrum(shape, mixed.bounds, mixed.notes, origin=x, rank=rank)
     return mixed

@@ -11,11 +11,18 @@ import numpy as np
 from rfjax.receptive_field import reach as reaches
 from rfjax.receptive_field import tracing
 from rfjax.receptive_field.layers import Layer, ReceptiveField, theoretical_of_layers
-from rfjax.receptive_field.reach import NOTHING, Reach
-from rfjax.receptive_field.rules import DATA_DEPENDENT
+from rfjax.receptive_field.lines import Line, read
+from rfjax.receptive_field.reach import DATA_DEPENDENT, NO_RULE, NOTHING, SPLIT_MAP, Reach
+
+# Reasons of notes that say that an operation has no rule.
+UNRULED = (NO_RULE, SPLIT_MAP)
 
 # Sizes that are tried where the input's is left open: fields up to some 4,000 pixels.
 SIZES = (129, 513, 2049, 8193)
+
+# Pixels that an axis is made longer by, where it is too short to show the stride: multiples of
+# strides of up to 2^6, and of 3, 5 and 7, so that paddings which depend on the size stay.
+LONGER = (192, 1920, 6720)
 
 
 def theoretical(
@@ -33,7 +40,12 @@ def theoretical(
     dilation, slices, reshapes and whatever else, within one box per output. Free weights count as
     nonzero; switches, masks, filters and positions that do not depend on the input are computed,
     so that a Gaussian counts with its sigma and an interpolation with the pixels that it reads.
-    Positions that depend on the input are bounded by the whole map, and reported.
+    Positions that depend on the input are bounded by the whole map, and reported; so is every
+    operation without a rule, by its name (`missing` of the result).
+
+    Stride and offset are those of outputs that are clear of the border. On a map that is too small
+    to have such they are read off the same function on a longer axis, if it takes one and if that
+    agrees with all that is seen on the small one.
 
     An array that the function closes over is a weight if it is real and has no zeros, or nothing
     else: then all of it counts. One that is partly zero is structure, as a mask is, and its zeros
@@ -51,7 +63,8 @@ def theoretical(
       dtype: of x.
 
     Returns:
-      A `ReceptiveField`. `clipped` says where the input was too small for it.
+      A `ReceptiveField`. `clipped` says where the input was too small for it, `missing` and `notes`
+      what was bounded rather than followed.
 
     Raises:
       ValueError: a shape or a number is wrong, or the function takes none of the sizes that are
@@ -141,11 +154,16 @@ class _Found(NamedTuple):
     """What a function's outputs depend on, for one shape of the input."""
 
     outputs: list[Any]
-    fields: list[ReceptiveField | None]
     order: list[int]
     tree: Any
     shape: tuple[int, ...]
-    jump: float
+    jumps: reaches.Jumps
+    lines: list[list[Line] | None]
+
+    @property
+    def fields(self) -> list[ReceptiveField | None]:
+        """Of all outputs."""
+        return [_field(*pair) for pair in zip(self.outputs, self.lines, strict=True)]
 
 
 def _follow(function, input_shape, arguments, axes, unit, dtype) -> _Found:
@@ -153,22 +171,55 @@ def _follow(function, input_shape, arguments, axes, unit, dtype) -> _Found:
     shape = _input_shape(input_shape)
     axes = _axes(shape, axes)
 
-    def at(size):
-        filled = tuple(size if n is None else n for n in shape)
-        x = jax.ShapeDtypeStruct(filled, dtype)
+    def at(shape, unit):
+        x = jax.ShapeDtypeStruct(shape, dtype)
         with reaches.jumps() as jumps:
             outputs, order, tree = tracing.trace(function, x, axes, arguments)
-        return _Found(outputs, [], order, tree, filled, max(jumps, default=0))
+        lines = [read(output, shape, axes, unit) for output in outputs]
+        return _Found(outputs, order, tree, shape, jumps, lines)
+
+    def of(size):
+        return at(tuple(size if n is None else n for n in shape), unit)
 
     opened = [number for number, axis in enumerate(axes) if shape[axis] is None]
     before = None
-    for found in _growing(at) if opened else [at(SIZES[0])]:
-        fields = [_field(output, found.shape, axes, unit) for output in found.outputs]
-        found = found._replace(fields=fields)
+    for found in _growing(of) if opened else [of(SIZES[0])]:
         if _settled(found, before, axes, opened):
             break
         before = found
+    for number in set(range(len(axes))).difference(opened):
+        _learn(found, number, axes[number], lambda shape: at(shape, None))
     return found
+
+
+def _learn(found: _Found, number: int, axis: int, at: Callable[[tuple[int, ...]], _Found]) -> None:
+    """Stride and offset of outputs that see a border, off a longer axis if the function takes one.
+
+    Its other axes are as they are: a map that is longer both ways costs the square.
+    """
+    unsure = {
+        index: lines[number]
+        for index, lines in enumerate(found.lines)
+        if lines and not lines[number].certain(found.jumps.largest(number))
+    }
+    for more in LONGER:
+        if not unsure:
+            return
+        shape = (*found.shape[:axis], found.shape[axis] + more, *found.shape[axis + 1 :])
+        try:
+            larger = at(shape)
+        except Exception:  # whatever it raises, the function takes no such map
+            return
+        if len(larger.outputs) != len(found.outputs):
+            return
+        for index, line in list(unsure.items()):
+            longer = larger.lines[index] and larger.lines[index][number]
+            learned = longer and line.learn(longer, larger.jumps.largest(number))
+            bounded = bool(found.outputs[index].notes)
+            # One that sees all of this one, too, is of something that depends on everything.
+            endless = longer and longer.covered and (bounded or more > LONGER[0])
+            if not longer or learned or endless:
+                del unsure[index]
 
 
 def _growing(at: Callable[[int], _Found]) -> Iterator[_Found]:
@@ -204,19 +255,22 @@ def _settled(found: _Found, before: _Found | None, axes: Sequence[int], opened: 
     ends. So one that keeps that and a quarter of the input off both borders is whole; another one
     has to be the same at two sizes.
     """
-    for number, (output, field) in enumerate(zip(found.outputs, found.fields, strict=True)):
-        same = before is not None and math.isfinite(found.jump)
+    # A property that is worked out anew each time.
+    fields, fields_before = found.fields, before.fields if before else []
+    jumps = [found.jumps.largest(axis) for axis in opened]
+    for number, (output, field) in enumerate(zip(found.outputs, fields, strict=True)):
+        same = before is not None and all(map(math.isfinite, jumps))
         if field is None:
             rank = len(output.shape) == len(found.shape)
-            if isinstance(output, Reach) and rank and not (same and before.fields[number] is None):
+            if isinstance(output, Reach) and rank and not (same and fields_before[number] is None):
                 return False
             continue
         if field.data_dependent:
             continue
-        last = before.fields[number] if same else None
+        last = fields_before[number] if same else None
         for axis in opened:
             length, (low, high) = found.shape[axes[axis]], field.box[axis]
-            free = min(low, length - 1 - high) >= found.jump + length // 4
+            free = min(low, length - 1 - high) >= found.jumps.largest(axis) + length // 4
             same = last is not None and last.size[axis] == field.size[axis]
             if field.clipped[axis] or not (free or same):
                 return False
@@ -246,27 +300,9 @@ def _axes(shape: Sequence[int | None], axes: Sequence[int]) -> tuple[int, ...]:
     return found
 
 
-def _field(
-    output: Any, shape: Sequence[int], axes: Sequence[int], unit: Sequence[int] | None
-) -> ReceptiveField | None:
+def _field(output: Any, lines: list[Line] | None) -> ReceptiveField | None:
     """What is read off the reach of one output."""
-    if not isinstance(output, Reach) or len(output.shape) != len(shape):
-        return None
-    size = [output.shape[axis] for axis in axes]
-    if 0 in output.shape:
-        return None
-    unit = [n // 2 for n in size] if unit is None else list(unit)
-    if len(unit) != len(axes) or not all(0 <= u < n for u, n in zip(unit, size, strict=True)):
-        raise ValueError(f"unit {tuple(unit)} is none of an output of {tuple(size)}")
-    others = tuple(axis for axis in range(len(shape)) if axis not in axes)
-    lines = []
-    for number, axis in enumerate(axes):
-        low, high = (
-            _line(bound.max(others, keepdims=True), axes, unit, axis, size[number])
-            for bound in output.bounds[2 * number : 2 * number + 2]
-        )
-        lines.append(_Line(-low, high, shape[axis], unit[number]))
-    if any(line.empty for line in lines):
+    if lines is None:
         return None
     return ReceptiveField(
         size=tuple(line.size for line in lines),
@@ -274,87 +310,7 @@ def _field(
         offset=tuple(line.offset for line in lines),
         box=tuple(line.box for line in lines),
         clipped=tuple(line.clipped for line in lines),
-        data_dependent=DATA_DEPENDENT in output.notes,
-        notes=tuple(sorted(output.notes)),
+        data_dependent=any(note.reason == DATA_DEPENDENT for note in output.notes),
+        missing=tuple(sorted(n.operation for n in output.notes if n.reason in UNRULED)),
+        notes=tuple(sorted(map(str, output.notes))),
     )
-
-
-def _line(
-    bound: np.ndarray, axes: Sequence[int], unit: Sequence[int], axis: int, size: int
-) -> np.ndarray:
-    """A bound along one axis, through the unit along the others."""
-    for other, index in zip(axes, unit, strict=True):
-        if other != axis:
-            bound = bound.take([index if bound.shape[other] > 1 else 0], other)
-    return np.broadcast_to(bound.ravel(), (size,))
-
-
-class _Line:
-    """The fields of all outputs along one axis.
-
-    Those that touch the border tell nothing of a larger input, so that size, stride and offset are
-    read off the others, nor do those so near to it that taps may be missing. Outputs may differ
-    by their phase, as those of an upsampling do, and some may see nothing.
-    """
-
-    def __init__(self, low: np.ndarray, high: np.ndarray, length: int, unit: int):
-        self.low, self.high = low.astype(np.int64), high.astype(np.int64)
-        self.box = int(low[unit]), int(high[unit])
-        self.empty = int(high[unit]) == NOTHING
-        inside = (self.low > 0) & (self.low <= self.high) & (self.high < length - 1)
-        sizes = self.high - self.low + 1
-        widest = int(sizes[inside].max()) if inside.any() else 1
-        whole = inside & (self.high >= widest - 1) & (self.low <= length - widest)
-        self.clipped = length > 1 and not whole[unit]
-        self._inner = np.flatnonzero(whole if whole.sum() > 1 else inside)
-        self.stride, self.offset = self._affine(unit)
-
-    @property
-    def size(self) -> int:
-        """The largest field over the phases, or that of the unit."""
-        if self.clipped or not self._inner.size:
-            return self.box[1] - self.box[0] + 1
-        return int((self.high - self.low)[self._inner].max()) + 1
-
-    def _affine(self, unit: int) -> tuple[float, float]:
-        """(stride, offset): the centre of output i + period is that of i, moved.
-
-        Where this does not hold for all outputs it may for those about the one in question, and
-        else centres go on evenly from the first to the last. NaN where too few outputs are free of
-        borders to tell.
-        """
-        inner = self._inner
-        if inner.size < 2:
-            return math.nan, math.nan
-        first, last = int(inner[0]), int(inner[-1])
-        near = max((last - first) // 4, 1)
-        spans = [(first, last), (max(first, unit - near), min(last, unit + near))]
-        for start, stop in spans:
-            found = self._periodic(inner[(inner >= start) & (inner <= stop)])
-            if found:
-                return found
-        if last - first != inner.size - 1:
-            return math.nan, math.nan
-        centers = (self.low + self.high)[inner] / 2
-        stride = float(centers[-1] - centers[0]) / (last - first)
-        return stride, float(centers[0] - stride * first)
-
-    def _periodic(self, inner: np.ndarray) -> tuple[float, float] | None:
-        """(stride, offset) of outputs of which some repeat after a number of them."""
-        if inner.size < 2:
-            return None
-        start = int(inner[0])
-        twice = np.zeros(int(inner[-1]) - start + 1, np.int64)
-        there = np.zeros(len(twice), bool)
-        there[inner - start], twice[inner - start] = True, (self.low + self.high)[inner]
-        for period in range(1, len(twice) // 2 + 1):
-            both = there[period:]
-            if not np.array_equal(both, there[:-period]):
-                continue
-            steps = (twice[period:] - twice[:-period])[both]
-            if steps.size and np.all(steps == steps[0]):
-                stride = float(steps[0]) / 2 / period
-                index = np.flatnonzero(there[:period])
-                phase = twice[index] / 2 - stride * (index + start)
-                return stride, float(phase.mean())
-        return None

@@ -38,7 +38,12 @@ class ReceptiveField:
         larger input.
       data_dependent: whether positions that are read are computed from the input; the size is
         their bound then.
-      notes: what was bounded rather than followed, in words.
+      missing: names of the operations (primitives of JAX) on the way from the input to this output
+        that have no rule: each was taken to depend on all that it reads, so that size and box are
+        bounds. Empty where there is a rule for everything.
+      notes: in words, the operations that were bounded rather than followed, those of `missing`
+        among them, and those that depend on a whole axis by what they are, as sorting does. Where
+        stride and offset are NaN they say why.
 
     Example:
       >>> field = theoretical_of_layers([Conv(3), Pool(2, stride=2)])
@@ -52,6 +57,7 @@ class ReceptiveField:
     box: tuple[tuple[int, int], ...] | None = None
     clipped: tuple[bool, ...] = (False, False)
     data_dependent: bool = False
+    missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def center(self, unit: Sequence[int]) -> tuple[float, ...]:
@@ -237,6 +243,7 @@ def compose(inner: ReceptiveField, outer: ReceptiveField) -> ReceptiveField:
         offset=tuple(start + stride * more for start, stride, more in steps),
         clipped=tuple(a or b for a, b in zip(clipped, unknown, strict=True)),
         data_dependent=inner.data_dependent or outer.data_dependent,
+        missing=tuple(sorted({*inner.missing, *outer.missing})),
         notes=tuple(sorted({*inner.notes, *outer.notes})),
     )
 

@@ -9,15 +9,63 @@ along y is a vector along y, whatever the number of columns and channels.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
-# Distances between taps that are apart, in input pixels, where somebody asks for them.
-_JUMPS: ContextVar[list[float] | None] = ContextVar("jumps", default=None)
+
+@dataclass
+class Jumps:
+    """Distances between neighbouring taps of windows that skip some, in input pixels.
+
+    Attributes:
+      found: of each followed axis by its number. Infinite where a window's taps are further apart
+        than its map is long.
+      axis: the followed axis whose bounds are being worked on.
+    """
+
+    found: dict[int, list[float]] = field(default_factory=dict)
+    axis: int = 0
+
+    def largest(self, axis: int) -> float:
+        """The largest one along a followed axis, 0 if there is none."""
+        return max(self.found.get(axis, [0.0]))
+
+
+# Those of the trace that goes on, where somebody asks for them.
+_JUMPS: ContextVar[Jumps | None] = ContextVar("jumps", default=None)
 
 # The bound of a number that depends on no pixel. Far from any pixel, and safe from overflow.
 NOTHING = np.int32(-(2**30))
+
+
+class Note(NamedTuple):
+    """Why boxes are as large as they are.
+
+    Attributes:
+      operation: name of the operation, a primitive of JAX.
+      reason: one of those below, which goes on from the name.
+    """
+
+    operation: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"`{self.operation}` {self.reason}"
+
+
+NO_RULE = "has no rule here and is taken to depend on all of its operands"
+DATA_DEPENDENT = "is at positions that are computed from the input"
+UNKNOWN_POSITIONS = "is at positions that are not known"
+CHOSEN = "takes a branch that the input chooses"
+UNKNOWN_BRANCH = "takes a branch that is not known"
+UNKNOWN_LENGTH = "goes on for a number of steps that is not known"
+LONG = "has too many steps to follow one by one"
+COMPUTED_KERNEL = "has a kernel that is computed from the input"
+WHOLE_AXIS = "depends on the whole axis that it acts on"
+WHOLE_MATRIX = "is taken to depend on all numbers of each matrix"
+SPLIT_MAP = "gives devices different parts of the map, and is taken to mix them"
 
 
 @dataclass(frozen=True)
@@ -28,30 +76,31 @@ class Reach:
       shape: of the array.
       bounds: -lowest and highest pixel along the first followed axis, then along the next; each
         with the rank of the array and along each axis its size, or 1.
-      notes: why boxes may be larger than they have to be, in words.
+      notes: why boxes are large, or larger than they have to be.
     """
 
     shape: tuple[int, ...]
     bounds: tuple[np.ndarray, ...]
-    notes: frozenset[str] = frozenset()
+    notes: frozenset[Note] = frozenset()
 
     def map(self, shape: Sequence[int], function: Callable[[np.ndarray], np.ndarray]) -> "Reach":
         """The reach of an array of `shape`, whose bounds `function` makes from these."""
-        bounds = tuple(compress(function(bound)) for bound in self.bounds)
-        return Reach(tuple(shape), bounds, self.notes)
+        seen, bounds = _JUMPS.get(), []
+        for number, bound in enumerate(self.bounds):
+            if seen is not None:
+                seen.axis = number // 2
+            bounds.append(compress(function(bound)))
+        return Reach(tuple(shape), tuple(bounds), self.notes)
 
-    def noted(self, *notes: str) -> "Reach":
+    def noted(self, *notes: Note) -> "Reach":
         """With further notes."""
         return replace(self, notes=self.notes.union(notes))
 
 
 @contextmanager
-def jumps() -> Iterator[list[float]]:
-    """Collects how many input pixels lie between neighbouring taps of windows that skip some.
-
-    Infinite where a window's taps are further apart than its map is long.
-    """
-    found: list[float] = []
+def jumps() -> Iterator[Jumps]:
+    """Collects how far the taps of windows are apart, see `Jumps`."""
+    found = Jumps()
     token = _JUMPS.set(found)
     try:
         yield found
@@ -61,14 +110,15 @@ def jumps() -> Iterator[list[float]]:
 
 def jumped(bound: np.ndarray, axis: int, distance: int) -> None:
     """Reports a distance between taps on a map with this bound, to whoever collects them."""
-    found = _JUMPS.get()
-    if found is None or bound.shape[axis] == 1:
+    seen = _JUMPS.get()
+    if seen is None or bound.shape[axis] == 1:
         return
     line = bound.max(tuple(a for a in range(bound.ndim) if a != axis)).astype(np.int64)
     known = line != NOTHING
     both = known[distance:] & known[:-distance]
     steps = np.abs(line[distance:] - line[:-distance])[both]
-    found.append(float(steps.max()) if steps.size else float("inf"))
+    largest = float(steps.max()) if steps.size else float("inf")
+    seen.found.setdefault(seen.axis, []).append(largest)
 
 
 def source(shape: Sequence[int], axes: Sequence[int]) -> Reach:
@@ -111,7 +161,7 @@ def scalar_as(shape: Sequence[int], reach: Reach) -> Reach:
     return reach.map(shape, lambda bound: bound.reshape((1,) * len(shape)))
 
 
-def everything(shape: Sequence[int], reaches: Sequence[Reach], *notes: str) -> Reach:
+def everything(shape: Sequence[int], reaches: Sequence[Reach], *notes: Note) -> Reach:
     """Every number of an array of `shape` depends on all numbers of all `reaches`."""
     totals = [reach.map((), lambda bound: np.max(bound)) for reach in reaches]
     return scalar_as(shape, union((), totals)).noted(*notes)
@@ -237,10 +287,13 @@ class Window:
         if bound.shape[axis] == 1 and length != 1:
             seen = [1] * bound.ndim
             seen[axis] = length
-            seen = self.slide(np.zeros(seen, np.int32), axis, length) == 0
+            seen = self._union(np.zeros(seen, np.int32), axis, outputs) == 0
             return bound if seen.all() else np.where(seen, bound, NOTHING)
         if self.dilation > self.input_dilation and self.size > 1:
             jumped(bound, axis, -(-self.dilation // self.input_dilation))
+        return self._union(bound, axis, outputs)
+
+    def _union(self, bound: np.ndarray, axis: int, outputs: int) -> np.ndarray:
         line = self.line(bound, axis)
         result = self.tap(line, axis, 0, outputs)
         for tap in range(1, self.size):

@@ -8,29 +8,27 @@ operation without a rule depends on all that its operands depend on, which is no
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rfjax.receptive_field import reach as reaches
-from rfjax.receptive_field.constants import Constant
-from rfjax.receptive_field.reach import NOTHING, Reach, Window
-
-DATA_DEPENDENT = "positions that are computed from the input"
-UNKNOWN_POSITIONS = "positions that are not known"
+from rfjax.receptive_field.constants import DRAWN, Constant
+from rfjax.receptive_field.reach import NO_RULE, NOTHING, WHOLE_AXIS, Note, Reach, Window
 
 Operand = Reach | Constant
 RULES: dict[str, Callable] = {}
+
+# Of devices that all see the same of the input, see `tracing`.
+COLLECTIVE = "pbroadcast pcast pmax pmean pmin ppermute psum psum_invariant pvary"
 
 _ELEMENTWISE = (
     "abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil"
     " clamp clz complex conj convert_element_type copy copy_p cos cosh digamma div eq eq_to erf"
     " erf_inv erfc exp exp2 expm1 floor ge gt igamma igamma_grad_a igammac imag integer_pow"
     " is_finite le le_to lgamma log log1p logistic lt lt_to max min mul ne neg nextafter not or"
-    " polygamma population_count pow pmax pmean pmin psum pvary random_gamma_grad real"
-    " reduce_precision regularized_incomplete_beta rem round rsqrt select_n shift_left"
-    " shift_right_arithmetic shift_right_logical sharding_constraint sign sin sinh sqrt square"
-    " stop_gradient sub tan tanh xor zeta"
+    " polygamma population_count pow random_clone random_fold_in random_gamma"
+    " random_gamma_grad random_seed real reduce_precision regularized_incomplete_beta rem round"
+    " rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sharding_constraint sign"
+    " sin sinh sqrt square stop_gradient sub tan tanh threefry2x32 xor zeta"
 )
 
 
@@ -65,17 +63,33 @@ def _shape(equation: Any) -> tuple[int, ...]:
 
 
 def _all_of_all(equation: Any, operands: Sequence[Operand]) -> list[Reach]:
-    note = f"`{equation.primitive.name}`, taken to depend on all of its operands"
-    found = dependent(operands)
+    return taken_as_everything(equation, operands, NO_RULE)
+
+
+def taken_as_everything(equation: Any, operands: Sequence[Operand], reason: str) -> list[Reach]:
+    """Every number of every output depends on all of the operands, for a reason that is noted."""
+    note, found = note_of(equation, reason), dependent(operands)
     return [reaches.everything(out.aval.shape, found, note) for out in equation.outvars]
+
+
+def note_of(equation: Any, reason: str) -> Note:
+    """What is noted of an operation."""
+    return Note(equation.primitive.name, reason)
 
 
 # -- number by number ------------------------------------------------------------------------------
 
 
 @rule(_ELEMENTWISE)
-def _elementwise(equation: Any, operands: Sequence[Operand]) -> Reach:
-    return reaches.union(_shape(equation), dependent(operands))
+def _elementwise(equation: Any, operands: Sequence[Operand]) -> list[Reach]:
+    return [reaches.union(_shape(equation), dependent(operands))] * len(equation.outvars)
+
+
+@rule(COLLECTIVE)
+def _collective(equation: Any, operands: Sequence[Operand]) -> list[Operand]:
+    """Each array number by number; of a constant other devices may have another value."""
+    pairs = zip(operands, equation.outvars, strict=True)
+    return [x if isinstance(x, Reach) else Constant(out.aval) for x, out in pairs]
 
 
 @rule("mul")
@@ -97,7 +111,8 @@ def _select(equation: Any, operands: Sequence[Operand]) -> Reach:
     shape = _shape(equation)
     chosen, *cases = operands
     known = None if isinstance(chosen, Reach) else chosen.known()
-    if known is None:
+    # What random numbers choose may be anything, whatever was drawn.
+    if known is None or chosen.kind == DRAWN:
         return reaches.union(shape, dependent(operands))
     known = known.reshape(known.shape or (1,) * len(shape)).astype(int)
     parts = [
@@ -108,7 +123,7 @@ def _select(equation: Any, operands: Sequence[Operand]) -> Reach:
     return reaches.union(shape, parts)
 
 
-@rule("optimization_barrier")
+@rule("optimization_barrier device_put")
 def _each(equation: Any, operands: Sequence[Operand]) -> list[Operand]:
     return list(operands)
 
@@ -137,6 +152,20 @@ def _broadcast(equation: Any, operands: Sequence[Operand]) -> Reach:
     return x.map(shape, broadcast)
 
 
+@rule("tile")
+def _tile(equation: Any, operands: Sequence[Operand]) -> Reach:
+    """Copies side by side."""
+    (x,) = dependent(operands)
+    reps = equation.params["reps"]
+    repeated = [axis for axis, times in enumerate(reps) if times != 1]
+
+    def tile(bound):
+        varying = [axis for axis in repeated if bound.shape[axis] > 1]
+        return np.tile(bound, [reps[a] if a in varying else 1 for a in range(bound.ndim)])
+
+    return x.map(_shape(equation), tile)
+
+
 @rule("transpose")
 def _transpose(equation: Any, operands: Sequence[Operand]) -> Reach:
     (x,) = dependent(operands)
@@ -156,10 +185,10 @@ def _slice(equation: Any, operands: Sequence[Operand]) -> Reach:
     params = equation.params
     strides = params["strides"] or (1,) * len(x.shape)
     limits = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
-    return _part(x, [slice(*limit) for limit in limits], _shape(equation))
+    return part(x, [slice(*limit) for limit in limits], _shape(equation))
 
 
-def _part(x: Reach, slices: Sequence[slice], shape: Sequence[int]) -> Reach:
+def part(x: Reach, slices: Sequence[slice], shape: Sequence[int]) -> Reach:
     """The slices of an array, of which size-1 bounds are their own."""
 
     def cut(bound):
@@ -176,7 +205,7 @@ def _split(equation: Any, operands: Sequence[Operand]) -> list[Reach]:
     for size, out in zip(equation.params["sizes"], equation.outvars, strict=True):
         slices = [slice(None)] * len(x.shape)
         slices[axis] = slice(start, start + size)
-        parts.append(_part(x, slices, out.aval.shape))
+        parts.append(part(x, slices, out.aval.shape))
         start += size
     return parts
 
@@ -230,121 +259,10 @@ def _pad(equation: Any, operands: Sequence[Operand]) -> Reach:
         elif low or high:
             slices = [slice(None)] * len(shape)
             slices[axis] = slice(-low, -low + shape[axis])
-            result = _part(result, slices, shape)
+            result = part(result, slices, shape)
     if isinstance(filler, Reach):
         result = reaches.union(result.shape, [result, filler])
     return result
-
-
-# -- reads at positions ----------------------------------------------------------------------------
-
-
-def _positions(operands: Sequence[Operand]) -> tuple[list[np.ndarray] | None, list[str]]:
-    """The numbers of position operands, or why they are not known."""
-    if dependent(operands):
-        return None, [DATA_DEPENDENT]
-    known = [operand.known() for operand in operands]
-    return (None, [UNKNOWN_POSITIONS]) if any(k is None for k in known) else (known, [])
-
-
-@rule("dynamic_slice")
-def _dynamic_slice(equation: Any, operands: Sequence[Operand]) -> Reach:
-    x, *starts = operands
-    known, notes = _positions(starts)
-    shape = _shape(equation)
-    like = dependent(operands)[0]
-    x = as_reach(x, like)
-    if known is not None:
-        slices = []
-        for start, size, length in zip(known, shape, x.shape, strict=True):
-            start = min(max(int(start), 0), length - size)
-            slices.append(slice(start, start + size))
-        return _part(x, slices, shape)
-    if isinstance(operands[0], Constant):
-        return reaches.everything(shape, dependent(starts))
-    moved = tuple(a for a, (s, n) in enumerate(zip(shape, x.shape, strict=True)) if s < n)
-    anywhere = x.map(shape, lambda bound: bound.max(moved, keepdims=True))
-    return reaches.union(shape, [anywhere, *dependent(starts)]).noted(*notes)
-
-
-@rule("dynamic_update_slice")
-def _dynamic_update_slice(equation: Any, operands: Sequence[Operand]) -> Reach:
-    x, update, *starts = operands
-    known, notes = _positions(starts)
-    like = dependent(operands)[0]
-    x, update = as_reach(x, like), as_reach(update, like)
-    if known is None:
-        parts = [x, reaches.everything(x.shape, [update]), *dependent(starts)]
-        return reaches.union(x.shape, parts).noted(*notes)
-    place = []
-    for start, size, length in zip(known, update.shape, x.shape, strict=True):
-        start = min(max(int(start), 0), length - size)
-        place.append(slice(start, start + size))
-    bounds = []
-    for old, new in zip(x.bounds, update.bounds, strict=True):
-        full = np.array(np.broadcast_to(old, x.shape))
-        full[tuple(place)] = new
-        bounds.append(reaches.compress(full))
-    return Reach(x.shape, tuple(bounds), x.notes | update.notes)
-
-
-@rule("gather")
-def _gather(equation: Any, operands: Sequence[Operand]) -> Reach:
-    x, index = operands
-    known, notes = _positions([index])
-    shape, params = _shape(equation), equation.params
-    if not isinstance(x, Reach):
-        return _looked_up(index, shape, params["dimension_numbers"].offset_dims)
-    if known is None:
-        return reaches.everything(shape, dependent([x, index]), *notes)
-
-    def gather(bound):
-        # An axis on which the bound does not vary is read as its one number.
-        sizes = zip(params["slice_sizes"], bound.shape, x.shape, strict=True)
-        whole = [size == length for size, _, length in sizes]
-        vary = [axis for axis, all_of_it in enumerate(whole) if not all_of_it]
-        full = reaches.spread(bound, x.shape, vary)
-        sizes = [min(size, n) for size, n in zip(params["slice_sizes"], full.shape, strict=True)]
-        changed = params | {"slice_sizes": tuple(sizes), "fill_value": int(NOTHING)}
-        return np.asarray(equation.primitive.bind(jnp.asarray(full), known[0], **changed))
-
-    return x.map(shape, gather)
-
-
-def _looked_up(index: Reach, shape: Sequence[int], offsets: Sequence[int]) -> Reach:
-    """Reads of a constant table: each depends on its own row of the index alone."""
-    line = [1] * len(shape)
-    places = [axis for axis in range(len(shape)) if axis not in offsets]
-
-    def place(bound):
-        rows = bound.max(-1)
-        for axis, size in zip(places, rows.shape, strict=True):
-            line[axis] = size
-        return rows.reshape(line)
-
-    return index.map(shape, place)
-
-
-@rule("scatter scatter-add scatter_add scatter-mul scatter_mul scatter-min scatter-max")
-@rule("scatter_min scatter_max scatter_sub scatter-sub")
-def _scatter(equation: Any, operands: Sequence[Operand]) -> Reach:
-    x, index, update = operands
-    known, notes = _positions([index])
-    like = dependent(operands)[0]
-    x, update = as_reach(x, like), as_reach(update, like)
-    if known is None:
-        parts = [x, reaches.everything(x.shape, dependent([update, index]))]
-        return reaches.union(x.shape, parts).noted(*notes)
-    replaces = equation.primitive.name == "scatter"
-    put = jax.lax.scatter if replaces else jax.lax.scatter_max
-    bounds = []
-    for old, new in zip(x.bounds, update.bounds, strict=True):
-        full = jnp.asarray(np.broadcast_to(old, x.shape))
-        values = jnp.asarray(np.broadcast_to(new, update.shape))
-        numbers = equation.params["dimension_numbers"]
-        result = put(full, known[0], values, numbers, mode=equation.params["mode"])
-        bounds.append(reaches.compress(np.asarray(result)))
-    return Reach(x.shape, tuple(bounds), x.notes | update.notes)
 
 
 # -- sums ------------------------------------------------------------------------------------------
@@ -357,6 +275,16 @@ def _reduce(equation: Any, operands: Sequence[Operand]) -> Reach:
     return x.map(_shape(equation), lambda bound: bound.max(axes))
 
 
+@rule("reduce")
+def _reduce_by_function(equation: Any, operands: Sequence[Operand]) -> list[Reach]:
+    """Any reduction, of several arrays perhaps, from initial values."""
+    count = len(equation.outvars)
+    arrays, initial = operands[:count], operands[count:]
+    axes = tuple(equation.params["dimensions"])
+    parts = [x.map(_shape(equation), lambda bound: bound.max(axes)) for x in dependent(arrays)]
+    return [reaches.union(_shape(equation), [*parts, *dependent(initial)])] * count
+
+
 @rule("cumsum cumprod cummax cummin cumlogsumexp")
 def _cumulate(equation: Any, operands: Sequence[Operand]) -> Reach:
     (x,) = dependent(operands)
@@ -367,23 +295,28 @@ def _cumulate(equation: Any, operands: Sequence[Operand]) -> Reach:
         result = np.maximum.accumulate(ordered, axis)
         return np.flip(result, axis) if reverse else result
 
-    return x.map(x.shape, cumulate)
+    return x.map(x.shape, cumulate).noted(note_of(equation, WHOLE_AXIS))
 
 
 @rule("sort")
 def _sort(equation: Any, operands: Sequence[Operand]) -> list[Reach]:
-    axis = equation.params["dimension"]
-    both = reaches.union(_shape(equation), dependent(operands))
-    mixed = both.map(both.shape, lambda bound: bound.max(axis, keepdims=True))
-    return [mixed] * len(equation.outvars)
+    """Of its own numbers and the keys, anywhere along the axis."""
+    axis, keys = equation.params["dimension"], operands[: equation.params["num_keys"]]
+    shape, sorted_ones = _shape(equation), []
+    for operand in operands:
+        mixed = reaches.union(shape, dependent([operand, *keys]) or dependent(operands))
+        mixed = mixed.map(shape, lambda bound: bound.max(axis, keepdims=True))
+        sorted_ones.append(mixed.noted(note_of(equation, WHOLE_AXIS)))
+    return sorted_ones
 
 
 @rule("top_k approx_top_k")
 def _top_k(equation: Any, operands: Sequence[Operand]) -> list[Reach]:
     (x,) = dependent(operands)
     axis = equation.params.get("axis", equation.params.get("reduction_dimension", -1))
+    note = note_of(equation, WHOLE_AXIS)
     return [
-        x.map(out.aval.shape, lambda bound: bound.max(axis, keepdims=True))
+        x.map(out.aval.shape, lambda bound: bound.max(axis, keepdims=True)).noted(note)
         for out in equation.outvars
     ]
 

@@ -12,10 +12,17 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from rfjax.receptive_field import fourier, rules, windows  # noqa: F401 (they register rules)
+from rfjax.receptive_field import (  # noqa: F401 (they register rules)
+    bits,
+    fourier,
+    matrices,
+    positions,
+    rules,
+    windows,
+)
 from rfjax.receptive_field import reach as reaches
 from rfjax.receptive_field.constants import Constant, Given, compute
-from rfjax.receptive_field.reach import Reach
+from rfjax.receptive_field.reach import Note, Reach
 from rfjax.receptive_field.rules import Operand, as_reach, dependent
 
 # Operations that call a function, and the parameter that holds it.
@@ -32,7 +39,7 @@ _CALLS = {
     "remat2": "jaxpr",
 }
 
-# Longer loops are taken to mix all that they read.
+# Longer loops are not followed step by step, but until nothing changes.
 _LONGEST_LOOP = 4096
 
 
@@ -91,6 +98,9 @@ def _step(equation: Any, operands: Sequence[Operand]) -> list[Operand]:
         closed = called if hasattr(called, "consts") else core.ClosedJaxpr(called, ())
         return run(closed, operands)
     if not dependent(operands):
+        # Devices cannot sum anything here; what they agree on is what each of them has.
+        if name in rules.COLLECTIVE.split():
+            return list(operands) if name in ("pvary", "pcast") else _unknown(equation, operands)
         return compute(equation, operands)
     return rules.apply(equation, operands)
 
@@ -112,16 +122,22 @@ def _cond(equation: Any, operands: Sequence[Operand]) -> list[Operand]:
         return run(branches[min(max(int(known), 0), len(branches) - 1)], rest)
     found = [run(branch, rest) for branch in branches]
     chooser = dependent([index])
+    note = rules.note_of(equation, reaches.CHOSEN if chooser else reaches.UNKNOWN_BRANCH)
     return [
-        _merge(out.aval, parts, chooser)
+        _merge(out.aval, parts, chooser, note)
         for out, *parts in zip(equation.outvars, *found, strict=True)
     ]
 
 
-def _merge(aval: Any, parts: Sequence[Operand], choosers: Sequence[Reach]) -> Operand:
+def _merge(
+    aval: Any, parts: Sequence[Operand], choosers: Sequence[Reach], note: Note | None = None
+) -> Operand:
     """One of several values, chosen by others."""
     found = [*dependent(parts), *choosers]
-    return reaches.union(aval.shape, found) if found else Constant(aval)
+    if not found:
+        return Constant(aval)
+    merged = reaches.union(aval.shape, found)
+    return merged.noted(note) if note else merged
 
 
 def _scan(equation: Any, operands: Sequence[Operand]) -> list[Operand]:
@@ -135,7 +151,7 @@ def _scan(equation: Any, operands: Sequence[Operand]) -> list[Operand]:
         avals = [out.aval for out in equation.outvars[carries:]]
         return [*carry, *(Given(np.zeros(a.shape, a.dtype), literal=True) for a in avals)]
     if length > _LONGEST_LOOP:
-        return _mixed(equation, operands)
+        return _long_scan(equation, operands, fixed, carry)
     rows = [_rows(operand, length) for operand in operands[consts + carries :]]
     steps = range(length)
     outputs: list[Any] = [None] * length
@@ -147,14 +163,71 @@ def _scan(equation: Any, operands: Sequence[Operand]) -> list[Operand]:
     return [*carry, *(_stack(list(ys), aval) for ys, aval in zip(stacked, avals, strict=True))]
 
 
+def _long_scan(
+    equation: Any, operands: Sequence[Operand], fixed: Sequence[Operand], carry: Sequence[Operand]
+) -> list[Operand]:
+    """A scan of which any step reads any row: what is carried and given out grows until it stays.
+
+    What is given out by one step is taken to be given out by all.
+    """
+    params = equation.params
+    avals = [var.aval for var in params["jaxpr"].jaxpr.invars][len(fixed) + len(carry) :]
+    rows = [
+        x.map(aval.shape, lambda bound: bound.max(0)) if isinstance(x, Reach) else Constant(aval)
+        for x, aval in zip(operands[len(fixed) + len(carry) :], avals, strict=True)
+    ]
+    outputs: list[Operand] = []
+
+    def step(carry):
+        results = run(params["jaxpr"], [*fixed, *carry, *rows])
+        outputs[:] = results[len(carry) :]
+        return results[: len(carry)]
+
+    carry = _grown(carry, step)
+    note = rules.note_of(equation, reaches.LONG)
+    return [x.noted(note) if isinstance(x, Reach) else x for x in carry] + [
+        x.map(out.aval.shape, lambda bound: bound[None]).noted(note)
+        if isinstance(x, Reach)
+        else Constant(out.aval)
+        for x, out in zip(outputs, equation.outvars[len(carry) :], strict=True)
+    ]
+
+
+def _grown(
+    carry: Sequence[Operand], step: Callable[[list[Operand]], Sequence[Operand]]
+) -> list[Operand]:
+    """What is carried after any number of steps: the union, which grows until it stays.
+
+    Numbers that do not depend on the input change in steps that are not counted, so that they are
+    not known.
+    """
+    unknown = [x if isinstance(x, Reach) else Constant(x) for x in carry]
+    while True:
+        pairs = zip(unknown, step(unknown), strict=True)
+        grown = [_merge(old, [old, new], []) for old, new in pairs]
+        if all(_same(*pair) for pair in zip(unknown, grown, strict=True)):
+            return grown
+        unknown = grown
+
+
+def _same(old: Operand, new: Operand) -> bool:
+    """Whether nothing more is seen."""
+    if not isinstance(new, Reach):
+        return True
+    if not isinstance(old, Reach):
+        return False
+    pairs = zip(old.bounds, new.bounds, strict=True)
+    return old.notes == new.notes and all(np.array_equal(*np.broadcast_arrays(*p)) for p in pairs)
+
+
 def _rows(operand: Operand, length: int) -> Callable[[int], Operand]:
     """The entries of an operand along its first axis."""
     if isinstance(operand, Reach):
         whole = [slice(None)] * (len(operand.shape) - 1)
 
         def row(step):
-            part = rules._part(operand, [slice(step, step + 1), *whole], (1, *operand.shape[1:]))
-            return part.map(operand.shape[1:], lambda bound: bound[0])
+            one = rules.part(operand, [slice(step, step + 1), *whole], (1, *operand.shape[1:]))
+            return one.map(operand.shape[1:], lambda bound: bound[0])
 
         return row
     aval = jax.ShapeDtypeStruct(operand.shape, operand.dtype)
@@ -181,7 +254,7 @@ def _stacked_constants(parts: Sequence[Operand], aval: Any) -> Constant:
 
 
 def _while(equation: Any, operands: Sequence[Operand]) -> list[Operand]:
-    """A loop whose end is known runs; another one mixes all that it reads."""
+    """A loop whose end is known runs, and another one until nothing changes."""
     params = equation.params
     if not dependent(operands):
         return compute(equation, operands)
@@ -191,15 +264,77 @@ def _while(equation: Any, operands: Sequence[Operand]) -> list[Operand]:
         (goes_on,) = run(params["cond_jaxpr"], [*tests, *carry])
         known = None if isinstance(goes_on, Reach) else goes_on.known()
         if known is None:
-            return _mixed(equation, operands)
+            break
         if not known:
             return list(carry)
         carry = run(params["body_jaxpr"], [*fixed, *carry])
-    return _mixed(equation, operands)
+    carry = _grown(carry, lambda carry: run(params["body_jaxpr"], [*fixed, *carry]))
+    (goes_on,) = run(params["cond_jaxpr"], [*tests, *carry])
+    note = rules.note_of(equation, reaches.LONG if known else reaches.UNKNOWN_LENGTH)
+    pairs = zip(carry, equation.outvars, strict=True)
+    return [_merge(out.aval, [x], dependent([goes_on]), note) for x, out in pairs]
 
 
-def _mixed(equation: Any, operands: Sequence[Operand]) -> list[Operand]:
-    return rules._all_of_all(equation, operands)
+def _linear_solve(equation: Any, operands: Sequence[Operand]) -> list[Operand]:
+    """The function that solves; the product with the matrix is for derivatives alone."""
+    lengths, solve = equation.params["const_lengths"], equation.params["jaxprs"].solve
+    start = lengths.matvec + lengths.vecmat
+    consts = operands[start : start + lengths.solve]
+    return run(solve, [*consts, *operands[sum(lengths) :]])
+
+
+def _shard_map(equation: Any, operands: Sequence[Operand]) -> list[Operand]:
+    """The program of one device, where all devices have parts that see the same of the input.
+
+    So it is where a map is split along examples or channels; whatever tells the devices apart is
+    not known.
+    """
+    params = equation.params
+    avals = [var.aval for var in params["jaxpr"].invars]
+    parts = []
+    for operand, aval in zip(operands, avals, strict=True):
+        if operand.shape == tuple(aval.shape):
+            parts.append(operand)
+        elif not isinstance(operand, Reach):
+            parts.append(Constant(aval))
+        else:
+            pairs = list(zip(operand.shape, aval.shape, strict=True))
+            split = [axis for axis, (whole, part) in enumerate(pairs) if whole != part]
+            if any(bound.shape[axis] > 1 for bound in operand.bounds for axis in split):
+                return rules.taken_as_everything(equation, operands, reaches.SPLIT_MAP)
+            parts.append(operand.map(aval.shape, lambda bound: bound))
+    results = run(core.ClosedJaxpr(params["jaxpr"], ()), parts)
+    return [_whole(result, out.aval) for result, out in zip(results, equation.outvars, strict=True)]
+
+
+def _whole(part: Operand, aval: Any) -> Operand:
+    """The array of which every device has a part that sees what this one sees."""
+    if not isinstance(part, Reach):
+        return Constant(aval)
+    pairs = zip(part.shape, aval.shape, strict=True)
+    times = [whole // own for own, whole in pairs]
+
+    def tile(bound):
+        varying = zip(times, bound.shape, strict=True)
+        return np.tile(bound, [n if size > 1 else 1 for n, size in varying])
+
+    return part.map(aval.shape, tile)
+
+
+def _gathered(equation: Any, operands: Sequence[Operand]) -> list[Operand]:
+    """The parts of all devices in one array, on an axis of its own or one after the other."""
+    (x,), (out,) = operands, equation.outvars
+    if not isinstance(x, Reach):
+        return [Constant(out.aval)]
+    if equation.params["tiled"]:
+        return [_whole(x, out.aval)]
+    axis = equation.params["all_gather_dimension"]
+    return [x.map(out.aval.shape, lambda bound: np.expand_dims(bound, axis))]
+
+
+def _unknown(equation: Any, operands: Sequence[Operand]) -> list[Operand]:
+    """What differs from device to device."""
+    return [Constant(out.aval) for out in equation.outvars]
 
 
 _CONTROL: dict[str, Callable] = {
@@ -207,4 +342,8 @@ _CONTROL: dict[str, Callable] = {
     "scan": _scan,
     "while": _while,
     "platform_index": _platform,
+    "custom_linear_solve": _linear_solve,
+    "shard_map": _shard_map,
+    "all_gather": _gathered,
+    "axis_index": _unknown,
 }

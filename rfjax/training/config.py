@@ -105,6 +105,8 @@ def _model() -> ConfigDict:
     model.backbone_options.output_stride = option(int)  # of resnet_tiny: 4 | 8
     model.backbone_options.down_ratio = option(int)  # of dla_*: 2 | 4
     model.backbone_options.transition = option(str)  # of drn_a_*: none | previous | full
+    model.batch_norm = ConfigDict()
+    model.batch_norm.unbiased = True  # running variances with n / (n - 1), as PyTorch's; or Flax's
     model.dtype = "float32"  # float32 | bfloat16, of the computation; parameters are float32
     model.remat = False  # recompute activations in the backward pass to save memory
     model.weights = ""  # start from an .npz of torch-named arrays, or from the best of another run
@@ -248,6 +250,7 @@ RULES = {
         lambda v: isinstance(v, Sequence) and not isinstance(v, str) and all(map(_is_text, v)),
         "a tuple of patterns of paths, each a text that is not empty",
     ),
+    "model.batch_norm.unbiased": _flag(),
     "model.remat": _flag(),
     "optimizer.learning_rate": _number(0, open_low=True),
     "optimizer.poly_power": _number(0),

@@ -17,7 +17,7 @@ import numpy as np
 from flax import linen
 from ml_collections import ConfigDict
 
-from rfjax import data, models
+from rfjax import data, models, nn
 from rfjax.training import composed, optimizers, pictures, reporting, sigmas, steps, weights
 from rfjax.training import config as configs
 from rfjax.training import metrics as measures
@@ -145,6 +145,7 @@ def build_model(
             dtype=jnp.dtype(section.dtype),
             axis_name=axis_name,
             remat=section.remat,
+            norm=partial(nn.BatchNorm, unbiased=section.batch_norm.unbiased),
         )
     except (TypeError, ValueError) as error:
         raise configs.ConfigError(f"model: {error}") from error

@@ -11,6 +11,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from rfjax import models
+from rfjax.models.torch_import import not_finite
 from rfjax.training import checkpoints, composed, optimizers
 from rfjax.training import config as configs
 
@@ -71,8 +72,8 @@ def transplant(given: dict[str, Any], variables: dict[str, Any]) -> dict[str, An
         variables: fresh variables of the network to be trained.
 
     Raises:
-        ValueError: if the backbones differ in more than their structure, or an array has a shape
-        that cannot be fitted.
+        ValueError: if the backbones differ in more than their structure, an array has a shape
+        that cannot be fitted, or numbers are not finite.
     """
     flat, source = traverse_util.flatten_dict(variables), traverse_util.flatten_dict(given)
     shared = [path for path in flat if path in source]
@@ -88,6 +89,9 @@ def transplant(given: dict[str, Any], variables: dict[str, Any]) -> dict[str, An
         raise ValueError(f"the backbones are not the same: only one of them has {listed}")
     if ("params", "head", "kernel") not in shared:
         shared = [path for path in shared if path[1] != "head"]
+    faults = not_finite({"/".join(path): source[path] for path in shared})
+    if faults:
+        raise ValueError(f"not finite (NaN or infinite): {', '.join(sorted(faults))}")
     placed = {path: _fit("/".join(path), source[path], flat[path]) for path in shared}
     return traverse_util.unflatten_dict(flat | placed)
 

@@ -24,9 +24,10 @@ ODD_SIZE = {  # dilated networks are costly: small images, but wider than their 
 }
 
 
-def _features(name, net, images):
-    model = models.create(name, num_classes=4)
-    variables = models.import_torch(name, net.state_dict(), num_classes=4)
+def _features(name, net, images, state=None, **options):
+    model = models.create(name, num_classes=4, **options)
+    state = net.state_dict() if state is None else state
+    variables = models.import_torch(name, state, num_classes=4, **options)
     features = jax.jit(functools.partial(model.apply, method="features"))
     ours = features(variables, jnp.asarray(images))
     with torch.no_grad():
@@ -46,6 +47,18 @@ def test_imported_weights_give_the_features_of_pytorch(name):
     assert ours.shape == theirs.shape
     assert np.max(np.abs(ours - theirs)) <= 1e-4 * np.max(np.abs(theirs))
     assert np.std(theirs) > 0.05  # not a network that died
+
+
+def test_torchvisions_dilated_resnet_is_that_of_the_previous_transition():
+    """`replace_stride_with_dilation`, under the names of its segmentation networks."""
+    net = torch_networks.randomised("drn_a_50, previous")
+    state = {f"backbone.{key}": value for key, value in net.state_dict().items()}
+    options = {"backbone_options": {"transition": "previous"}}
+    images = _images(41, 58)
+    ours, theirs = _features("drn_a_50", net, images, state, **options)
+    assert np.max(np.abs(ours - theirs)) <= 1e-4 * np.max(np.abs(theirs))
+    reference, _ = _features("drn_a_50", net, images)
+    assert np.max(np.abs(reference - theirs)) > 0.1 * np.max(np.abs(theirs))
 
 
 def test_drn_a_takes_the_weights_of_the_resnet():

@@ -294,7 +294,7 @@ def test_training_normalises_by_the_batch_and_updates_the_statistics():
     x = stem.apply({"params": variables["params"]["backbone"]["conv1"]}, images)
     statistics = updated["batch_stats"]["backbone"]["bn1"]
     np.testing.assert_allclose(statistics["mean"], 0.1 * jnp.mean(x, (0, 1, 2)), atol=1e-5)
-    variance = 0.9 + 0.1 * jnp.var(x, (0, 1, 2))
+    variance = 0.9 + 0.1 * jnp.var(x, (0, 1, 2), ddof=1)  # the unbiased one, as PyTorch keeps it
     np.testing.assert_allclose(statistics["var"], variance, rtol=1e-4)
     assert not jnp.allclose(logits, jax.jit(model.apply)(variables, images), atol=1e-2)
 

@@ -83,8 +83,8 @@ class Network(nn.Module):
         return x
 
 
-def resnet(depths, *, expansion, dilated=False):
-    """ResNet, or with `dilated` DRN-A."""
+def resnet(depths, *, expansion, dilated=False, transition=(1, 1)):
+    """ResNet, or with `dilated` DRN-A; the dilations of the first blocks of its dilated stages."""
     net = Network()
     net.add_module("conv1", conv(3, 64, 7, 2))
     net.add_module("bn1", nn.BatchNorm2d(64))
@@ -94,7 +94,7 @@ def resnet(depths, *, expansion, dilated=False):
     for number, (width, depth) in enumerate(zip((64, 128, 256, 512), depths, strict=True), start=1):
         options = {"stride": 1 if number == 1 else 2}
         if dilated and number >= 3:
-            options = {"dilation": {3: 2, 4: 4}[number], "first_dilation": 1}
+            options = {"dilation": {3: 2, 4: 4}[number], "first_dilation": transition[number - 3]}
         net.add_module(f"layer{number}", stage(cin, width, depth, expansion=expansion, **options))
         cin = width * expansion
     return net
@@ -136,6 +136,9 @@ def drn(arch, depths, *, expansion):
 NETWORKS = {
     "resnet_18": lambda: resnet((2, 2, 2, 2), expansion=1),
     "resnet_50": lambda: resnet((3, 4, 6, 3), expansion=4),
+    "drn_a_50, previous": lambda: resnet(
+        (3, 4, 6, 3), expansion=4, dilated=True, transition=(1, 2)
+    ),
     "drn_a_34": lambda: resnet((3, 4, 6, 3), expansion=1, dilated=True),
     "drn_c_26": lambda: drn("C", (1, 1, 2, 2, 2, 2, 1, 1), expansion=1),
     "drn_c_58": lambda: drn("C", (1, 1, 3, 4, 6, 3, 1, 1), expansion=4),

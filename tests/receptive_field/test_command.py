@@ -1,5 +1,7 @@
 """The command line: tables, the picture, errors."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -72,6 +74,18 @@ def test_a_field_without_a_bound_has_no_numbers():
     field = ReceptiveField((129, 129), nan, nan, clipped=(True, True), data_dependent=True)
     row = command.listing({"head": field}).splitlines()[1]
     assert row.split()[:4] == ["head", "any", "-", "-"] and row.endswith("depend on the input")
+
+
+def test_what_bounds_a_layer_is_told_below_the_table():
+    """At the first layer that has it, as those after it inherit it."""
+    nan, clipped = (float("nan"),) * 2, (True, True)
+    notes = ("`svd` has no rule here",)
+    bound = ReceptiveField((9, 9), nan, nan, clipped=clipped, missing=("svd",), notes=notes)
+    more = dataclasses.replace(bound, notes=(*notes, "`sort` depends on the whole axis"))
+    rows = command.listing({"whitening": bound, "head": more}).splitlines()
+    assert rows[1].split()[:4] == ["whitening", "any", "-", "-"]
+    assert rows[1].endswith("no rule for svd: a bound")
+    assert rows[3:] == [f"whitening: {notes[0]}", "head: `sort` depends on the whole axis"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Starting from another run or from a file of torch-named arrays."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from rfjax import models
+from rfjax.models import torch_import
 from rfjax.training import config as configs
 from rfjax.training import optimizers, state, weights
 from rfjax.training.checkpoints import Checkpoints
@@ -119,6 +121,50 @@ def test_a_file_is_read_by_torch_names(tmp_path, monkeypatch):
     assert weights.load(config_of("dog", path), {}, num_classes=3) == "variables"
     assert (given["name"], given["head"], given["num_classes"]) == ("resnet_tiny", "dog", 3)
     np.testing.assert_array_equal(given["arrays"]["conv1.weight"], np.arange(4.0))
+
+
+def torch_named():
+    """The backbone of `make("score")` as a file of PyTorch's has it."""
+    wanted = make("score")[1]
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(wanted):
+        keys = tuple(part.key for part in path)
+        if keys[1] == "backbone":
+            shape = torch_import._torch_shape(leaf.shape)
+            found[torch_import._torch_name(keys)] = np.ones(shape)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("number", "fault"),
+    [
+        (np.nan, "not finite (NaN or infinite) bn1.running_var, layer1.1.conv2.weight"),
+        (-np.inf, "negative bn1.running_var; not finite (NaN or infinite) bn1.running_var, layer1"),
+        (1e39, "not finite (NaN or infinite) bn1.running_var, layer1.1.conv2.weight"),
+        (-1e-3, "negative bn1.running_var"),
+    ],
+)
+def test_numbers_that_would_spoil_the_network_are_refused(tmp_path, number, fault):
+    """In one line; 1e39 is infinite as float32. What is left out may hold anything."""
+    arrays = torch_named() | {"fc.bias": np.full(3, np.nan), "bn1.num_batches_tracked": np.nan}
+    np.savez(tmp_path / "sound.npz", **arrays)
+    config = config_of("score", tmp_path / "sound.npz")
+    weights.load(config, make("score")[1], num_classes=3)
+    arrays["bn1.running_var"][1] = arrays["layer1.1.conv2.weight"][0, 0, 1, 1] = number
+    np.savez(tmp_path / "spoilt.npz", **arrays)
+    with pytest.raises(configs.ConfigError, match=re.escape(fault)) as caught:
+        weights.load(config_of("score", tmp_path / "spoilt.npz"), {}, num_classes=3)
+    assert "spoilt.npz" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_numbers_of_another_run_have_to_be_finite():
+    given, fresh = make("score")[1], make("conv3")[1]
+    backbone = given["params"]["backbone"]
+    kernel = backbone["conv1"]["kernel"].at[0, 0, 0, 0].set(jnp.nan)
+    backbone = backbone | {"conv1": {"kernel": kernel}}
+    given = given | {"params": given["params"] | {"backbone": backbone}}
+    with pytest.raises(ValueError, match=r"not finite .*: params/backbone/conv1/kernel$"):
+        weights.transplant(given, fresh)
 
 
 def test_errors_name_the_path(tmp_path):
