@@ -123,7 +123,7 @@ def _parts(mapping: Callable, both: Callable, of_each, arrays) -> Any:
     ]
     value, *gradients = mapping(both, [0 if each else None for each in of_each])(*split)
     joined = [
-        jax.tree.map(lambda g: g.reshape(-1, *g.shape[2:]) if each else g.sum(0), gradient)  # noqa: B023
+        jax.tree.map(lambda g: g.reshape(-1, *g.shape[2:]) if each else g.sum(0), gradient)
         for gradient, each in zip(gradients, of_each[1:], strict=True)
     ]
     return value.reshape(-1, *value.shape[2:]), *joined

@@ -113,6 +113,13 @@ def _platform(equation: Any, operands: Sequence[Operand]) -> list[Operand]:
     return [Given(np.int32(index), literal=True)]
 
 
+def _by_device(equation: Any, operands: Sequence[Operand]) -> list[Operand]:
+    """The function for the devices that are here, each as if it were the only one."""
+    function = equation.params["cpu" if jax.default_backend() == "cpu" else "default"]
+    shapes = [jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype) for atom in equation.invars]
+    return run(jax.make_jaxpr(function)(*shapes), operands)
+
+
 def _cond(equation: Any, operands: Sequence[Operand]) -> list[Operand]:
     """The branch that is taken, or the union of all where that is not known."""
     index, *rest = operands
@@ -341,6 +348,7 @@ _CONTROL: dict[str, Callable] = {
     "cond": _cond,
     "scan": _scan,
     "while": _while,
+    "by_device": _by_device,
     "platform_index": _platform,
     "custom_linear_solve": _linear_solve,
     "shard_map": _shard_map,
