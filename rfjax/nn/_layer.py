@@ -12,6 +12,7 @@ from flax import linen
 from jax.typing import ArrayLike
 
 from rfjax import _checks, covariance
+from rfjax.nn._structure import Structured
 
 Initializer = Callable[..., jax.Array]
 
@@ -43,7 +44,7 @@ def initial_covariance(sigma: ArrayLike, family: str) -> np.ndarray:
     return np.asarray({1: [log_y], 2: [log_y, log_x], 3: [log_y, 0.0, log_x]}[size], np.float32)
 
 
-class KernelLayer(linen.Module):
+class KernelLayer(Structured, linen.Module):
     """The shared constructor of the layers, and the parameters that follow from it.
 
     Attributes:

@@ -1,6 +1,7 @@
 """Gaussian blur with learned covariances."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,10 @@ from jax.typing import ArrayLike
 
 from rfjax import _checks, filtering
 from rfjax.nn import _layer
+from rfjax.nn._structure import Structured
 
 
-class GaussianBlur(linen.Module):
+class GaussianBlur(Structured, linen.Module):
     """The map filtered by a Gaussian of learned covariance.
 
     y = g_Sigma * x, each channel by itself.
@@ -40,6 +42,8 @@ class GaussianBlur(linen.Module):
 
     Reference: "Blurring the Line between Structure and Learning", section 3.1.
     """
+
+    STRUCTURE: ClassVar[Mapping[str, str]] = {"covariance": "covariance"}
 
     sigma: ArrayLike = 1.0
     family: str = "spherical"

@@ -3,7 +3,8 @@
 All take the constructor of `Conv`, so a network that is built with one can be built with another.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -145,6 +146,12 @@ class ComposedConv(_Composed):
       structure).
     """
 
+    STRUCTURE: ClassVar[Mapping[str, str]] = {
+        "covariance": "covariance",
+        "covariance_components": "covariance",
+        "covariance_mixture": "other",
+    }
+
     sigma: ArrayLike = 0.5
     structure: str = "minimal"
     components: int | None = None
@@ -171,6 +178,13 @@ class ComposedConv(_Composed):
         weights = jax.nn.softmax(logits)
         y = compound.mixture_conv(x, kernel, params, weights, **taps, **self.options())
         return self.add_bias(y)
+
+    def covariances(self, params: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """The Gaussian, or those of a mixture as "0", "1" ..."""
+        if self.structure != "multiple":
+            return {"": params["covariance"]}
+        components = params["covariance_components"]
+        return {str(m): components[..., m, :] for m in range(components.shape[-2])}
 
     def _number_of_components(self) -> int:
         """How many Gaussians there are for each filter, after checking."""
@@ -235,6 +249,11 @@ class DoGConv(_Composed):
     Reference: "Blurring the Line between Structure and Learning", section 4.1.
     """
 
+    STRUCTURE: ClassVar[Mapping[str, str]] = {
+        "covariance_center": "covariance",
+        "covariance_delta": "difference",
+    }
+
     variant: str = "contrast"
     sigma_center: ArrayLike = 0.5
     sigma_surround: ArrayLike = 2.0
@@ -249,13 +268,19 @@ class DoGConv(_Composed):
             zeros = linen.initializers.zeros
             surround_kernel = self.free_form("kernel_surround", x.shape[-1], zeros)
             surround_kernel = surround_kernel.astype(kernel.dtype)
-        center, delta = self._covariances()
-        surround = surround_covariance(center, delta, max_surround=self.max_surround)
-        y = self.compose(x, kernel, center) - self.compose(x, surround_kernel, surround)
+        gaussians = self.covariances(self._parameters())
+        y = self.compose(x, kernel, gaussians["center"])
+        y = y - self.compose(x, surround_kernel, gaussians["surround"])
         return self.add_bias(y)
 
-    def _covariances(self) -> tuple[jax.Array, jax.Array]:
-        """The two parameters; the second starts where the surround has its initial sigma."""
+    def covariances(self, params: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """The "center" and the "surround"."""
+        center, delta = params["covariance_center"], params["covariance_delta"]
+        surround = surround_covariance(center, delta, max_surround=self.max_surround)
+        return {"center": center, "surround": surround}
+
+    def _parameters(self) -> dict[str, jax.Array]:
+        """The two covariances; the second starts where the surround has its initial sigma."""
         _layer.finite_positive("max_surround", self.max_surround)
         center = _layer.initial_covariance(self.sigma_center, self.family)
         surround = _layer.initial_covariance(self.sigma_surround, self.family)
@@ -276,10 +301,8 @@ class DoGConv(_Composed):
             wanted = wanted / (1.0 - (wanted / self.max_surround) ** 4) ** 0.25
         delta = np.zeros(center.shape, np.float32)
         delta[diagonal] = np.log(wanted)
-        return (
-            self.covariance_parameter("covariance_center", center),
-            self.covariance_parameter("covariance_delta", delta),
-        )
+        initial = {"covariance_center": center, "covariance_delta": delta}
+        return {name: self.covariance_parameter(name, start) for name, start in initial.items()}
 
 
 def surround_covariance(

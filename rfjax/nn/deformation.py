@@ -6,7 +6,8 @@ a new layer is the static one of its initial structure. All layers sow the sprea
 """
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -85,6 +86,11 @@ class GaussianDeformableConv(_layer.KernelLayer):
     Reference: "Blurring the Line between Structure and Learning", section 4.2; the linear link and
       the mean are not in the paper.
     """
+
+    STRUCTURE: ClassVar[Mapping[str, str]] = {
+        "covariance_regressor": "regressor",
+        "offset_regressor": "regressor",
+    }
 
     sigma: ArrayLike = 0.5
     family: str = "spherical"
@@ -193,6 +199,8 @@ class DynamicComposedConv(GaussianDeformableConv):
     Reference: "Blurring the Line between Structure and Learning", sections 4.1 and 4.2, together.
     """
 
+    STRUCTURE: ClassVar[Mapping[str, str]] = {"covariance": "covariance"}
+
     bound: float | None = None
     link: str = "linear"
     mean: bool = True
@@ -232,6 +240,8 @@ class DeformableConv(_layer.KernelLayer):
 
     Reference: Dai et al., "Deformable Convolutional Networks", ICCV 2017, section 2.1.
     """
+
+    STRUCTURE: ClassVar[Mapping[str, str]] = {"offset_regressor": "regressor"}
 
     @linen.compact
     def __call__(self, x: ArrayLike) -> jax.Array:

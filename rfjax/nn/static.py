@@ -1,9 +1,12 @@
 """Convolutions whose receptive field is learned and the same everywhere, without a Gaussian.
 
 They are what a composition is compared with: a global transformation of the map, and taps that are
-displaced freely. Both start as the plain convolution. Like covariances their parameters are
-structure, told by names that start with "offset".
+displaced freely. Both start as the plain convolution. What moves the taps is structure, as
+covariances are.
 """
+
+from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +56,8 @@ class AffineConv(_layer.KernelLayer):
     Reference: Jaderberg et al., "Spatial Transformer Networks", 2015, section 3.2; "Blurring the
       Line between Structure and Learning", section 5.1 (static baselines).
     """
+
+    STRUCTURE: ClassVar[Mapping[str, str]] = {"offset_affine": "other"}
 
     extent: float = 16.0
     padding: str = "zero"
@@ -114,6 +119,8 @@ class StaticDeformableConv(_layer.KernelLayer):
     Reference: Dai et al., "Deformable Convolutional Networks", 2017, section 2.1; "Blurring the
       Line between Structure and Learning", section 5.1 (static baselines).
     """
+
+    STRUCTURE: ClassVar[Mapping[str, str]] = {"offset": "other"}
 
     @linen.compact
     def __call__(self, x: ArrayLike) -> jax.Array:
