@@ -15,7 +15,7 @@ import cv2
 import grain.python as grain
 import numpy as np
 
-from rfjax._checks import choose
+from rfjax._checks import choose, integer
 from rfjax.data.augment import Augmentation, normalize
 from rfjax.data.dataset import VOID, Dataset
 
@@ -97,8 +97,10 @@ def train_iterator(
             f"scale={augmentation.scale} gives examples of different sizes, which cannot be"
             " batched: set crop as well"
         )
-    threads = min(16, os.cpu_count() or 1) if threads is None else threads
+    threads = integer("threads", threads, optional=True) or min(16, os.cpu_count() or 1)
+    prefetch = integer("prefetch", prefetch, least=0, optional=True)
     prefetch = threads + 2 if prefetch is None else prefetch
+    seed = integer("seed", seed, least=0)
     cv2.setNumThreads(0)
     stream = grain.MapDataset.source(dataset.source).seed(seed).shuffle().repeat()
     stream = stream.random_map(_TrainingExample(dataset, augmentation))
@@ -148,6 +150,7 @@ def eval_batches(
         An iterator of batches with "id", a list of `batch_size` strings, as a third entry.
     """
     _check_sharding(batch_size, process_index, process_count)
+    threads = integer("threads", threads)
     cv2.setNumThreads(0)
     share = -(-len(dataset) // process_count)
     rows = range(process_index, len(dataset), process_count)  # or one fewer than `share`
@@ -186,9 +189,10 @@ def _check_shape(label: np.ndarray, shape: tuple[int, int], name: str) -> None:
 
 
 def _check_sharding(batch_size: int, process_index: int, process_count: int) -> None:
-    if batch_size < 1:
-        raise ValueError(f"batch_size is 1 or more; got {batch_size}")
-    if not 0 <= process_index < process_count:
+    integer("batch_size", batch_size)
+    integer("process_count", process_count)
+    integer("process_index", process_index, least=0)
+    if process_index >= process_count:
         raise ValueError(
             f"process_index is between 0 and process_count - 1;"
             f" got {process_index} of {process_count}"

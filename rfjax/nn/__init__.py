@@ -26,7 +26,7 @@ variables)` ask all layers of a network. The names of parameters and modules mea
 """
 
 from rfjax.nn._layer import BATCH_NORM
-from rfjax.nn._structure import Structure, Structured, covariances, structure
+from rfjax.nn._structure import Structure, Structured, covariances, declared, structure
 from rfjax.nn.blur import GaussianBlur
 from rfjax.nn.context import ASPP, CCL, BlurredDilatedConv
 from rfjax.nn.convolution import ComposedConv, Conv, DoGConv, surround_covariance
@@ -52,6 +52,7 @@ __all__ = [
     "Structure",
     "Structured",
     "covariances",
+    "declared",
     "layer_at",
     "select",
     "structure",

@@ -49,7 +49,7 @@ class Structured:
       ...     params = self.param("spread", lambda key: jnp.log(jnp.array([1.5])))
       ...     return linen.Conv(4, (3, 3), name="offset_head")(gaussian_blur(x, params))
       >>> model = linen.Sequential([Smooth(), nn.ComposedConv(2, sigma=0.5)])
-      >>> variables = model.init(jax.random.key(0), jnp.ones([1, 9, 9, 3]))
+      >>> variables = jax.jit(model.init)(jax.random.key(0), jnp.ones([1, 9, 9, 3]))
       >>> {path: jnp.exp(p).tolist() for path, p in nn.covariances(model, variables).items()}
       {'layers_0': [1.5], 'layers_1': [0.5]}
     """
@@ -74,7 +74,7 @@ class Structured:
             for name, role in declared(type(self)).items()
             if role == "covariance" and name in params
         }
-        return {"": leaf for leaf in found.values()} if len(found) == 1 else found
+        return found if len(found) != 1 else dict(zip(("",), found.values(), strict=True))
 
 
 def declared(layer: type) -> dict[str, str]:
@@ -99,7 +99,7 @@ def declared(layer: type) -> dict[str, str]:
 
 
 class _Layer(NamedTuple):
-    """A module that declares structure, unbound, with its roles and the shapes of its parameters."""
+    """A module that declares structure, unbound, its roles, and the shapes of its parameters."""
 
     module: linen.Module
     roles: dict[str, str]
@@ -211,7 +211,7 @@ def structure(
     Example:
       >>> from rfjax import nn
       >>> model = linen.Sequential([linen.Conv(4, (3, 3), name="offset_head"), nn.DoGConv(2)])
-      >>> variables = model.init(jax.random.key(0), jnp.ones([1, 9, 9, 3]))
+      >>> variables = jax.jit(model.init)(jax.random.key(0), jnp.ones([1, 9, 9, 3]))
       >>> found = structure(model, variables)
       >>> found.is_structure(("offset_head", "kernel"))
       False
@@ -234,8 +234,8 @@ def structure(
         if shapes == wanted:
             return Structure(layers)
     raise ValueError(
-        f"no map [1, 64, 64, C] gives {type(model).__name__} these variables: say what it is called "
-        "with, as structure(model, variables, images)"
+        f"no map [1, 64, 64, C] gives {type(model).__name__} these variables: say what it is "
+        "called with, as structure(model, variables, images)"
     ) from fault
 
 
@@ -263,10 +263,10 @@ def covariances(
 
     Example:
       >>> from rfjax import nn
-      >>> layer = nn.DoGConv(4, sigma_center=3.0, sigma_surround=5.0)
-      >>> variables = layer.init(jax.random.key(0), jnp.ones([1, 9, 9, 7]))
+      >>> layer = nn.DoGConv(4, sigma_center=1.0, sigma_surround=2.0)
+      >>> variables = jax.jit(layer.init)(jax.random.key(0), jnp.ones([1, 9, 9, 7]))
       >>> {part: jnp.exp(p).round(3).tolist() for part, p in covariances(layer, variables).items()}
-      {'center': [3.0], 'surround': [5.0]}
+      {'center': [1.0], 'surround': [2.0]}
     """
     found = structure(model, variables, *inputs, method=method, **options)
     return found.covariances(linen.meta.unbox(variables).get("params", {}))
@@ -277,7 +277,7 @@ def _trace(
 ) -> tuple[dict[Path, _Layer], dict[Path, tuple[int, ...]]]:
     """The structured layers of a model by their paths, and the shapes of all its parameters."""
     leaves, tree = jax.tree.flatten((inputs, dict(options)))
-    places = [n for n, leaf in enumerate(leaves) if hasattr(leaf, "shape") and hasattr(leaf, "dtype")]
+    places = [n for n, leaf in enumerate(leaves) if hasattr(leaf, "dtype")]
     found: dict[Path, tuple[linen.Module, dict]] = {}
 
     def record(call, args, kwargs, context):
@@ -299,11 +299,12 @@ def _trace(
         inputs, options = jax.tree.unflatten(tree, filled)
         return model.init(key, *inputs, method=method, **options)
 
+    shapes = [jax.ShapeDtypeStruct(leaves[n].shape, leaves[n].dtype) for n in places]
     with linen.intercept_methods(record):
-        made = jax.eval_shape(init, jax.random.key(0), [leaves[place] for place in places])
+        made = jax.eval_shape(init, jax.random.key(0), shapes)
     layers = {
-        path: _Layer(module.copy(parent=None), roles, shapes)
-        for path, (module, shapes) in found.items()
+        path: _Layer(module.copy(parent=None), roles, own)
+        for path, (module, own) in found.items()
         if (roles := declared(type(module)))
     }
     return layers, _shapes(linen.meta.unbox(made).get("params", {}))
@@ -339,7 +340,7 @@ def _check_same(model: linen.Module, made: dict[Path, tuple], wanted: dict[Path,
 
 def _lifted_first(leaf: Any, shape: tuple[int, ...] | None) -> Any:
     """A parameter with the axes in front that lifting added to the `shape` within the layer."""
-    if shape is None:
+    if shape is None or np.shape(leaf) == shape:
         return leaf
     added = leaf.ndim - len(shape)
     for axes in itertools.combinations(range(leaf.ndim), max(added, 0)):

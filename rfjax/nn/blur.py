@@ -57,8 +57,9 @@ class GaussianBlur(Structured, linen.Module):
     @linen.compact
     def __call__(self, x: ArrayLike) -> jax.Array:
         x = _checks.float_array("x", x, min_ndim=3, layout="[..., H, W, C]")
+        _checks.float_dtype("dtype", self.dtype)
         initial = _layer.initial_covariance(self.sigma, self.family)
-        if self.per_channel:
+        if _checks.flag("per_channel", self.per_channel):
             initial = np.tile(initial[None], (x.shape[-1], 1))
         params = self.param("covariance", lambda key: jnp.asarray(initial))
         return filtering.gaussian_blur(

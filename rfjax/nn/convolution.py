@@ -3,6 +3,7 @@
 All take the constructor of `Conv`, so a network that is built with one can be built with another.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -49,7 +50,7 @@ class Conv(_layer.KernelLayer):
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
     """The convolution of [..., H, W, C] with symmetric zero padding."""
-    maps = x.reshape((-1, *x.shape[-3:]))
+    maps = x.reshape((math.prod(x.shape[:-3]), *x.shape[-3:]))
     y = jax.lax.conv_general_dilated(
         maps,
         kernel,
@@ -76,7 +77,8 @@ class _Composed(_layer.KernelLayer):
     def compose(self, x: jax.Array, kernel: jax.Array, params: jax.Array) -> jax.Array:
         """x through the Gaussian of `params`, then through the kernel."""
         options = self.options()
-        if not self.resample:
+        composition.check_resampling(self.mode, self.rate)
+        if not _checks.flag("resample", self.resample):
             return composition.blur_conv(x, kernel, params, **options)
         return composition.blur_resample_conv(
             x, kernel, params, mode=self.mode, rate=self.rate, **options
@@ -196,11 +198,7 @@ class ComposedConv(_Composed):
                     f"{self.structure!r}"
                 )
             return 1
-        if number is None:
-            return COMPONENTS
-        if isinstance(number, bool) or not isinstance(number, int) or number < 2:
-            raise ValueError(f"components must be an integer of at least 2; got {number!r}")
-        return number
+        return _checks.integer("components", number, least=2, optional=True) or COMPONENTS
 
 
 def _ever_wider(initial: np.ndarray, number: int) -> np.ndarray:
@@ -281,9 +279,10 @@ class DoGConv(_Composed):
 
     def _parameters(self) -> dict[str, jax.Array]:
         """The two covariances; the second starts where the surround has its initial sigma."""
-        _layer.finite_positive("max_surround", self.max_surround)
-        center = _layer.initial_covariance(self.sigma_center, self.family)
-        surround = _layer.initial_covariance(self.sigma_surround, self.family)
+        _checks.number("max_surround", self.max_surround, above=0, optional=True)
+        initial = _layer.initial_covariance
+        center = initial(self.sigma_center, self.family, name="sigma_center")
+        surround = initial(self.sigma_surround, self.family, name="sigma_surround")
         diagonal = [0, -1]
         variance = np.exp(2.0 * surround[diagonal]) - np.exp(2.0 * center[diagonal])
         if not np.all(variance > 0):

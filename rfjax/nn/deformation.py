@@ -116,14 +116,14 @@ class GaussianDeformableConv(_layer.KernelLayer):
             rate=self.rate,
             stride=self.stride,
             dilation=self.dilation,
-            means=self._means(x) if self.mean else None,
+            means=self._means(x) if _checks.flag("mean", self.mean) else None,
         )
         return self.add_bias(y)
 
     def _params_map(self, x: jax.Array) -> jax.Array:
         """The regressed log-Cholesky parameters [..., H', W', F], float32 at least."""
         _checks.choose("link", self.link, ("exponential", "linear"))
-        _layer.finite_positive("bound", self.bound)
+        _checks.number("bound", self.bound, above=0, optional=True)
         initial = _layer.initial_covariance(self.sigma, self.family)
         raw = _regressor(self, len(initial), "covariance_regressor")(x)
         raw = raw.astype(jnp.result_type(raw.dtype, jnp.float32))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen
 from jax.typing import ArrayLike
 
-from rfjax import composition, sampling
+from rfjax import _checks, composition, sampling
 from rfjax.nn import _layer
 from rfjax.nn.convolution import convolve
 
@@ -65,7 +65,7 @@ class AffineConv(_layer.KernelLayer):
     @linen.compact
     def __call__(self, x: ArrayLike) -> jax.Array:
         x, kernel = self.prepare(x)
-        _layer.finite_positive("extent", self.extent)
+        _checks.number("extent", self.extent, above=0)
         affine = self.param("offset_affine", linen.initializers.zeros, (2, 3), jnp.float32)
         if kernel.shape[:2] == (1, 1):
             # Linear both: interpolating scores is interpolating features, and cheaper.

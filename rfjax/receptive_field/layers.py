@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from jax.typing import ArrayLike
 
-from rfjax import covariance
+from rfjax import _checks, covariance
 from rfjax.gaussian import half_size
 
 Pair = int | tuple[int, int]
@@ -80,7 +80,7 @@ class Conv:
         size, stride = _of(self.kernel_size, axis), _of(self.stride, axis)
         dilation = _of(self.dilation, axis)
         for name, value in (("kernel_size", size), ("stride", stride), ("dilation", dilation)):
-            _positive(value, f"{name} of {self}")
+            _checks.integer(f"{name} of {self}", value)
         extent = (size - 1) * dilation
         if isinstance(self.padding, str):
             if self.padding != "same":
@@ -88,7 +88,7 @@ class Conv:
             padding = extent // 2
         else:
             padding = _of(self.padding, axis)
-            if not _is_integer(padding):
+            if not _checks.is_integer(padding):
                 raise ValueError(f"padding of {self} must be whole pixels; got {padding!r}")
         return field.read(-padding, extent - padding, stride)
 
@@ -116,9 +116,7 @@ class Gaussian:
         if (self.sigma is None) == (self.params is None):
             raise ValueError("a Gaussian has either sigma or params")
         if self.params is None:
-            sigma = np.broadcast_to(np.asarray(self.sigma, np.float32), (2,))[axis]
-            if not (math.isfinite(sigma) and sigma > 0):
-                raise ValueError(f"sigma must be positive; got {self.sigma!r}")
+            sigma = np.float32(_checks.positive_pair("sigma", self.sigma)[axis])
         else:
             sigma = covariance.standard_deviations(np.asarray(self.params, np.float32))[axis]
         reach = int(half_size(sigma, truncate=self.truncate))
@@ -142,9 +140,11 @@ class Taps:
         positions = np.asarray(self.positions, np.float64)
         if positions.ndim != 2 or positions.shape[1] != 2:
             raise ValueError(f"positions must have shape [K, 2]; got {positions.shape}")
+        if not np.isfinite(positions).all():
+            raise ValueError(f"positions must be finite numbers; got {positions.tolist()}")
         low, high = np.floor(positions[:, axis].min()), np.ceil(positions[:, axis].max())
         stride = _of(self.stride, axis)
-        _positive(stride, "stride of Taps")
+        _checks.integer("stride of Taps", stride)
         return field.read(int(low), int(high), stride)
 
 
@@ -260,10 +260,3 @@ def _of(value: Pair, axis: int) -> int:
     return value[axis]
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def _positive(value: object, name: str) -> None:
-    if not _is_integer(value) or value < 1:
-        raise ValueError(f"{name} must be a positive integer; got {value!r}")

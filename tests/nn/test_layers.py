@@ -116,26 +116,6 @@ def test_free_form_offsets_have_the_published_number_of_parameters():
     assert count == 162 * channels + 18
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_structure_is_told_by_its_names(layer):
-    params = jax.eval_shape(layer(4).init, jax.random.key(0), _map())["params"]
-    structure = {
-        path[0]
-        for path in traverse_util.flatten_dict(params)
-        if any(part.startswith(("covariance", "offset")) for part in path)
-    }
-    assert (
-        structure
-        == {
-            nn.Conv: set(),
-            nn.ComposedConv: {"covariance"},
-            nn.DoGConv: {"covariance_center", "covariance_delta"},
-            nn.GaussianDeformableConv: {"covariance_regressor"},
-            nn.DeformableConv: {"offset_regressor"},
-        }[layer]
-    )
-
-
 @pytest.mark.parametrize("family, size", FAMILIES.items())
 def test_initial_sigmas_are_the_ones_asked_for(family, size):
     sigma = 0.7 if size == 1 else (0.7, 1.3)

@@ -15,11 +15,11 @@ TWO = search.population(sigma=[0.5, 1.0])
 @pytest.mark.parametrize(
     "options, error, message",
     [
-        ({"steps": 2.0}, TypeError, "steps must be a whole number; got 2.0"),
-        ({"eval_every": -1}, ValueError, "eval_every must be at least 0"),
-        ({"checkpoint_every": -1}, ValueError, "checkpoint_every must be at least 0"),
-        ({"steps_per_dispatch": 0}, ValueError, "steps_per_dispatch must be at least 1"),
-        ({"chunk": 1.5}, TypeError, "chunk must be a whole number"),
+        ({"steps": 2.0}, TypeError, "steps must be a positive integer; got 2.0"),
+        ({"eval_every": -1}, ValueError, "eval_every must be an integer of at least 0"),
+        ({"checkpoint_every": -1}, ValueError, "checkpoint_every must be an integer of at least 0"),
+        ({"steps_per_dispatch": 0}, ValueError, "steps_per_dispatch must be a positive integer"),
+        ({"chunk": 1.5}, TypeError, "chunk must be a positive integer or None"),
         ({"devices": 2}, TypeError, "devices must be a sequence"),
         ({"devices": [0]}, TypeError, "devices must hold devices"),
         ({"batches": batch(0)}, TypeError, "a function of the step or an iterable.*got dict"),
