@@ -89,7 +89,8 @@ def train_iterator(
             0 makes each batch when it is asked for.
     """
     augmentation = augmentation or Augmentation()
-    _check_sharding(batch_size, process_index, process_count)
+    checked = _check_sharding(batch_size, process_index, process_count)
+    batch_size, process_index, process_count = checked
     if not len(dataset):
         raise ValueError(f"the {dataset.split} split of {dataset.name} is empty")
     if augmentation.scale != (1.0, 1.0) and augmentation.crop is None:
@@ -188,12 +189,13 @@ def _check_shape(label: np.ndarray, shape: tuple[int, int], name: str) -> None:
         )
 
 
-def _check_sharding(batch_size: int, process_index: int, process_count: int) -> None:
-    integer("batch_size", batch_size)
-    integer("process_count", process_count)
-    integer("process_index", process_index, least=0)
+def _check_sharding(batch_size: int, process_index: int, process_count: int) -> tuple[int, ...]:
+    batch_size = integer("batch_size", batch_size)
+    process_count = integer("process_count", process_count)
+    process_index = integer("process_index", process_index, least=0)
     if process_index >= process_count:
         raise ValueError(
             f"process_index is between 0 and process_count - 1;"
             f" got {process_index} of {process_count}"
         )
+    return batch_size, process_index, process_count

@@ -77,10 +77,10 @@ class Conv:
 
     def apply(self, field: "_Interval", axis: int) -> "_Interval":
         """The field after this layer, along an axis."""
-        size, stride = _of(self.kernel_size, axis), _of(self.stride, axis)
-        dilation = _of(self.dilation, axis)
-        for name, value in (("kernel_size", size), ("stride", stride), ("dilation", dilation)):
-            _checks.integer(f"{name} of {self}", value)
+        size, stride, dilation = (
+            _checks.pair(f"{name} of {self}", getattr(self, name))[axis]
+            for name in ("kernel_size", "stride", "dilation")
+        )
         extent = (size - 1) * dilation
         if isinstance(self.padding, str):
             if self.padding != "same":
@@ -143,8 +143,7 @@ class Taps:
         if not np.isfinite(positions).all():
             raise ValueError(f"positions must be finite numbers; got {positions.tolist()}")
         low, high = np.floor(positions[:, axis].min()), np.ceil(positions[:, axis].max())
-        stride = _of(self.stride, axis)
-        _checks.integer("stride of Taps", stride)
+        stride = _checks.pair("stride of Taps", self.stride)[axis]
         return field.read(int(low), int(high), stride)
 
 
@@ -253,7 +252,7 @@ def _stack(field: _Interval, layers: Sequence[Layer], axis: int) -> _Interval:
 
 
 def _of(value: Pair, axis: int) -> int:
-    if not isinstance(value, (Sequence, np.ndarray)):
+    if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, str):
         return value
     if len(value) != 2:
         raise ValueError(f"want one number or (y, x); got {value!r}")
