@@ -190,6 +190,7 @@ def train_batches(**options):
 
 
 MORE = {
+    "surround_covariance": (lambda **o: nn.surround_covariance(P, P, **o), ("max_surround",)),
     "bilinear_upsample": (lambda **o: bilinear_upsample(X, **o), ("factor",)),
     "effective": (
         lambda **o: rf.effective(lambda x: x, (4, 4, 1), **{"draws": 1} | o), ("draws",)

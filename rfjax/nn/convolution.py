@@ -326,6 +326,7 @@ def surround_covariance(
       ...                                   max_surround=4.0)).round(3))
       [5.]
     """
+    _checks.number("max_surround", max_surround, above=0, optional=True)
     if max_surround is not None:
         # Of log u the bound is log u - log(1 + (u / m)^4) / 4, without an overflow for any u.
         excess = 4.0 * (delta - jnp.log(max_surround))

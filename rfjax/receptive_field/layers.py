@@ -257,5 +257,3 @@ def _of(value: Pair, axis: int) -> int:
     if len(value) != 2:
         raise ValueError(f"want one number or (y, x); got {value!r}")
     return value[axis]
-
-

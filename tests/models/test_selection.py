@@ -109,9 +109,7 @@ def test_structure_alone_is_trained_where_it_was_put(structure, leaves):
     variables = _shapes("resnet_tiny", conv, backbone_options=TINY)
     model = models.create("resnet_tiny", num_classes=3, conv=conv, backbone_options=TINY)
     is_structure = nn.structure(model, variables).is_structure
-    trained, frozen = optimizers.select(
-        variables["params"], "structure", is_structure=is_structure
-    )
+    trained, frozen = optimizers.select(variables["params"], "structure", is_structure=is_structure)
     paths = traverse_util.flatten_dict(trained)
     assert set(paths) == {("backbone", "layer1_0", "conv2", leaf) for leaf in leaves}
     assert ("backbone", "layer1_0", "conv2", "kernel") in traverse_util.flatten_dict(frozen)

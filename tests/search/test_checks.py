@@ -68,6 +68,8 @@ def test_keys_are_checked():
         ({"learning_rate": np.ones((2, 2))}, ValueError, r"learning_rate must be one.*\(2, 2\)"),
         ({"sigma": np.ones((4, 3))}, ValueError, r"\[K\] or \[K, 2\]; got the shape \(4, 3\)"),
         ({"sigma": [0.5, (1.0, 2.0)]}, ValueError, "all single or all"),
+        ({"sigma": True}, ValueError, "sigma must be numbers, all single or all .*; got True"),
+        ({"learning_rate": "x"}, ValueError, "learning_rate must be numbers, .*; got 'x'"),
         ({"sigma": []}, ValueError, r"the shape \(0,\)"),
         ({"extra": {"a": 3.0}}, ValueError, "leaves of extra have K rows"),
     ],

@@ -50,9 +50,7 @@ def test_structure_alone_moves_and_is_reported():
     variables = state.initial_variables(model, jax.random.key(0), (16, 16, 3))
     structure = composed.declared(model)
     optimizer = optimizers.sgd(optimizers.poly_schedule(0.1, steps=10))
-    step = jax.jit(
-        steps.make_train_step(model, optimizer, trainable="structure", axis_name=None)
-    )
+    step = jax.jit(steps.make_train_step(model, optimizer, trainable="structure", axis_name=None))
     rng = np.random.default_rng(0)
     batch = {
         "image": rng.normal(size=(2, 16, 16, 3)).astype(np.float32),

@@ -135,9 +135,7 @@ def test_selection_errors(params):
     with pytest.raises(ValueError, match="all, last_stage, structure; got 'everything'"):
         optimizers.select(params, "everything")
     with pytest.raises(ValueError, match="selects no parameter"):
-        optimizers.select(
-            {"backbone": params["backbone"]}, "structure", is_structure=is_structure
-        )
+        optimizers.select({"backbone": params["backbone"]}, "structure", is_structure=is_structure)
     with pytest.raises(ValueError, match="trainable='structure' wants is_structure"):
         optimizers.select(params, "structure")
 

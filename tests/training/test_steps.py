@@ -32,9 +32,7 @@ def is_structure():
 def make_optimizer():
     schedule = optimizers.poly_schedule(0.1, steps=10)
     decay = {"momentum": 0.9, "weight_decay": 1e-3}
-    return optimizers.sgd(
-        schedule, is_structure=is_structure(), covariance_multiplier=2.0, **decay
-    )
+    return optimizers.sgd(schedule, is_structure=is_structure(), covariance_multiplier=2.0, **decay)
 
 
 def make_batch(seed, *, rows=16):
