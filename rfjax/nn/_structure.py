@@ -25,6 +25,8 @@ ROLES = ("covariance", "difference", "regressor", "other")
 class Structured:
     """What a Linen module inherits to declare structure: parameters that are no free-form weights.
 
+    The layers of `rfjax.nn` with a kernel inherit it already, and so do those derived from them.
+
     Covariances, offsets and what controls them learn at a rate of their own and without weight
     decay, are what `trainable="structure"` trains, and have no counterpart in imported weights.
 
