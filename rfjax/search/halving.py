@@ -44,7 +44,7 @@ class Halving:
         _checks.number("keep", self.keep, above=0, below=1)
         _checks.integer("least", self.least)
         if not all(a < b for a, b in zip((0, *self.rungs), self.rungs, strict=False)):
-            raise ValueError(f"rungs must increase from 1; got {self.rungs}")
+            raise ValueError(f"want increasing rungs from 1; got {self.rungs}")
 
     def survivors(self, merits: np.ndarray) -> np.ndarray:
         """The indices that go on, in order; of equal merits the earlier ones, nan last."""

@@ -71,5 +71,5 @@ def test_weights_of_a_run_go_to_a_backbone_of_another_structure():
 def test_backbones_that_differ_in_weights_are_refused():
     plain, other = create(nn.Conv), create(OffsetHead)
     given, fresh = variables_of(plain, 0), variables_of(other, 1)
-    with pytest.raises(ValueError, match="only one of them has .*conv2/offset_head"):
+    with pytest.raises(ValueError, match=r"only one of them has .*conv2/offset_head"):
         weights.transplant(given, fresh, [plain, other])
