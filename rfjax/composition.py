@@ -347,8 +347,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax
       >>> print(convolve(jnp.ones((1, 4, 1)), jnp.ones((1, 3, 1, 1)), 1, 2)[0, :, 0])
       [2. 2. 2. 2.]
     """
-    sampling.output_size(x.shape[-3:-1], stride)
-    dilation = check_dilation(dilation)
+    stride, dilation = _checks.integer("stride", stride), check_dilation(dilation)
     pads = [dilation * (size - 1) // 2 for size in kernel.shape[:2]]
     y = lax.conv_general_dilated(
         x.reshape(-1, *x.shape[-3:]),
@@ -392,8 +391,14 @@ def check_dilation(dilation: int) -> int:
       >>> check_dilation(2)
       2
     """
-    if isinstance(dilation, bool) or not isinstance(dilation, int):
-        raise TypeError(f"dilation must be an integer; got {dilation!r}")
-    if dilation < 1:
-        raise ValueError(f"dilation must be at least 1; got {dilation}")
-    return dilation
+    return _checks.integer("dilation", dilation)
+
+
+def check_resampling(mode: str, rate: ArrayLike) -> None:
+    """Raises unless they are a mode and a rate of `tap_positions`, also where they have no effect.
+
+    Example:
+      >>> check_resampling("residual", 1.0)
+    """
+    _checks.choose("mode", mode, MODES)
+    _checks.finite_scalar("rate", rate)

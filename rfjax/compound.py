@@ -11,8 +11,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from rfjax import _checks, sampling
-from rfjax.composition import blur_resample_conv, convolve, operands, tap_positions
+from rfjax import _checks
+from rfjax.composition import (
+    blur_resample_conv,
+    check_resampling,
+    convolve,
+    operands,
+    tap_positions,
+)
 from rfjax.filtering import gaussian_blur
 
 
@@ -74,8 +80,9 @@ def channel_conv(
     """
     x, kernel = operands(x, kernel)
     params = _several(params, kernel.shape[3], "C_out, F", "one covariance for each filter")
-    sampling.output_size(x.shape[-3:-1], stride)
-    if resample:
+    stride = _checks.integer("stride", stride)
+    check_resampling(mode, rate)
+    if _checks.flag("resample", resample):
         positions = tap_positions(kernel, params, mode, rate, dilation, None)
         responses = _moved_taps(x, kernel, positions)
     else:
@@ -156,7 +163,8 @@ def mixture_conv(
         raise ValueError(f"weights must have shape [M], M at least 1; got {weights.shape}")
     params = _several(params, weights.shape[0], "M, F", "one covariance for each weight")
     blur = dict(truncate=truncate, padding=padding, method=method, support=support)
-    if not resample:
+    check_resampling(mode, rate)
+    if not _checks.flag("resample", resample):
         mixed = _mixed([gaussian_blur(x, each, **blur) for each in params], weights)
         return convolve(mixed, kernel, stride, dilation)
     taps = dict(mode=mode, rate=rate, stride=stride, dilation=dilation)

@@ -207,8 +207,7 @@ def is_full(params: jax.Array, *, spatial_ndim: int = 2) -> bool:
     """
     size = params.shape[-1]
     sizes = {1: (1,), 2: (1, 2, 3), 3: (1, 3)}
-    if spatial_ndim not in sizes:
-        raise ValueError(f"spatial_ndim must be 1, 2 or 3; got {spatial_ndim}")
+    _checks.spatial_axes(spatial_ndim)
     if size not in sizes[spatial_ndim]:
         wanted = " or ".join(map(str, sizes[spatial_ndim]))
         raise ValueError(

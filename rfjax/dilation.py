@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rfjax import _checks, composition
+from rfjax import _checks, composition, filtering
 from rfjax._clamp import at_least
 
 # A traced blur of less is no blur to the last bit.
@@ -74,6 +74,7 @@ def blurred_dilated_conv(
     Reference: "Blurring the Line between Structure and Learning", section 5.1 (blurred dilation).
     """
     composition.check_dilation(dilation)
+    filtering.check_blur(truncate, padding, method, support)
     params = _blur_params(blur, dilation)
     if params is None:
         return composition.convolve(*composition.operands(x, kernel), stride, dilation)

@@ -81,8 +81,7 @@ def gaussian_blur(
 
     Reference: "Blurring the Line between Structure and Learning", sections 3.1 and 4.1.
     """
-    window = Window(truncate, method, support).checked()
-    _checks.choose("padding", padding, PADDINGS)
+    window = check_blur(truncate, padding, method, support)
     x = _map(x, spatial_ndim)
     params = _checks.float_array("params", params, min_ndim=1, layout="[..., F]")
     _check_algorithm(algorithm, params, spatial_ndim)
@@ -161,13 +160,17 @@ def plan(
     known = _checks.known(params)
     if known is None:
         raise ValueError("params must be known numbers to plan with; got traced ones")
-    x = jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
+    _checks.spatial_axes(spatial_ndim)
+    shape = _checks.integers("shape", shape)
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
     if len(shape) < spatial_ndim + 1:
         raise ValueError(f"shape must have {spatial_ndim} spatial axes and channels; got {shape}")
     batch, spatial, channels = _split(x, spatial_ndim)
     _check_algorithm(algorithm, jnp.asarray(params), spatial_ndim)
     _checks.choose("padding", padding, PADDINGS)
     window = Window(truncate).checked()
+    if platform is not None:
+        _checks.choose("platform", platform, ("cpu", "gpu", "tpu"))
     platform = platform or jax.default_backend()
     sigmas = covariance.standard_deviations(params, spatial_ndim=spatial_ndim)
     needed = np.asarray(half_size(sigmas, truncate=truncate)).reshape(-1, spatial_ndim).max(0)
@@ -186,6 +189,17 @@ def plan(
         algorithms.append("shift_add" if sizes else "toeplitz")
         statics.append(sizes[0] if sizes else length - 1)
     return Plan(platform, tuple(algorithms), needed, tuple(statics), block)
+
+
+def check_blur(truncate: float, padding: str, method: str, support: str) -> Window:
+    """The options of a blur as a window, after they were found valid.
+
+    Example:
+      >>> check_blur(2.0, "zero", "sampled", "hard").truncate
+      2.0
+    """
+    _checks.choose("padding", padding, PADDINGS)
+    return Window(truncate, method, support).checked()
 
 
 def _check_algorithm(algorithm: str, params: jax.Array, spatial_ndim: int) -> None:
@@ -292,8 +306,7 @@ def local_gaussian_blur(
 
     Reference: "Blurring the Line between Structure and Learning", section 4.2 (local filtering).
     """
-    window = Window(truncate, method, support).checked()
-    _checks.choose("padding", padding, PADDINGS)
+    window = check_blur(truncate, padding, method, support)
     check_params_bound(params_map, max_half_size, window)
     x = _map(x, 2)
     params = _checks.float_array("params_map", params_map, min_ndim=3, layout="[..., H, W, F]")
@@ -342,9 +355,7 @@ def _correlate_locally(x: jax.Array, kernels: jax.Array, size: int, padding: str
 def _map(x: ArrayLike, spatial_ndim: int) -> jax.Array:
     """`x` as a floating-point map with `spatial_ndim` axes and channels, none of them empty."""
     layouts = {1: "[..., L, C]", 2: "[..., H, W, C]", 3: "[..., D, H, W, C]"}
-    if spatial_ndim not in layouts:
-        raise ValueError(f"spatial_ndim must be 1, 2 or 3; got {spatial_ndim}")
-    layout = layouts[spatial_ndim]
+    layout = layouts[_checks.spatial_axes(spatial_ndim)]
     x = _checks.float_array("x", x, min_ndim=spatial_ndim + 1, layout=layout)
     if 0 in x.shape[-1 - spatial_ndim :]:
         raise ValueError(f"x must have pixels and channels, {layout}; got shape {x.shape}")

@@ -55,13 +55,8 @@ class Window(NamedTuple):
         """This window, after its options were found valid."""
         _checks.choose("method", self.method, METHODS)
         _checks.choose("support", self.support, SUPPORTS)
-        _check_truncate(self.truncate)
+        _checks.number("truncate", self.truncate, above=0)
         return self
-
-
-def _check_truncate(truncate: float) -> None:
-    if not (math.isfinite(truncate) and truncate > 0):
-        raise ValueError(f"truncate must be a positive number; got {truncate}")
 
 
 def half_size(sigma: ArrayLike, *, truncate: float = 2.0) -> jax.Array:
@@ -84,7 +79,7 @@ def half_size(sigma: ArrayLike, *, truncate: float = 2.0) -> jax.Array:
 
     Reference: "Blurring the Line between Structure and Learning", section 3.1.
     """
-    _check_truncate(truncate)
+    _checks.number("truncate", truncate, above=0)
     sigma = _checks.float_array("sigma", sigma)
     sigma = jax.lax.stop_gradient(sigma.astype(_checks.accumulation_dtype(sigma)))
     reach = jnp.clip(sigma, SIGMA_MIN, SIGMA_MAX) * truncate
@@ -189,8 +184,7 @@ def check_params_bound(params: ArrayLike, max_half_size: int, window: Window) ->
 
 
 def _check_bound(sigma: np.ndarray | None, max_half_size: int, window: Window) -> None:
-    if not isinstance(max_half_size, int | np.integer) or max_half_size < 1:
-        raise ValueError(f"max_half_size must be an integer of at least 1; got {max_half_size!r}")
+    _checks.integer("max_half_size", max_half_size)
     if sigma is None or not sigma.size:
         return
     largest = float(sigma.max())

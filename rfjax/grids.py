@@ -49,7 +49,8 @@ def ring_points(rings: int = 1, points_per_ring: int = 8) -> jax.Array:
 
     Reference: "Blurring the Line between Structure and Learning", section 4.2 and figure 6.
     """
-    rings, points_per_ring = _count("rings", rings), _count("points_per_ring", points_per_ring)
+    rings = _checks.integer("rings", rings)
+    points_per_ring = _checks.integer("points_per_ring", points_per_ring)
     if (rings, points_per_ring) == (1, 8):
         return circular_points(3)
     quantiles = np.linspace(0.5, _OUTER_QUANTILE, rings + 1)[1:]
@@ -147,9 +148,7 @@ def sampling_offsets(params: ArrayLike, points: ArrayLike, *, rate: ArrayLike = 
     sums = _checks.accumulation_dtype(params)
     factor = covariance.cholesky_factor(params.astype(sums))
     points = _points(points).astype(sums)
-    rate = _checks.float_array("rate", rate)
-    if rate.ndim:
-        raise ValueError(f"rate must be a scalar; got shape {rate.shape}")
+    rate = _checks.finite_scalar("rate", rate)
     # U^T c written out: a matrix product could round to a lower precision on an accelerator.
     points = points.reshape(*(1,) * (factor.ndim - 2), *points.shape)
     along_y = points[..., :1] * factor[..., :1, :]
@@ -164,13 +163,7 @@ def kernel_extent(kernel_size: int | tuple[int, int]) -> tuple[int, int]:
       >>> kernel_extent(3)
       (3, 3)
     """
-    pair = kernel_size if isinstance(kernel_size, (tuple, list)) else (kernel_size, kernel_size)
-    if len(pair) != 2:
-        raise ValueError(f"kernel_size must be a number or (height, width); got {kernel_size}")
-    height, width = (_count("kernel_size", size) for size in pair)
-    if height % 2 == 0 or width % 2 == 0:
-        raise ValueError(f"kernel_size must be odd, for a tap at the centre; got {kernel_size}")
-    return height, width
+    return _checks.pair("kernel_size", kernel_size, odd=True)  # for a tap at the centre
 
 
 def _lattice(kernel_size: int | tuple[int, int]) -> np.ndarray:
@@ -184,14 +177,6 @@ def _points(points: ArrayLike) -> jax.Array:
     if points.ndim != 2 or points.shape[1] != 2:
         raise ValueError(f"points must have shape [K, 2]; got {points.shape}")
     return points
-
-
-def _count(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer; got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1; got {value}")
-    return int(value)
 
 
 def _float(table: np.ndarray) -> jax.Array:

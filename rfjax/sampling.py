@@ -158,6 +158,7 @@ def sampled_conv(
     x = _checks.float_array("x", x, min_ndim=3, layout=_LAYOUT)
     kernel = _checks.float_array("kernel", kernel).astype(x.dtype)
     positions = _checks.float_array("positions", positions)
+    stride = _checks.integer("stride", stride)
     output = output_size(x.shape[-3:-1], stride)
     _check_taps(x, kernel, positions, output)
     maps = x.reshape(-1, *x.shape[-3:])
@@ -178,10 +179,7 @@ def output_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
       >>> output_size((7, 8), 2)
       (4, 4)
     """
-    if isinstance(stride, bool) or not isinstance(stride, int):
-        raise TypeError(f"stride must be an integer; got {stride!r}")
-    if stride < 1:
-        raise ValueError(f"stride must be at least 1; got {stride}")
+    stride = _checks.integer("stride", stride)
     return (size[0] - 1) // stride + 1, (size[1] - 1) // stride + 1
 
 

@@ -275,17 +275,17 @@ PARAMS, PARAMS_MAP = np.zeros(1, np.float32), np.zeros((1, 9, 10, 1), np.float32
         (
             lambda: composition.blur_conv(X, KERNEL, PARAMS, dilation=0),
             ValueError,
-            "dilation must be at least 1",
+            "dilation must be a positive integer",
         ),
         (
             lambda: composition.blur_conv(X, KERNEL, PARAMS, dilation=1.5),
             TypeError,
-            "dilation must be an integer",
+            "dilation must be a positive integer",
         ),
         (
             lambda: composition.blur_conv(X, KERNEL, PARAMS, stride=0),
             ValueError,
-            "stride must be at least 1",
+            "stride must be a positive integer",
         ),
         (
             lambda: composition.blur_conv(X, KERNEL, PARAMS, padding="same"),

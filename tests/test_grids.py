@@ -99,13 +99,13 @@ def test_offsets_keep_the_dtype():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: grids.ring_points(0), ValueError, "rings must be at least 1; got 0"),
-        (lambda: grids.ring_points(1, 0), ValueError, "points_per_ring must be at least 1"),
-        (lambda: grids.ring_points(1.5), TypeError, "rings must be an integer; got 1.5"),
+        (lambda: grids.ring_points(0), ValueError, "rings must be a positive integer; got 0"),
+        (lambda: grids.ring_points(1, 0), ValueError, "points_per_ring must be a positive int"),
+        (lambda: grids.ring_points(1.5), TypeError, "rings must be a positive integer; got 1.5"),
         (lambda: grids.lattice_points(4), ValueError, "kernel_size must be odd"),
         (lambda: grids.circular_points((3, 2)), ValueError, r"kernel_size must be odd.*\(3, 2\)"),
-        (lambda: grids.lattice_points((3, 3, 3)), ValueError, "number or .height, width."),
-        (lambda: grids.lattice_points("3"), TypeError, "kernel_size must be an integer"),
+        (lambda: grids.lattice_points((3, 3, 3)), ValueError, "integer or two of them"),
+        (lambda: grids.lattice_points("3"), TypeError, "kernel_size must be a positive"),
         (
             lambda: grids.sampling_offsets(jnp.zeros(4), jnp.zeros((9, 2))),
             ValueError,

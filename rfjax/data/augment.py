@@ -11,6 +11,7 @@ import dataclasses
 import cv2
 import numpy as np
 
+from rfjax import _checks
 from rfjax.data.dataset import VOID
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -210,21 +211,21 @@ class Augmentation:
     whole_degrees: bool = True
 
     def __post_init__(self):
-        scale = tuple(self.scale)
-        if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+        scale = tuple(self.scale) if np.ndim(self.scale) else ()
+        numbers = len(scale) == 2 and all(map(_checks.is_number, scale))
+        if not numbers or not 0 < scale[0] <= scale[1] < np.inf:
             raise ValueError(f"scale is a pair of factors 0 < low <= high; got {self.scale!r}")
         if self.crop is not None:
-            crop = tuple(self.crop)
-            if len(crop) != 2 or not all(isinstance(n, int) and n > 0 for n in crop):
+            crop = tuple(self.crop) if np.ndim(self.crop) else ()
+            if len(crop) != 2 or not all(_checks.is_integer(n) and n > 0 for n in crop):
                 raise ValueError(f"crop is None or (height, width) in pixels; got {self.crop!r}")
-            object.__setattr__(self, "crop", crop)
+            object.__setattr__(self, "crop", tuple(map(int, crop)))
         object.__setattr__(self, "scale", (float(scale[0]), float(scale[1])))
-        if not 0 <= self.color <= 1:
-            raise ValueError(f"color is between 0 and 1; got {self.color!r}")
-        if self.lighting < 0:
-            raise ValueError(f"lighting is 0 or more; got {self.lighting!r}")
-        if not 0 <= self.rotation <= 180:
-            raise ValueError(f"rotation is between 0 and 180 degrees; got {self.rotation!r}")
+        _checks.number("color", self.color, least=0, most=1)
+        _checks.number("lighting", self.lighting, least=0)
+        _checks.number("rotation", self.rotation, least=0, most=180)
+        _checks.flag("flip", self.flip)
+        _checks.flag("whole_degrees", self.whole_degrees)
         if 0 < self.rotation < 1 and self.whole_degrees:
             raise ValueError(
                 f"no whole angle lies within {self.rotation} degrees: set whole_degrees=False"

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from rfjax import _checks
+
 VOID = 255  # the label of a pixel whose class is unknown: no loss, no score
 _BAD = 254  # marks, inside a look-up table, the label values that must not occur
 
@@ -103,8 +105,7 @@ class EnlargedSource:
 
 def enlarged(source: Source, factor: int) -> Source:
     """`source` itself for factor 1, else its examples enlarged `factor` times."""
-    if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
-        raise ValueError(f"enlargement is a whole number, 1 or more; got {factor!r}")
+    factor = _checks.integer("enlargement", factor)
     return source if factor == 1 else EnlargedSource(source, factor)
 
 

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
+from rfjax import _checks
 from rfjax.data import decoding, preparing
 from rfjax.data.dataset import (
     Dataset,
@@ -86,10 +87,10 @@ class DigitScenesConfig(tfds.core.BuilderConfig):
 
     def __post_init__(self):
         for field in ("size", "train_scenes", "val_scenes", "seed"):
-            value, least = getattr(self, field), int(field != "seed")
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{field} is a whole number, {least} or more; got {value!r}")
-        self.min_scale, self.max_scale = float(self.min_scale), float(self.max_scale)
+            least = int(field != "seed")
+            setattr(self, field, _checks.integer(field, getattr(self, field), least=least))
+        for field in ("min_scale", "max_scale"):
+            setattr(self, field, _checks.number(field, getattr(self, field), above=0))
         check_options(self.size, self.min_scale, self.max_scale)
         self.name = (
             f"{self.size}px_scale{self.min_scale!r}-{self.max_scale!r}"

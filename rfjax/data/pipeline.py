@@ -16,7 +16,7 @@ import cv2
 import grain.python as grain
 import numpy as np
 
-from rfjax._checks import choose
+from rfjax._checks import choose, integer
 from rfjax.data.augment import Augmentation, normalize
 from rfjax.data.dataset import VOID, Dataset
 
@@ -90,7 +90,8 @@ def train_iterator(
             0 makes each batch when it is asked for.
     """
     augmentation = augmentation or Augmentation()
-    _check_sharding(batch_size, process_index, process_count)
+    checked = _check_sharding(batch_size, process_index, process_count)
+    batch_size, process_index, process_count = checked
     if not len(dataset):
         raise ValueError(f"the {dataset.split} split of {dataset.name} is empty")
     if augmentation.scale != (1.0, 1.0) and augmentation.crop is None:
@@ -98,8 +99,10 @@ def train_iterator(
             f"scale={augmentation.scale} gives examples of different sizes, which cannot be"
             " batched: set crop as well"
         )
-    threads = min(16, os.cpu_count() or 1) if threads is None else threads
+    threads = integer("threads", threads, optional=True) or min(16, os.cpu_count() or 1)
+    prefetch = integer("prefetch", prefetch, least=0, optional=True)
     prefetch = threads + 2 if prefetch is None else prefetch
+    seed = integer("seed", seed, least=0)
     cv2.setNumThreads(0)
     stream = grain.MapDataset.source(dataset.source).seed(seed).shuffle().repeat()
     stream = stream.random_map(_TrainingExample(dataset, augmentation))
@@ -162,6 +165,7 @@ def eval_batches(
         ValueError: if `batch_size` is not a multiple of `devices`, or an image cannot be read.
     """
     _check_sharding(batch_size, process_index, process_count)
+    threads = integer("threads", threads)
     if devices is not None and (devices < 1 or batch_size % devices):
         raise ValueError(f"batch_size is a multiple of devices={devices}; got {batch_size}")
     cv2.setNumThreads(0)
@@ -218,11 +222,13 @@ def _check_shape(example: dict[str, Any], wanted: tuple[int, int], why: str) -> 
         )
 
 
-def _check_sharding(batch_size: int, process_index: int, process_count: int) -> None:
-    if batch_size < 1:
-        raise ValueError(f"batch_size is 1 or more; got {batch_size}")
-    if not 0 <= process_index < process_count:
+def _check_sharding(batch_size: int, process_index: int, process_count: int) -> tuple[int, ...]:
+    batch_size = integer("batch_size", batch_size)
+    process_count = integer("process_count", process_count)
+    process_index = integer("process_index", process_index, least=0)
+    if process_index >= process_count:
         raise ValueError(
             f"process_index is between 0 and process_count - 1;"
             f" got {process_index} of {process_count}"
         )
+    return batch_size, process_index, process_count

@@ -21,6 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from rfjax import _checks
 from rfjax._checks import choose
 from rfjax.data.dataset import VOID
 
@@ -67,8 +68,9 @@ def digits(split: str) -> tuple[np.ndarray, np.ndarray]:
 
 def check_options(size: int, min_scale: float, max_scale: float) -> None:
     """Raises a ValueError unless digits of these scales can be seen and fit into the scene."""
-    if size < 16:
-        raise ValueError(f"size is 16 pixels or more; got {size}")
+    _checks.integer("size", size, least=16)
+    for name, value in (("min_scale", min_scale), ("max_scale", max_scale)):
+        _checks.number(name, value, above=0)
     if not 4 <= min_scale <= max_scale <= size / _MARGIN:
         raise ValueError(
             f"scales need 4 <= min_scale <= max_scale <= size / {_MARGIN} = {size / _MARGIN:g};"

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
-from rfjax import nn
+from rfjax import _checks, nn
 from rfjax.models.blocks import BasicBlock, conv_norm_relu
 from rfjax.models.raising import BilinearRaise
 
@@ -92,16 +92,14 @@ def dla_tiny(*, width: int = 8, depth: int = 3, down_ratio: int = 2) -> Aggregat
     Raises:
       ValueError: there is no such network.
     """
-    for name, value, least in (("width", width, 1), ("depth", depth, 3)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}")
+    width, depth = _checks.integer("width", width), _checks.integer("depth", depth, least=3)
     widths = tuple(width * (level + 1) for level in range(depth + 1))
     depths = (1,) * (depth + 1 - PLAIN_LEVELS)
     return Aggregation(widths, depths, _stride(down_ratio), kernel_size=3)
 
 
 def _stride(down_ratio: int) -> int:
-    if down_ratio not in FIRST_LEVELS:
+    if not _checks.is_integer(down_ratio) or down_ratio not in FIRST_LEVELS:
         raise ValueError(f"down_ratio is one of 2, 4; got {down_ratio!r}")
     return int(down_ratio)
 

@@ -105,8 +105,9 @@ def create(
       (1, 30, 41, 11)
     """
     built = architecture(name, backbone_options)
-    if not isinstance(num_classes, int) or num_classes < 1:
-        raise ValueError(f"num_classes must be a positive integer; got {num_classes!r}")
+    num_classes = _checks.integer("num_classes", num_classes)
+    _checks.flag("remat", remat)
+    _checks.float_dtype("dtype", dtype)
     conv = nn.Conv if conv is None else conv
     norm = nn.BatchNorm if norm is None else norm
     layer = heads.create_head(

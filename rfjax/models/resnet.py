@@ -3,6 +3,7 @@
 Maps have sizes ceil(n / stride): paddings are symmetric, as in the networks whose weights fit here.
 """
 
+from rfjax import _checks
 from rfjax.models.backbone import Architecture, Stage, Stem
 
 WIDTHS = (64, 128, 256, 512)
@@ -36,9 +37,8 @@ def resnet_tiny(*, width: int = 16, depth: int = 2, output_stride: int = 4) -> A
     Raises:
       ValueError: there is no such network.
     """
-    for name, value in (("width", width), ("depth", depth), ("output_stride", output_stride)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a positive integer; got {value!r}")
+    width, depth = _checks.integer("width", width), _checks.integer("depth", depth)
+    output_stride = _checks.integer("output_stride", output_stride)
     halvings = output_stride.bit_length() - 2
     if halvings < 1 or output_stride != 2 ** (halvings + 1) or halvings > depth:
         raise ValueError(

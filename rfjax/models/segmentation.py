@@ -76,8 +76,9 @@ def bilinear_upsample(x: jax.Array, factor: int) -> jax.Array:
       >>> print(bilinear_upsample(jnp.array([0.0, 4.0]).reshape(1, 1, 2, 1), 2)[0, 0, :, 0])
       [0. 1. 3. 4.]
     """
-    if x.ndim != 4 or factor < 1:
-        raise ValueError(f"want [N, h, w, C] and a factor of at least 1; got {x.shape}, {factor}")
+    factor = _checks.integer("factor", factor)
+    if x.ndim != 4:
+        raise ValueError(f"x must have shape [N, h, w, C]; got {x.shape}")
     return _upsample_axis(_upsample_axis(x, 1, factor), 2, factor)
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from rfjax import nn
 from rfjax.models import registry, torchvision_names
 
 Path = tuple[str, ...]
@@ -32,7 +33,6 @@ _ARRAYS = {
 _IGNORED = re.compile(r"(^|\.)num_batches_tracked$|^(base\.)?fc\.|^up\.")
 # Parts that a state dict has as a whole, or lacks as a whole.
 _OPTIONAL = ("seg.", "dla_up.", "head.")
-_STRUCTURE = ("covariance", "offset")
 
 
 def import_torch(
@@ -85,17 +85,21 @@ def import_torch(
     model = registry.create(name, num_classes=num_classes, **options)
     built = registry.architecture(name, options.get("backbone_options"))
 
-    def initial(rng):
-        return model.init(rng, jnp.zeros((1, 2 * model.stride, 2 * model.stride, 3)))
+    images = jnp.zeros((1, 2 * model.stride, 2 * model.stride, 3))
 
-    wanted = traverse_util.flatten_dict(jax.eval_shape(initial, jax.random.key(0)))
+    def initial(rng):
+        return model.init(rng, images)
+
+    variables = jax.eval_shape(initial, jax.random.key(0))
+    declared = nn.structure(model, variables, images)
+    wanted = traverse_util.flatten_dict(variables)
     if torchvision_names.is_segmentation(_plain(state_dict)):
         torchvision_names.check_transition(name, options.get("backbone_options"))
     given, left = _placeable(_canonical(state_dict, built), wanted)
     absent = tuple(part for part in _OPTIONAL if not any(n.startswith(part) for n in given))
     placed = {}
     for path, leaf in wanted.items():
-        torch_name = _torch_name(path)
+        torch_name = None if declared.is_structure(path[1:]) else _torch_name(path)
         if torch_name is not None and not torch_name.startswith(absent):
             placed[path] = (torch_name, leaf.shape)
     _check(name, given, dict(placed.values()))
@@ -164,9 +168,9 @@ def _numpy(array: Any) -> np.ndarray:
 
 
 def _torch_name(path: Path) -> str | None:
-    """The name in PyTorch of the array at `path`, None for what is not in PyTorch."""
+    """The name in PyTorch of the weight at `path`, None for what is not in PyTorch."""
     _, top, *modules, leaf = path
-    if any(part.startswith(_STRUCTURE) for part in (*modules, leaf)) or leaf not in _ARRAYS:
+    if leaf not in _ARRAYS:
         return None
     if top == "head":
         return _name_in_head(modules, leaf)

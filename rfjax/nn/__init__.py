@@ -17,12 +17,15 @@ built with any other:
 Layers that normalise (`CCL`, `ASPP`) are called with (x, train), and take the name of the pmapped
 axis that batch statistics go over and `norm`, the layer class that normalises (a `BatchNorm`).
 
-Parameters are float32. Covariances are leaves whose names start with "covariance", static offsets
-and affinities leaves whose names start with "offset"; regressors of dynamic layers are
-"covariance_regressor" and "offset_regressor". Output (i, j) is centred on input (stride i, stride
-j), and outside the map there are zeros.
+Parameters are float32. Output (i, j) is centred on input (stride i, stride j), and outside the map
+there are zeros.
+
+A layer declares which of its parameters are structure and what its covariances are: it inherits
+`Structured`, as layers of your own can. `structure(model, variables)` and `covariances(model,
+variables)` ask all layers of a network. The names of parameters and modules mean nothing.
 """
 
+from rfjax.nn._structure import Structure, Structured, covariances, declared, structure
 from rfjax.nn.blur import GaussianBlur
 from rfjax.nn.context import ASPP, CCL, BlurredDilatedConv
 from rfjax.nn.convolution import ComposedConv, Conv, DoGConv, surround_covariance
@@ -46,7 +49,12 @@ __all__ = [
     "GaussianDeformableConv",
     "Selection",
     "StaticDeformableConv",
+    "Structure",
+    "Structured",
+    "covariances",
+    "declared",
     "layer_at",
     "select",
+    "structure",
     "surround_covariance",
 ]

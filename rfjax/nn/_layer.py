@@ -1,6 +1,5 @@
 """What every layer with a kernel shares: its constructor, its parameters, its checks."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from flax import linen
 from jax.typing import ArrayLike
 
 from rfjax import _checks, covariance
+from rfjax.nn._structure import Structured
 
 Initializer = Callable[..., jax.Array]
 
@@ -18,28 +18,17 @@ Initializer = Callable[..., jax.Array]
 reference_init: Initializer = linen.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-def pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
-    """One positive integer, or two of them in (y, x) order, as two."""
-    sizes = tuple(value) if isinstance(value, Sequence) else (value, value)
-    whole = all(isinstance(s, (int, np.integer)) and not isinstance(s, bool) for s in sizes)
-    if len(sizes) != 2 or not whole or min(sizes) < 1:
-        raise ValueError(f"{name} must be a positive integer or two of them; got {value!r}")
-    return sizes
-
-
-def initial_covariance(sigma: ArrayLike, family: str) -> np.ndarray:
-    """The log-Cholesky parameters of an axis-aligned Gaussian, [F]."""
+def initial_covariance(sigma: ArrayLike, family: str, *, name: str = "sigma") -> np.ndarray:
+    """The log-Cholesky parameters of an axis-aligned Gaussian, [F]; `name` is for errors."""
     size = _checks.choose("family", family, covariance.FAMILIES)
-    sigmas = np.asarray(sigma, np.float32)
-    if sigmas.shape not in ((), (2,)) or not (np.all(sigmas > 0) and np.all(np.isfinite(sigmas))):
-        raise ValueError(f"sigma must be a positive number or two of them (y, x); got {sigma!r}")
-    if size == 1 and sigmas.shape and sigmas[0] != sigmas[1]:
-        raise ValueError(f"a spherical covariance has one sigma; got {sigma!r}")
-    log_y, log_x = np.log(np.broadcast_to(sigmas, (2,)))
+    sigmas = np.asarray(_checks.positive_pair(name, sigma), np.float32)
+    if size == 1 and sigmas[0] != sigmas[1]:
+        raise ValueError(f"a spherical covariance has one {name}; got {sigma!r}")
+    log_y, log_x = np.log(sigmas)
     return np.asarray({1: [log_y], 2: [log_y, log_x], 3: [log_y, 0.0, log_x]}[size], np.float32)
 
 
-class KernelLayer(linen.Module):
+class KernelLayer(Structured, linen.Module):
     """The shared constructor of the layers, and the parameters that follow from it.
 
     Attributes:
@@ -76,14 +65,11 @@ class KernelLayer(linen.Module):
 
     def checked_size(self) -> tuple[int, int]:
         """(kh, kw), after the constructor's numbers were found valid."""
-        size = pair("kernel_size", self.kernel_size)
-        if not (size[0] % 2 and size[1] % 2):
-            raise ValueError(f"kernel_size must be odd; got {self.kernel_size!r}")
         for name in ("features", "stride", "dilation"):
-            value = getattr(self, name)
-            if pair(name, value) != (value, value):
-                raise ValueError(f"{name} must be one positive integer; got {value!r}")
-        return size
+            _checks.integer(name, getattr(self, name))
+        _checks.flag("use_bias", self.use_bias)
+        _checks.float_dtype("dtype", self.dtype)
+        return _checks.pair("kernel_size", self.kernel_size, odd=True)
 
     def add_bias(self, y: jax.Array) -> jax.Array:
         """`y` plus the bias, if the layer has one."""
@@ -107,9 +93,3 @@ def root_mean_square_radius(positions: jax.Array) -> jax.Array:
     centred = positions - jnp.mean(positions, -2, keepdims=True)
     # Away from 0 the square root has a gradient.
     return jnp.sqrt(jnp.mean(jnp.sum(centred**2, -1), -1) + 1e-12)
-
-
-def finite_positive(name: str, value: float | None) -> None:
-    """Raises unless `value` is None or a positive number."""
-    if value is not None and not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be a positive number or None; got {value!r}")

@@ -1,6 +1,7 @@
 """Gaussian blur with learned covariances."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,10 @@ from jax.typing import ArrayLike
 
 from rfjax import _checks, filtering
 from rfjax.nn import _layer
+from rfjax.nn._structure import Structured
 
 
-class GaussianBlur(linen.Module):
+class GaussianBlur(Structured, linen.Module):
     """The map filtered by a Gaussian of learned covariance.
 
     y = g_Sigma * x, each channel by itself.
@@ -41,6 +43,8 @@ class GaussianBlur(linen.Module):
     Reference: "Blurring the Line between Structure and Learning", section 3.1.
     """
 
+    STRUCTURE: ClassVar[Mapping[str, str]] = {"covariance": "covariance"}
+
     sigma: ArrayLike = 1.0
     family: str = "spherical"
     per_channel: bool = False
@@ -53,8 +57,9 @@ class GaussianBlur(linen.Module):
     @linen.compact
     def __call__(self, x: ArrayLike) -> jax.Array:
         x = _checks.float_array("x", x, min_ndim=3, layout="[..., H, W, C]")
+        _checks.float_dtype("dtype", self.dtype)
         initial = _layer.initial_covariance(self.sigma, self.family)
-        if self.per_channel:
+        if _checks.flag("per_channel", self.per_channel):
             initial = np.tile(initial[None], (x.shape[-1], 1))
         params = self.param("covariance", lambda key: jnp.asarray(initial))
         return filtering.gaussian_blur(

@@ -97,25 +97,6 @@ class _Context(_layer.KernelLayer):
         return _checks.float_array("x", x, min_ndim=3, layout="[..., H, W, C]")
 
 
-def _whole(value: object) -> bool:
-    """Whether it is a positive integer."""
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _rates(name: str, rates: Sequence[int]) -> tuple[int, ...]:
-    """One or more dilations, checked."""
-    if not (isinstance(rates, Sequence) and len(rates) and all(map(_whole, rates))):
-        raise ValueError(f"{name} must be one or more positive integers; got {rates!r}")
-    return tuple(rates)
-
-
-def _width(width: int) -> int:
-    """A number of channels, checked."""
-    if not _whole(width):
-        raise ValueError(f"width must be a positive integer; got {width!r}")
-    return width
-
-
 class CCL(_Context):
     """Context contrasted local features: what a pixel has that its surroundings have not.
 
@@ -171,7 +152,7 @@ class CCL(_Context):
         x = self.checked(x)
         _checks.choose("fusion", self.fusion, self.FUSIONS)
         scores, gates = [], []
-        rates = _rates("dilations", self.dilations)
+        rates = _checks.integers("dilations", self.dilations)
         for index, rate in enumerate(rates):
             x = self._contrast(x, index, rate, train)
             scores.append(self.pointwise(self.features, f"score_{index}")(x))
@@ -184,9 +165,9 @@ class CCL(_Context):
     def _contrast(self, x: jax.Array, index: int, rate: int, train: bool) -> jax.Array:
         """Local minus context."""
         stride = self.stride if index == 0 else 1
-        if self.normalize:
+        if _checks.flag("normalize", self.normalize):
             x = self.norm_layer(f"norm_{index}", train)(x)
-        width = _width(self.width)
+        width = _checks.integer("width", self.width)
         local = Conv(
             width,
             kernel_size=self.kernel_size,
@@ -267,7 +248,7 @@ class ASPP(_Context):
     def __call__(self, x: ArrayLike, train: bool = False) -> jax.Array:
         x = self.checked(x)
         default = _checks.choose("variant", self.variant, self.RATES)
-        rates = _rates("rates", default if self.rates is None else self.rates)
+        rates = _checks.integers("rates", default if self.rates is None else self.rates)
         if self.variant == "v2":
             return self.add_bias(self._sum(x, rates))
         return self.add_bias(self._concatenation(x, rates, train))
@@ -282,10 +263,9 @@ class ASPP(_Context):
 
     def _concatenation(self, x: jax.Array, rates: tuple[int, ...], train: bool) -> jax.Array:
         """The pyramid of DeepLab v3."""
-        width = 256 if self.width is None else _width(self.width)
+        width = _checks.integer("width", self.width, optional=True) or 256
         dropout = 0.1 if self.dropout is None else self.dropout
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1; got {dropout!r}")
+        dropout = _checks.number("dropout", dropout, least=0, below=1)
 
         def activate(name: str, y: jax.Array) -> jax.Array:
             return jax.nn.relu(self.norm_layer(f"{name}_norm", train)(y))

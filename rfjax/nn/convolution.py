@@ -3,7 +3,9 @@
 All take the constructor of `Conv`, so a network that is built with one can be built with another.
 """
 
-from typing import Any
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +50,7 @@ class Conv(_layer.KernelLayer):
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
     """The convolution of [..., H, W, C] with symmetric zero padding."""
-    maps = x.reshape((-1, *x.shape[-3:]))
+    maps = x.reshape((math.prod(x.shape[:-3]), *x.shape[-3:]))
     y = jax.lax.conv_general_dilated(
         maps,
         kernel,
@@ -75,7 +77,8 @@ class _Composed(_layer.KernelLayer):
     def compose(self, x: jax.Array, kernel: jax.Array, params: jax.Array) -> jax.Array:
         """x through the Gaussian of `params`, then through the kernel."""
         options = self.options()
-        if not self.resample:
+        composition.check_resampling(self.mode, self.rate)
+        if not _checks.flag("resample", self.resample):
             return composition.blur_conv(x, kernel, params, **options)
         return composition.blur_resample_conv(
             x, kernel, params, mode=self.mode, rate=self.rate, **options
@@ -145,6 +148,12 @@ class ComposedConv(_Composed):
       structure).
     """
 
+    STRUCTURE: ClassVar[Mapping[str, str]] = {
+        "covariance": "covariance",
+        "covariance_components": "covariance",
+        "covariance_mixture": "other",
+    }
+
     sigma: ArrayLike = 0.5
     structure: str = "minimal"
     components: int | None = None
@@ -172,6 +181,13 @@ class ComposedConv(_Composed):
         y = compound.mixture_conv(x, kernel, params, weights, **taps, **self.options())
         return self.add_bias(y)
 
+    def covariances(self, params: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """The Gaussian, or those of a mixture as "0", "1" ..."""
+        if self.structure != "multiple":
+            return {"": params["covariance"]}
+        components = params["covariance_components"]
+        return {str(m): components[..., m, :] for m in range(components.shape[-2])}
+
     def _number_of_components(self) -> int:
         """How many Gaussians there are for each filter, after checking."""
         number = self.components
@@ -182,11 +198,7 @@ class ComposedConv(_Composed):
                     f"{self.structure!r}"
                 )
             return 1
-        if number is None:
-            return COMPONENTS
-        if isinstance(number, bool) or not isinstance(number, int) or number < 2:
-            raise ValueError(f"components must be an integer of at least 2; got {number!r}")
-        return number
+        return _checks.integer("components", number, least=2, optional=True) or COMPONENTS
 
 
 def _ever_wider(initial: np.ndarray, number: int) -> np.ndarray:
@@ -235,6 +247,11 @@ class DoGConv(_Composed):
     Reference: "Blurring the Line between Structure and Learning", section 4.1.
     """
 
+    STRUCTURE: ClassVar[Mapping[str, str]] = {
+        "covariance_center": "covariance",
+        "covariance_delta": "difference",
+    }
+
     variant: str = "contrast"
     sigma_center: ArrayLike = 0.5
     sigma_surround: ArrayLike = 2.0
@@ -249,16 +266,23 @@ class DoGConv(_Composed):
             zeros = linen.initializers.zeros
             surround_kernel = self.free_form("kernel_surround", x.shape[-1], zeros)
             surround_kernel = surround_kernel.astype(kernel.dtype)
-        center, delta = self._covariances()
-        surround = surround_covariance(center, delta, max_surround=self.max_surround)
-        y = self.compose(x, kernel, center) - self.compose(x, surround_kernel, surround)
+        gaussians = self.covariances(self._parameters())
+        y = self.compose(x, kernel, gaussians["center"])
+        y = y - self.compose(x, surround_kernel, gaussians["surround"])
         return self.add_bias(y)
 
-    def _covariances(self) -> tuple[jax.Array, jax.Array]:
-        """The two parameters; the second starts where the surround has its initial sigma."""
-        _layer.finite_positive("max_surround", self.max_surround)
-        center = _layer.initial_covariance(self.sigma_center, self.family)
-        surround = _layer.initial_covariance(self.sigma_surround, self.family)
+    def covariances(self, params: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """The "center" and the "surround"."""
+        center, delta = params["covariance_center"], params["covariance_delta"]
+        surround = surround_covariance(center, delta, max_surround=self.max_surround)
+        return {"center": center, "surround": surround}
+
+    def _parameters(self) -> dict[str, jax.Array]:
+        """The two covariances; the second starts where the surround has its initial sigma."""
+        _checks.number("max_surround", self.max_surround, above=0, optional=True)
+        initial = _layer.initial_covariance
+        center = initial(self.sigma_center, self.family, name="sigma_center")
+        surround = initial(self.sigma_surround, self.family, name="sigma_surround")
         diagonal = [0, -1]
         variance = np.exp(2.0 * surround[diagonal]) - np.exp(2.0 * center[diagonal])
         if not np.all(variance > 0):
@@ -276,10 +300,8 @@ class DoGConv(_Composed):
             wanted = wanted / (1.0 - (wanted / self.max_surround) ** 4) ** 0.25
         delta = np.zeros(center.shape, np.float32)
         delta[diagonal] = np.log(wanted)
-        return (
-            self.covariance_parameter("covariance_center", center),
-            self.covariance_parameter("covariance_delta", delta),
-        )
+        initial = {"covariance_center": center, "covariance_delta": delta}
+        return {name: self.covariance_parameter(name, start) for name, start in initial.items()}
 
 
 def surround_covariance(
@@ -304,6 +326,7 @@ def surround_covariance(
       ...                                   max_surround=4.0)).round(3))
       [5.]
     """
+    _checks.number("max_surround", max_surround, above=0, optional=True)
     if max_surround is not None:
         # Of log u the bound is log u - log(1 + (u / m)^4) / 4, without an overflow for any u.
         excess = 4.0 * (delta - jnp.log(max_surround))

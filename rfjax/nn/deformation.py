@@ -6,7 +6,8 @@ a new layer is the static one of its initial structure. All layers sow the sprea
 """
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +87,11 @@ class GaussianDeformableConv(_layer.KernelLayer):
       the mean are not in the paper.
     """
 
+    STRUCTURE: ClassVar[Mapping[str, str]] = {
+        "covariance_regressor": "regressor",
+        "offset_regressor": "regressor",
+    }
+
     sigma: ArrayLike = 0.5
     family: str = "spherical"
     mode: str = "residual"
@@ -110,14 +116,14 @@ class GaussianDeformableConv(_layer.KernelLayer):
             rate=self.rate,
             stride=self.stride,
             dilation=self.dilation,
-            means=self._means(x) if self.mean else None,
+            means=self._means(x) if _checks.flag("mean", self.mean) else None,
         )
         return self.add_bias(y)
 
     def _params_map(self, x: jax.Array) -> jax.Array:
         """The regressed log-Cholesky parameters [..., H', W', F], float32 at least."""
         _checks.choose("link", self.link, ("exponential", "linear"))
-        _layer.finite_positive("bound", self.bound)
+        _checks.number("bound", self.bound, above=0, optional=True)
         initial = _layer.initial_covariance(self.sigma, self.family)
         raw = _regressor(self, len(initial), "covariance_regressor")(x)
         raw = raw.astype(jnp.result_type(raw.dtype, jnp.float32))
@@ -193,6 +199,8 @@ class DynamicComposedConv(GaussianDeformableConv):
     Reference: "Blurring the Line between Structure and Learning", sections 4.1 and 4.2, together.
     """
 
+    STRUCTURE: ClassVar[Mapping[str, str]] = {"covariance": "covariance"}
+
     bound: float | None = None
     link: str = "linear"
     mean: bool = True
@@ -232,6 +240,8 @@ class DeformableConv(_layer.KernelLayer):
 
     Reference: Dai et al., "Deformable Convolutional Networks", ICCV 2017, section 2.1.
     """
+
+    STRUCTURE: ClassVar[Mapping[str, str]] = {"offset_regressor": "regressor"}
 
     @linen.compact
     def __call__(self, x: ArrayLike) -> jax.Array:

@@ -1,16 +1,19 @@
 """Convolutions whose receptive field is learned and the same everywhere, without a Gaussian.
 
 They are what a composition is compared with: a global transformation of the map, and taps that are
-displaced freely. Both start as the plain convolution. Like covariances their parameters are
-structure, told by names that start with "offset".
+displaced freely. Both start as the plain convolution. What moves the taps is structure, as
+covariances are.
 """
+
+from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen
 from jax.typing import ArrayLike
 
-from rfjax import composition, sampling
+from rfjax import _checks, composition, sampling
 from rfjax.nn import _layer
 from rfjax.nn.convolution import convolve
 
@@ -54,13 +57,15 @@ class AffineConv(_layer.KernelLayer):
       Line between Structure and Learning", section 5.1 (static baselines).
     """
 
+    STRUCTURE: ClassVar[Mapping[str, str]] = {"offset_affine": "other"}
+
     extent: float = 16.0
     padding: str = "zero"
 
     @linen.compact
     def __call__(self, x: ArrayLike) -> jax.Array:
         x, kernel = self.prepare(x)
-        _layer.finite_positive("extent", self.extent)
+        _checks.number("extent", self.extent, above=0)
         affine = self.param("offset_affine", linen.initializers.zeros, (2, 3), jnp.float32)
         if kernel.shape[:2] == (1, 1):
             # Linear both: interpolating scores is interpolating features, and cheaper.
@@ -114,6 +119,8 @@ class StaticDeformableConv(_layer.KernelLayer):
     Reference: Dai et al., "Deformable Convolutional Networks", 2017, section 2.1; "Blurring the
       Line between Structure and Learning", section 5.1 (static baselines).
     """
+
+    STRUCTURE: ClassVar[Mapping[str, str]] = {"offset": "other"}
 
     @linen.compact
     def __call__(self, x: ArrayLike) -> jax.Array:

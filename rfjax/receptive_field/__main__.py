@@ -20,12 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfjax import covariance, models, predict, visualize
+from rfjax import covariance, models, nn, predict, visualize
 from rfjax.receptive_field import networks, published
 from rfjax.receptive_field.effective import EffectiveField, effective
 from rfjax.receptive_field.functions import theoretical
 from rfjax.receptive_field.layers import ReceptiveField, theoretical_of_layers
-from rfjax.training import checkpoints, sigmas
+from rfjax.training import checkpoints
 
 # Statistics of images for networks that were not trained here: those of ImageNet.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -140,7 +140,7 @@ def _report(options: argparse.Namespace) -> None:
     seen = theoretical(
         lambda x, v: run.model.apply(v, x), (1, *size, 3), run.variables, unit=field.unit
     )
-    learned = _learned(run.variables["params"], fields)
+    learned = _learned(nn.structure(run.model, run.variables), run.variables["params"], fields)
     figure = visualize.receptive_field(
         image,
         field.map,
@@ -214,16 +214,16 @@ def _middle(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def _learned(
-    params: dict[str, Any], fields: dict[str, networks.LayerField]
+    structure: nn.Structure, params: dict[str, Any], fields: dict[str, networks.LayerField]
 ) -> dict[str, np.ndarray]:
-    """The covariances of the network's layers in squared input pixels, of at most six layers."""
+    """The last six covariances of the network's layers, in squared input pixels."""
     found = {}
-    for path, leaf in sigmas.covariances(params).items():
-        layer = path.removesuffix("/center").removesuffix("/surround")
+    for layer, parts in structure.by_layer(params).items():
         if layer in fields and fields[layer].input is not None:
             stride = np.asarray(fields[layer].input.stride)
-            matrix = np.asarray(covariance.covariance_matrix(leaf)).reshape(-1, 2, 2).mean(0)
-            found[path] = matrix * np.outer(stride, stride)
+            for part, leaf in parts.items():
+                matrix = np.asarray(covariance.covariance_matrix(leaf)).reshape(-1, 2, 2).mean(0)
+                found["/".join(filter(None, (layer, part)))] = matrix * np.outer(stride, stride)
     return dict(list(found.items())[-6:])
 
 

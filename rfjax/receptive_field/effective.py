@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rfjax import covariance
+from rfjax import _checks, covariance
 from rfjax.receptive_field.functions import theoretical_of_outputs
 
 
@@ -129,15 +129,13 @@ def effective(
       Networks", NIPS 2016, section 2.
     """
     shape = tuple(input_shape)[-3:]
-    if len(shape) != 3 or any(isinstance(n, bool) or not isinstance(n, int) for n in shape):
+    if len(shape) != 3 or not all(map(_checks.is_integer, shape)):
         raise ValueError(f"input_shape must be (H, W, C); got {tuple(input_shape)!r}")
     if images is not None:
         images = jnp.asarray(images)
         if images.ndim != 4 or images.shape[1:] != shape or not len(images):
             raise ValueError(f"images must have shape [M, *{shape}]; got {images.shape}")
-    for name, value in (("draws", draws), ("chunk", chunk)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a positive integer; got {value!r}")
+    draws, chunk = _checks.integer("draws", draws), _checks.integer("chunk", chunk)
     example = jax.ShapeDtypeStruct((1, *shape), jnp.float32 if images is None else images.dtype)
     output = jax.eval_shape(apply_fn, example, *arguments)
     if len(output.shape) != 4:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rfjax import _checks
 from rfjax.receptive_field import reach as reaches
 from rfjax.receptive_field import tracing
 from rfjax.receptive_field.layers import Layer, ReceptiveField, theoretical_of_layers
@@ -282,7 +283,7 @@ def _input_shape(shape: Sequence[int | None] | None) -> tuple[int | None, ...]:
         raise ValueError("a function's receptive field wants input_shape, as (1, None, None, 3)")
     shape = tuple(shape)
     for size in shape:
-        if size is not None and (isinstance(size, bool) or not isinstance(size, (int, np.integer))):
+        if size is not None and not _checks.is_integer(size):
             raise ValueError(f"input_shape must hold integers, or None; got {shape}")
         if size is not None and size < 1:
             raise ValueError(f"input_shape must hold positive integers; got {shape}")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from jax.typing import ArrayLike
 
-from rfjax import covariance
+from rfjax import _checks, covariance
 from rfjax.gaussian import half_size
 
 Pair = int | tuple[int, int]
@@ -83,10 +83,10 @@ class Conv:
 
     def apply(self, field: "_Interval", axis: int) -> "_Interval":
         """The field after this layer, along an axis."""
-        size, stride = _of(self.kernel_size, axis), _of(self.stride, axis)
-        dilation = _of(self.dilation, axis)
-        for name, value in (("kernel_size", size), ("stride", stride), ("dilation", dilation)):
-            _positive(value, f"{name} of {self}")
+        size, stride, dilation = (
+            _checks.pair(f"{name} of {self}", getattr(self, name))[axis]
+            for name in ("kernel_size", "stride", "dilation")
+        )
         extent = (size - 1) * dilation
         if isinstance(self.padding, str):
             if self.padding != "same":
@@ -94,7 +94,7 @@ class Conv:
             padding = extent // 2
         else:
             padding = _of(self.padding, axis)
-            if not _is_integer(padding):
+            if not _checks.is_integer(padding):
                 raise ValueError(f"padding of {self} must be whole pixels; got {padding!r}")
         return field.read(-padding, extent - padding, stride)
 
@@ -122,9 +122,7 @@ class Gaussian:
         if (self.sigma is None) == (self.params is None):
             raise ValueError("a Gaussian has either sigma or params")
         if self.params is None:
-            sigma = np.broadcast_to(np.asarray(self.sigma, np.float32), (2,))[axis]
-            if not (math.isfinite(sigma) and sigma > 0):
-                raise ValueError(f"sigma must be positive; got {self.sigma!r}")
+            sigma = np.float32(_checks.positive_pair("sigma", self.sigma)[axis])
         else:
             sigma = covariance.standard_deviations(np.asarray(self.params, np.float32))[axis]
         reach = int(half_size(sigma, truncate=self.truncate))
@@ -148,9 +146,10 @@ class Taps:
         positions = np.asarray(self.positions, np.float64)
         if positions.ndim != 2 or positions.shape[1] != 2:
             raise ValueError(f"positions must have shape [K, 2]; got {positions.shape}")
+        if not np.isfinite(positions).all():
+            raise ValueError(f"positions must be finite numbers; got {positions.tolist()}")
         low, high = np.floor(positions[:, axis].min()), np.ceil(positions[:, axis].max())
-        stride = _of(self.stride, axis)
-        _positive(stride, "stride of Taps")
+        stride = _checks.pair("stride of Taps", self.stride)[axis]
         return field.read(int(low), int(high), stride)
 
 
@@ -260,17 +259,8 @@ def _stack(field: _Interval, layers: Sequence[Layer], axis: int) -> _Interval:
 
 
 def _of(value: Pair, axis: int) -> int:
-    if not isinstance(value, (Sequence, np.ndarray)):
+    if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, str):
         return value
     if len(value) != 2:
         raise ValueError(f"want one number or (y, x); got {value!r}")
     return value[axis]
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def _positive(value: object, name: str) -> None:
-    if not _is_integer(value) or value < 1:
-        raise ValueError(f"{name} must be a positive integer; got {value!r}")

@@ -9,18 +9,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen
 from ml_collections import ConfigDict
 
-from rfjax import covariance, data
+from rfjax import covariance, data, nn
+from rfjax.models import heads
 from rfjax.receptive_field import ReceptiveField as Field
 from rfjax.receptive_field import networks
 from rfjax.search import optimizers
 from rfjax.search.population import Population
-from rfjax.search.problem import Problem, is_covariance, names
+from rfjax.search.problem import Problem, names
+from rfjax.training import composed, loop, losses, metrics
 from rfjax.training import config as configs
-from rfjax.training import loop, losses, metrics, sigmas
 
-COMPOSED = ("composition", "dog")  # the heads with covariances of their own
+# The heads whose covariances are the same everywhere, so that they start where a candidate does.
+COMPOSED = tuple(
+    name for name, (layer, _) in heads.HEADS.items() if "covariance" in nn.declared(layer).values()
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,16 +75,15 @@ def segmentation(config: ConfigDict) -> Task:
     train_data, eval_data = loop.datasets(config)
     model = loop.build_model(config, train_data.num_classes)
     image_shape = np.shape(train_data.source[0]["image"])
-    head = configs.options(config.model.head_options)
-    max_surround = head.get("max_surround", sigmas.MAX_SURROUND)
+    structure = composed.declared(model)
     problem = Problem(
-        init=partial(_init, model, image_shape),
+        init=partial(_init, model, structure, image_shape),
         loss=partial(_loss, model),
         stateful=True,
-        covariances=partial(sigmas.covariances, max_surround=max_surround),
+        structure=structure,
         score=partial(_confusion, model),
         summarize=lambda confusion: metrics.summarize(confusion)["mean_iu"],
-        receptive_field=_receptive_field(config, head),
+        receptive_field=_receptive_field(config, model.head),
     )
     section = config.optimizer
     rule = optimizers.sgd(
@@ -98,19 +102,24 @@ def segmentation(config: ConfigDict) -> Task:
     return Task(problem, rule, batches, validation, config.steps, train_data)
 
 
-def _init(model: Any, shape: tuple[int, ...], key: jax.Array, candidate: Population) -> tuple:
+def _init(
+    model: Any,
+    structure: nn.Structure,
+    shape: tuple[int, ...],
+    key: jax.Array,
+    candidate: Population,
+) -> tuple:
     """Parameters with the candidate's covariances, and batch statistics."""
     variables = model.init(key, jnp.zeros((1, *shape), jnp.float32), train=False)
     families = {size: name for name, size in covariance.FAMILIES.items()}
 
     def own(path: tuple, leaf: jax.Array) -> jax.Array:
-        path = names(path)
-        if not is_covariance(path, leaf) or path[-1] == "covariance_delta":
+        if structure.role(names(path)) != "covariance":
             return leaf
         start = candidate.covariance(families[leaf.shape[-1]])
-        if path[-1] == "covariance_components":  # each stays as much wider as it is
-            start = start[None] + (leaf - leaf[:1])
-        return jnp.broadcast_to(start, leaf.shape).astype(leaf.dtype)
+        rows = leaf.reshape(-1, leaf.shape[-1])
+        moved = start[None] + (rows - rows[:1])  # each stays as much wider than the first as it is
+        return moved.reshape(leaf.shape).astype(leaf.dtype)
 
     params = jax.tree_util.tree_map_with_path(own, variables["params"])
     return params, variables.get("batch_stats", {})
@@ -160,21 +169,25 @@ def _backbone(name: str, options: tuple[tuple[str, Any], ...]) -> Field:
     return networks.of_backbone(name, backbone_options=dict(options))
 
 
-def _receptive_field(config: ConfigDict, head: dict[str, Any]) -> Callable | None:
-    """Sizes from the sigmas of the head; None unless it alone is composed.
+def _receptive_field(config: ConfigDict, head: linen.Module) -> Callable | None:
+    """Sizes from the sigmas of the head; None unless it alone is composed, and only statically.
 
     A free covariance counts with its standard deviations (y, x), as if it were diagonal.
     """
-    if config.model.head not in COMPOSED or config.model.composed.patterns:
+    if not isinstance(head, nn.ComposedConv | nn.DoGConv) or config.model.composed.patterns:
         return None
+    own = {name: getattr(head, name) for name in _REACH}
     options = tuple(sorted(configs.options(config.model.backbone_options).items()))
 
     def sizes(values: np.ndarray) -> np.ndarray:
         field = _backbone(config.model.name, options)
-        reach = np.max(head_reach(values, **head), axis=-2)  # the widest of a head's Gaussians
+        reach = np.max(head_reach(values, **own), axis=-2)  # the widest of a head's Gaussians
         return np.asarray(field.size) + 2 * np.asarray(field.stride) * reach
 
     return sizes
+
+
+_REACH = ("kernel_size", "dilation", "truncate", "rate", "resample", "mode")
 
 
 def head_reach(
@@ -186,7 +199,6 @@ def head_reach(
     rate: float = 1.0,
     resample: bool = True,
     mode: str = "residual",
-    **others: Any,
 ) -> np.ndarray:
     """How many pixels of its map a composed layer reads to each side.
 
@@ -198,13 +210,11 @@ def head_reach(
     Args:
         sigmas: [..., 2] standard deviations (y, x).
         kernel_size, dilation, truncate, rate, resample, mode: of the layer.
-        **others: of its options, which make no difference.
 
     Example:
         >>> head_reach(np.array([0.5, 2.0])).tolist()  # 1 + ceil(1.5), 4 + 3
         [3.0, 7.0]
     """
-    del others
     sigmas = np.asarray(sigmas, np.float32)
     least = 1.0 - 8.0 * np.finfo(np.float32).eps  # as `rfjax.gaussian.half_size` has it
     blur = np.maximum(1, np.ceil(np.float32(truncate * least) * sigmas))

@@ -7,23 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rfjax._checks import integer
 from rfjax.search.halving import Halving
 from rfjax.search.population import Population
 from rfjax.search.problem import Problem
-
-
-def count(name: str, value: Any, *, least: int) -> int:
-    """`value` as a whole number of at least `least`.
-
-    Raises:
-        TypeError: it is not a whole number.
-        ValueError: it is less.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be a whole number; got {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}; got {value}")
-    return int(value)
 
 
 def key(value: Any) -> jax.Array:
@@ -114,13 +101,11 @@ def settings(
     *, steps: Any, eval_every: Any, checkpoint_every: Any, steps_per_dispatch: Any, chunk: Any
 ) -> None:
     """Raises unless all are whole numbers within their bounds."""
-    count("steps", steps, least=1)
-    count("eval_every", eval_every, least=0)
-    count("checkpoint_every", checkpoint_every, least=0)
-    if steps_per_dispatch is not None:
-        count("steps_per_dispatch", steps_per_dispatch, least=1)
-    if chunk is not None:
-        count("chunk", chunk, least=1)
+    integer("steps", steps)
+    integer("eval_every", eval_every, least=0)
+    integer("checkpoint_every", checkpoint_every, least=0)
+    integer("steps_per_dispatch", steps_per_dispatch, optional=True)
+    integer("chunk", chunk, optional=True)
 
 
 def functions(stop: Callable, progress: Callable | None) -> None:

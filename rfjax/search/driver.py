@@ -124,7 +124,7 @@ def run(
     checks.devices(devices)
     checks.halving(halving, steps)
     checks.functions(stop, progress)
-    optimizer = optimizer or optimizers.sgd(steps=steps, is_structure=problem.is_structure)
+    optimizer = optimizers.of_problem(optimizer or optimizers.sgd(steps=steps), problem)
     checks.optimizer(optimizer, population[0])
     how = engine.layout(len(population), mapping=mapping, chunk=chunk, devices=devices)
     search = Search(

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rfjax._checks import choose
+from rfjax._checks import choose, integer
 from rfjax.search.population import Population
 from rfjax.search.problem import Problem, constrain
 
@@ -104,8 +104,8 @@ def layout(
         array([12, 13, 14, 15, 15, 15])
     """
     choose("mapping", mapping, MAPPINGS)
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk must be at least 1; got {chunk}")
+    chunk = integer("chunk", chunk, optional=True)
+    count = integer("count", count)
     devices = tuple(jax.local_devices()[:1] if devices is None else devices)
     if mapping == "auto":
         mapping = "loop" if devices[0].platform == "cpu" else "vmap"
@@ -217,10 +217,10 @@ def _step(
         return problem.evaluate(params, member.state, batch, jax.random.fold_in(key, number))
 
     (value, state), gradients = jax.value_and_grad(loss, has_aux=True)(member.params)
-    gradients = constrain(gradients, candidate, problem.is_structure, gradients=True)
+    gradients = constrain(gradients, candidate, problem, gradients=True)
     rule = optimizer(candidate)
     updates, opt_state = rule.update(gradients, member.opt_state, member.params)
-    updates = constrain(updates, candidate, problem.is_structure, gradients=False)
+    updates = constrain(updates, candidate, problem, gradients=False)
     params = optax.apply_updates(member.params, updates)
     alive = member.diverged < 0
     fine = _finite((value, params, state))

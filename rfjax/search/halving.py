@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rfjax import _checks
+
 
 @dataclasses.dataclass(frozen=True)
 class Halving:
@@ -34,15 +36,15 @@ class Halving:
     least: int = 1
 
     def __post_init__(self):
-        whole = lambda rung: isinstance(rung, int | np.integer) and not isinstance(rung, bool)
-        if not isinstance(self.rungs, Sequence) or not all(map(whole, self.rungs)):
+        if not isinstance(self.rungs, Sequence) or not all(map(_checks.is_integer, self.rungs)):
             raise TypeError(
                 f"rungs must be a tuple of whole numbers, as (100,); got {self.rungs!r}"
             )
         object.__setattr__(self, "rungs", tuple(self.rungs))
-        ordered = all(a < b for a, b in zip((0, *self.rungs), self.rungs, strict=False))
-        if not ordered or not 0 < self.keep < 1 or self.least < 1:
-            raise ValueError(f"want increasing rungs from 1, 0 < keep < 1, least >= 1; got {self}")
+        _checks.number("keep", self.keep, above=0, below=1)
+        _checks.integer("least", self.least)
+        if not all(a < b for a, b in zip((0, *self.rungs), self.rungs, strict=False)):
+            raise ValueError(f"want increasing rungs from 1; got {self.rungs}")
 
     def survivors(self, merits: np.ndarray) -> np.ndarray:
         """The indices that go on, in order; of equal merits the earlier ones, nan last."""

@@ -5,60 +5,72 @@ Anything of optax can be one, with a learning rate read from the (traced) candid
     lambda candidate: optax.adam(candidate.learning_rate)
 """
 
-import functools
+import dataclasses
 from collections.abc import Callable
 
 import jax
 import optax
 
 from rfjax.search.population import Population
-from rfjax.search.problem import names
+from rfjax.search.problem import LEAVES, Problem, names
 from rfjax.training import optimizers
 
 
-@functools.lru_cache(maxsize=64)  # one object for equal options: searches then compile once
-def sgd(
-    *,
-    steps: int,
-    power: float = 0.9,
-    warmup_steps: int = 0,
-    momentum: float = 0.9,
-    weight_decay: float = 0.0,
-    grad_clip: float = 0.0,
-    is_structure: Callable[[tuple[str, ...]], bool] = optimizers.is_structure,
-) -> Callable[[Population], optax.GradientTransformation]:
+@dataclasses.dataclass(frozen=True, kw_only=True)  # equal for equal options: compiled once
+class SGD:
     """The optimizer of `rfjax.training` with the learning rates of each candidate.
 
         g <- clip(g) + weight_decay * p;   m <- momentum * m + g;   p <- p - lr(t) * multiplier * m
 
     with lr(t) from `learning_rate` and, on structure only, the multiplier and no weight decay.
 
-    Args:
+    Attributes:
         steps, power, warmup_steps: of `rfjax.training.optimizers.poly_schedule`, static.
         momentum, weight_decay: static.
         grad_clip: the largest global norm of a candidate's gradient, 0 for no clipping.
-        is_structure: of the path of a parameter.
+        is_structure: of the path of a parameter; None for what the problem that is searched says.
 
-    Returns:
-        A function of a candidate that returns an `optax.GradientTransformation` on any pytree.
+    Calling it with a candidate returns an `optax.GradientTransformation` on any pytree.
     """
 
-    def of_structure(wanted: bool) -> Callable:
+    steps: int
+    power: float = 0.9
+    warmup_steps: int = 0
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    grad_clip: float = 0.0
+    is_structure: Callable[[tuple[str, ...]], bool] | None = None
+
+    def __call__(self, candidate: Population) -> optax.GradientTransformation:
+        schedule = optimizers.poly_schedule(
+            candidate.learning_rate,
+            steps=self.steps,
+            power=self.power,
+            warmup_steps=self.warmup_steps,
+        )
+        clip = optax.clip_by_global_norm(self.grad_clip) if self.grad_clip else optax.identity()
+        multiplied = optax.scale(candidate.covariance_multiplier)
+        return optax.chain(
+            clip,
+            optax.add_decayed_weights(self.weight_decay, mask=self._of_structure(False)),
+            optax.trace(decay=self.momentum),
+            optax.masked(multiplied, self._of_structure(True)),
+            optax.scale_by_learning_rate(schedule),
+        )
+
+    def _of_structure(self, wanted: bool) -> Callable:
+        """The mask of structure, or of all else."""
+        is_structure = self.is_structure or LEAVES.is_structure
         return lambda params: jax.tree_util.tree_map_with_path(
             lambda path, _: is_structure(names(path)) == wanted, params
         )
 
-    def rule(candidate: Population) -> optax.GradientTransformation:
-        schedule = optimizers.poly_schedule(
-            candidate.learning_rate, steps=steps, power=power, warmup_steps=warmup_steps
-        )
-        multiplied = optax.scale(candidate.covariance_multiplier)
-        return optax.chain(
-            optax.clip_by_global_norm(grad_clip) if grad_clip else optax.identity(),
-            optax.add_decayed_weights(weight_decay, mask=of_structure(False)),
-            optax.trace(decay=momentum),
-            optax.masked(multiplied, of_structure(True)),
-            optax.scale_by_learning_rate(schedule),
-        )
 
-    return rule
+sgd = SGD  # called as a function
+
+
+def of_problem(optimizer: Callable, problem: Problem) -> Callable:
+    """`optimizer`, told what the problem's structure is where it is `sgd`'s and was not told."""
+    if isinstance(optimizer, SGD) and optimizer.is_structure is None:
+        return dataclasses.replace(optimizer, is_structure=problem.declares)
+    return optimizer

@@ -106,8 +106,8 @@ def population(
     fields = {
         "sigma": _sigmas(sigma),
         "seed": _seeds(seed),
-        "learning_rate": np.asarray(learning_rate, np.float32),
-        "covariance_multiplier": np.asarray(covariance_multiplier, np.float32),
+        "learning_rate": _numbers("learning_rate", learning_rate),
+        "covariance_multiplier": _numbers("covariance_multiplier", covariance_multiplier),
         "family": np.asarray([choose("family", name, FAMILIES) for name in names], np.int32),
     }
     flags = {layer: np.asarray(value, bool) for layer, value in (structured or {}).items()}
@@ -129,14 +129,20 @@ def population(
     )
 
 
+def _numbers(name: str, value: ArrayLike, *, each: str = "all single") -> np.ndarray:
+    """Finite or not, but no texts or truth values, float32; `each` says of what form."""
+    try:
+        numbers = np.asarray(value)
+        if numbers.dtype != bool:
+            return numbers.astype(np.float32)
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"{name} must be numbers, {each}; got {value!r}")
+
+
 def _sigmas(value: ArrayLike) -> np.ndarray:
     """Positive numbers, one, [K] or [K, 2]."""
-    try:
-        sigmas = np.asarray(value, np.float32)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"sigma must be numbers, all single or all (y, x); got {value!r}"
-        ) from None
+    sigmas = _numbers("sigma", value, each="all single or all (y, x)")
     if sigmas.ndim > 2 or (sigmas.ndim == 2 and sigmas.shape[1] != 2):
         raise ValueError(f"sigma must be one number, [K] or [K, 2]; got the shape {sigmas.shape}")
     if not (np.all(sigmas > 0) and np.all(np.isfinite(sigmas))):

@@ -1,7 +1,7 @@
 """What is searched over: any model, given as pure functions of its parameters.
 
-Parameters may be any pytree of arrays. Structure is told from weights by name: a leaf with a
-component of its path that starts with "covariance" or "offset".
+Parameters may be any pytree of arrays. What of them is structure, the layers of a Linen model
+declare; of a plain pytree it is the leaves that are named "covariance".
 """
 
 import dataclasses
@@ -12,11 +12,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfjax import covariance
+from rfjax import covariance, nn
 from rfjax.search.population import OWN_FAMILY, Population
-from rfjax.training import optimizers
 
 UNSTRUCTURED = 1e-3  # sigma of a layer whose structure is switched off: an identity in float32
+
+
+class Leaves:
+    """The structure of a plain pytree: leaves that are named "covariance", log-Cholesky [..., F].
+
+    It answers as `rfjax.nn.Structure` does.
+    """
+
+    def is_structure(self, path: tuple[str, ...]) -> bool:
+        """Whether the leaf at `path` is structure."""
+        return self.is_covariance(path)
+
+    def is_covariance(self, path: tuple[str, ...]) -> bool:
+        """Whether the leaf at `path` holds log-Cholesky parameters."""
+        return path[-1:] == ("covariance",)
+
+    def covariances(self, params: Any) -> dict[str, jax.Array]:
+        """Every such leaf by the path of what it is in; by its own where that is the whole tree."""
+        leaves = [(names(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
+        return {
+            "/".join(path[:-1] or path): leaf for path, leaf in leaves if self.is_covariance(path)
+        }
+
+
+LEAVES = Leaves()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,14 +54,18 @@ class Problem:
             (scalar, state).
         stateful: whether the model carries a state besides its parameters, such as batch
             statistics, or draws random numbers.
-        covariances: params -> log-Cholesky parameters [..., F] by layer; by default the leaves
-            whose name starts with "covariance".
+        structure: what the layers of a Linen model declare, `rfjax.nn.structure(model, variables)`,
+            for parameters that are what lies under "params"; for any other pytree, and by default,
+            its leaves that are named "covariance".
+        covariances: params -> log-Cholesky parameters [..., F] by layer; None for those that
+            `structure` finds.
         score: (params, batch) -> arrays that are added up over the batches of the validation data;
             with `stateful`, (params, state, batch). None to go without.
         summarize: the sum of the scores, as NumPy arrays -> a number, higher being better.
         receptive_field: standard deviations [..., L, 2] in the order of the layers' names -> the
             sizes (y, x) of the receptive field [..., 2], NumPy; None to go without.
-        is_structure: path of a parameter, a tuple of strings -> whether it is structure.
+        is_structure: path of a parameter, a tuple of strings -> whether it is structure, which
+            learns at its own rate and can be fixed; None for what `structure` says.
 
     Example:
         >>> import rfjax
@@ -50,17 +78,22 @@ class Problem:
     init: Callable
     loss: Callable
     stateful: bool = False
+    structure: nn.Structure | Leaves = LEAVES
     covariances: Callable[[Any], Mapping[str, jax.Array]] | None = None
     score: Callable | None = None
     summarize: Callable[[Any], float] = float
     receptive_field: Callable[[np.ndarray], np.ndarray] | None = None
-    is_structure: Callable[[tuple[str, ...]], bool] = optimizers.is_structure
+    is_structure: Callable[[tuple[str, ...]], bool] | None = None
+
+    def declares(self, path: tuple[str, ...]) -> bool:
+        """Whether the parameter at `path` is structure."""
+        return (self.is_structure or self.structure.is_structure)(path)
 
     def initialize(self, key: jax.Array, candidate: Population) -> tuple[Any, Any]:
         """Parameters and state of a candidate, structure that it lacks switched off."""
         made = self.init(key, candidate)
         params, state = made if self.stateful else (made, {})
-        return _switch_off(params, candidate), state
+        return _switch_off(params, candidate, self.structure.is_covariance), state
 
     def evaluate(self, params: Any, state: Any, batch: Any, key: jax.Array) -> tuple[Any, Any]:
         """(loss, state), whether the problem is stateful or not."""
@@ -77,7 +110,7 @@ class Problem:
 
         By the layer's path, sorted.
         """
-        found = self.covariances(params) if self.covariances else default_covariances(params)
+        found = (self.covariances or self.structure.covariances)(params)
         means = {}
         for layer in sorted(found):
             matrices = covariance.covariance_matrix(found[layer]).reshape(-1, 2, 2)
@@ -98,27 +131,7 @@ def names(path: tuple) -> tuple[str, ...]:
     return tuple(part for part in parts if part != "value")  # of a variable's box, as in Flax NNX
 
 
-def is_covariance(path: tuple[str, ...], leaf: Any) -> bool:
-    """Whether a leaf holds log-Cholesky parameters of a static covariance."""
-    named = bool(path) and path[-1].startswith("covariance") and path[-1] != "covariance_mixture"
-    return named and np.shape(leaf)[-1:] in ((1,), (2,), (3,))
-
-
-def default_covariances(params: Any) -> dict[str, jax.Array]:
-    """Every leaf whose own name starts with "covariance", by the path of its layer.
-
-    A leaf that is named "covariance" goes by its layer's path alone.
-    """
-    found = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        path = names(path)
-        if is_covariance(path, leaf):
-            layer = path[:-1] if path[-1] == "covariance" and len(path) > 1 else path
-            found["/".join(layer)] = leaf
-    return found
-
-
-def constrain(tree: Any, candidate: Population, is_structure: Callable, *, gradients: bool) -> Any:
+def constrain(tree: Any, candidate: Population, problem: Problem, *, gradients: bool) -> Any:
     """Gradients (or updates) of parameters, restricted to what this candidate may learn.
 
     A spherical covariance held in three numbers moves as one number would: the gradient of each
@@ -127,15 +140,15 @@ def constrain(tree: Any, candidate: Population, is_structure: Callable, *, gradi
     Args:
         tree: of the parameters' form.
         candidate: its `family`, `structured`, and whether its multiplier is 0 are read; traced.
-        is_structure: of a path.
+        problem: which says what is structure.
         gradients: whether they are gradients; else updates.
     """
 
     def restrict(path: tuple, leaf: jax.Array) -> jax.Array:
         path = names(path)
-        if not is_structure(path):
+        if not problem.declares(path):
             return leaf
-        if is_covariance(path, leaf):
+        if problem.structure.is_covariance(path):
             leaf = _project(leaf, candidate.family, weight=1.0 if gradients else 0.5)
         # Nothing of fixed structure may pass: a norm or a nan of it would reach the weights.
         learns, free = _learns(path, candidate), candidate.covariance_multiplier != 0
@@ -164,12 +177,12 @@ def _learns(path: tuple[str, ...], candidate: Population) -> jax.Array | None:
     return flags[0] if flags else None
 
 
-def _switch_off(params: Any, candidate: Population) -> Any:
+def _switch_off(params: Any, candidate: Population, is_covariance: Callable) -> Any:
     """Tiny covariances where the candidate's layers are not structured."""
 
     def switched(path: tuple, leaf: Any) -> Any:
         path = names(path)
-        learns = _learns(path, candidate) if is_covariance(path, leaf) else None
+        learns = _learns(path, candidate) if is_covariance(path) else None
         if learns is None:
             return leaf
         log_sigma = jnp.log(UNSTRUCTURED)
@@ -186,16 +199,34 @@ def check(problem: Problem, params: Any, candidates: Population) -> None:
     Raises:
         ValueError: naming the layer, what it has, and what is wanted.
     """
+    _check_leaves(problem, params)
     leaves = [(names(p), leaf) for p, leaf in jax.tree_util.tree_leaves_with_path(params)]
     widest = int(np.max(candidates.family))
     for path, leaf in leaves:
-        if is_covariance(path, leaf) and leaf.shape[-1] < widest:
+        if problem.structure.is_covariance(path) and leaf.shape[-1] < widest:
             family = {size: name for name, size in covariance.FAMILIES.items()}[widest]
             raise ValueError(
                 f"a {family} candidate needs layers of {widest} numbers; "
                 f"{'/'.join(path)} has {leaf.shape[-1]}"
             )
-    paths = ["/".join(path) for path, _ in leaves if problem.is_structure(path)]
+    paths = ["/".join(path) for path, _ in leaves if problem.declares(path)]
     for layer in candidates.structured:
         if not any((path + "/").startswith(layer + "/") for path in paths):
             raise ValueError(f"structured names {layer!r}; structure lies under {paths}")
+
+
+def _check_leaves(problem: Problem, params: Any) -> None:
+    """Raises unless the parameters are those of which the structure is told."""
+    leaves = [(names(p), leaf) for p, leaf in jax.tree_util.tree_leaves_with_path(params)]
+    if problem.structure is not LEAVES and not any(problem.declares(p) for p, _ in leaves):
+        paths = ["/".join(path) for path, _ in leaves]
+        raise ValueError(
+            f"none of the parameters is structure of the model: want those under 'params'; got "
+            f"{', '.join(paths[:4])}"
+        )
+    for path, leaf in leaves:
+        if problem.structure.is_covariance(path) and np.shape(leaf)[-1:] not in ((1,), (2,), (3,)):
+            raise ValueError(
+                f"{'/'.join(path)} must be log-Cholesky parameters [..., 1 | 2 | 3]; got the shape "
+                f"{np.shape(leaf)}"
+            )

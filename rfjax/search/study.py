@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from rfjax._checks import choose
+from rfjax._checks import choose, is_integer, is_number
 from rfjax.search import adapter, checks, driver, engine, enumeration, report, result
 from rfjax.search.halving import Halving
 from rfjax.search.population import FAMILIES, grid
@@ -65,21 +65,16 @@ def base() -> ConfigDict:
 
 
 def _is_number(value: Any) -> bool:
-    real = isinstance(value, int | float | np.integer | np.floating)
-    return real and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return is_number(value) and math.isfinite(value)
 
 
 # What every value of a list must be, and how that is said.
 _POSITIVE = (lambda v: _is_number(v) and v > 0, "positive numbers")
 _NOT_NEGATIVE = (lambda v: _is_number(v) and v >= 0, "finite numbers, 0 or more")
 _LISTS = {
-    "enlargements": (lambda v: _is_whole(v) and v >= 1, "whole numbers, 1 or more"),
+    "enlargements": (lambda v: is_integer(v) and v >= 1, "whole numbers, 1 or more"),
     "population.sigma": _POSITIVE,
-    "population.seed": (lambda v: _is_whole(v) and v >= 0, "whole numbers, 0 or more"),
+    "population.seed": (lambda v: is_integer(v) and v >= 0, "whole numbers, 0 or more"),
     "population.learning_rate": _POSITIVE,
     "population.covariance_multiplier": _NOT_NEGATIVE,
     "population.family": (lambda v: isinstance(v, str), "names"),
@@ -103,7 +98,7 @@ def validate(config: ConfigDict) -> None:
         elif not all(map(holds, values)):
             faults.append(f"{key}: got {values!r}; want {wanted}")
     for key in ("chunk", "devices", "steps_per_dispatch", "eval_every", "checkpoint_every"):
-        if isinstance(config[key], bool) or not isinstance(config[key], int) or config[key] < 0:
+        if not is_integer(config[key]) or config[key] < 0:
             faults.append(f"{key}: got {config[key]!r}; want a whole number, 0 or more")
     model = config.training.model
     if model.head not in adapter.COMPOSED and not model.composed.patterns:

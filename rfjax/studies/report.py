@@ -1,7 +1,7 @@
 """Filled tables: means and spreads over seeds, verdicts on what the paper claims, pictures."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 from flax import traverse_util
 from matplotlib.figure import Figure
 
-from rfjax import visualize
+from rfjax import nn, visualize
 from rfjax.studies import charts
 from rfjax.studies.runs import Run
 from rfjax.studies.specs import ROLES, Cell, Table
@@ -283,12 +283,13 @@ def count_parameters(config, *, num_classes: int) -> Counts:
     shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
     flat = traverse_util.flatten_dict(shapes["params"])
     sizes = {path: math.prod(leaf.shape) for path, leaf in flat.items()}
+    is_structure = nn.structure(model, shapes, images).is_structure
 
-    def total(chosen: Callable) -> int:
-        return sum(size for path, size in sizes.items() if chosen(path))
+    def total(trainable: str) -> int:
+        chosen = optimizers.SELECTIONS[trainable]
+        return sum(size for path, size in sizes.items() if chosen(path, is_structure))
 
-    selections = optimizers.SELECTIONS
-    return Counts(*(total(selections[key]) for key in ("all", config.trainable, "structure")))
+    return Counts(*map(total, ("all", config.trainable, "structure")))
 
 
 def _rows(heading: list[str], lines: list[list[str]]) -> str:

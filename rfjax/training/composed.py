@@ -1,10 +1,13 @@
-"""The convolutions of a run's backbone."""
+"""The network of a run, from its config: where it is composed, and what its layers declare."""
 
 from functools import partial
 
+import jax
+import jax.numpy as jnp
+from flax import linen
 from ml_collections import ConfigDict
 
-from rfjax import nn
+from rfjax import models, nn
 from rfjax.training import config as configs
 
 
@@ -31,3 +34,42 @@ def convolutions(config: ConfigDict) -> nn.Selection | None:
     if not patterns:
         return None
     return nn.select(patterns, partial(nn.ComposedConv, **options))
+
+
+def build_model(
+    config: ConfigDict, num_classes: int, *, axis_name: str | None = None
+) -> linen.Module:
+    """The network that a config names.
+
+    Raises:
+        ConfigError: if the model, its head or their options are wrong.
+    """
+    section = config.model
+    try:
+        return models.create(
+            section.name,
+            num_classes=num_classes,
+            head=section.head,
+            head_options=configs.options(section.head_options),
+            backbone_options=configs.options(section.backbone_options),
+            conv=convolutions(config),
+            dtype=jnp.dtype(section.dtype),
+            axis_name=axis_name,
+            remat=section.remat,
+            norm=partial(nn.BatchNorm, unbiased=section.batch_norm.unbiased),
+        )
+    except (TypeError, ValueError) as error:
+        raise configs.ConfigError(f"model: {error}") from error
+
+
+def declared(model: linen.Module) -> nn.Structure:
+    """What the layers of a network of `rfjax.models` declare, whatever its variables.
+
+    Example:
+        >>> declared(models.create("resnet_tiny", num_classes=2, head="stn")).role(
+        ...     ("head", "offset_affine"))
+        'other'
+    """
+    images = jax.ShapeDtypeStruct((1, 2 * model.stride, 2 * model.stride, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    return nn.structure(model, variables, images)

@@ -209,7 +209,8 @@ def _number(low: float, high: float = math.inf, *, open_low: bool = False):
     upper = "" if high == math.inf else f" and at most {high}"
 
     def holds(value: Any) -> bool:
-        number = isinstance(value, (int, float)) and math.isfinite(value)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        number = number and math.isfinite(value)
         return number and (value > low if open_low else value >= low) and value <= high
 
     return holds, f"a finite number {bound}{upper}"

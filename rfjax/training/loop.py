@@ -7,7 +7,6 @@ loop only feeds it, and looks at its metrics one step late.
 import dataclasses
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,13 @@ import numpy as np
 from flax import linen
 from ml_collections import ConfigDict
 
-from rfjax import data, models, nn
-from rfjax.training import composed, optimizers, pictures, reporting, sigmas, steps, weights
+from rfjax import data, nn
 from rfjax.training import config as configs
 from rfjax.training import metrics as measures
+from rfjax.training import optimizers, pictures, reporting, sigmas, steps, weights
 from rfjax.training import state as states
 from rfjax.training.checkpoints import Checkpoints, NonFiniteState, check_compatible
+from rfjax.training.composed import build_model
 from rfjax.training.interruption import Interrupted, Interruption
 from rfjax.training.state import TrainState
 
@@ -45,7 +45,7 @@ class Run:
     train_step: Callable
     eval_step: Callable
     schedule: Callable
-    max_surround: float | None
+    structure: nn.Structure
 
     def meta(self, batches: Any) -> dict[str, Any]:
         """What a checkpoint holds besides arrays, to go on and to do without the data set.
@@ -125,32 +125,6 @@ def _advice(error: Exception, saved: int | None) -> str:
 # -- set up ----------------------------------------------------------------------------------------
 
 
-def build_model(
-    config: ConfigDict, num_classes: int, *, axis_name: str | None = None
-) -> linen.Module:
-    """The network that a config names.
-
-    Raises:
-        ConfigError: if the model, its head or their options are wrong.
-    """
-    section = config.model
-    try:
-        return models.create(
-            section.name,
-            num_classes=num_classes,
-            head=section.head,
-            head_options=configs.options(section.head_options),
-            backbone_options=configs.options(section.backbone_options),
-            conv=composed.convolutions(config),
-            dtype=jnp.dtype(section.dtype),
-            axis_name=axis_name,
-            remat=section.remat,
-            norm=partial(nn.BatchNorm, unbiased=section.batch_norm.unbiased),
-        )
-    except (TypeError, ValueError) as error:
-        raise configs.ConfigError(f"model: {error}") from error
-
-
 def datasets(config: ConfigDict) -> tuple[data.Dataset, data.Dataset]:
     """The training and evaluation data; process 0 prepares them first, where they have to be."""
     options = configs.options(config.data.options)
@@ -205,24 +179,25 @@ def _set_up(config: ConfigDict, workdir: Path, *, fresh: bool) -> tuple[Run, Tra
     """Data, network, steps and the state before the first step."""
     train_data, eval_data = datasets(config)
     model = build_model(config, train_data.num_classes, axis_name=steps.AXIS)
-    optimizer, schedule = optimizers.from_config(config)
-    max_surround = config.model.head_options.max_surround or sigmas.MAX_SURROUND
-    train_step = steps.make_train_step(
-        model,
-        optimizer,
-        trainable=config.trainable,
-        seed=config.seed,
-        observe=partial(sigmas.standard_deviations, max_surround=max_surround),
-    )
     image_shape = np.shape(train_data.source[0]["image"])
     try:  # the head's layers check their options as they are built
         variables = states.initial_variables(model, jax.random.key(config.seed), image_shape)
     except (TypeError, ValueError) as error:
         raise configs.ConfigError(f"model: {error}") from error
+    structure = nn.structure(model, variables, jnp.zeros((1, *image_shape)), train=False)
     if fresh and config.model.weights:
         variables = weights.load(config, variables, num_classes=train_data.num_classes)
+    optimizer, schedule = optimizers.from_config(config, structure.is_structure)
+    train_step = steps.make_train_step(
+        model, optimizer, trainable=config.trainable, seed=config.seed, structure=structure
+    )
     try:
-        state = states.create(variables, optimizer, trainable=config.trainable)
+        state = states.create(
+            variables,
+            optimizer,
+            trainable=config.trainable,
+            is_structure=structure.is_structure,
+        )
     except ValueError as error:
         raise configs.ConfigError(str(error)) from error
     run = Run(
@@ -234,7 +209,7 @@ def _set_up(config: ConfigDict, workdir: Path, *, fresh: bool) -> tuple[Run, Tra
         train_step=steps.data_parallel(train_step, donate=True),
         eval_step=steps.data_parallel(steps.make_eval_step(model)),
         schedule=schedule,
-        max_surround=max_surround,
+        structure=structure,
     )
     if jax.process_index() == 0:
         reporting.write_json(workdir / "config.json", config.to_dict())
@@ -308,9 +283,8 @@ def _result(
     records = reporting.read_records(run.workdir)
     scores = scores or _recorded(records, step) or _evaluation(run, state, step, reporter)
     speeds = [r["images_per_second"] for r in records if r.get("images_per_second")]
-    learned = jax.device_get(
-        sigmas.standard_deviations(jax.device_get(state.params), max_surround=run.max_surround)
-    )
+    covariances = run.structure.covariances(jax.device_get(state.params))
+    learned = jax.device_get(sigmas.standard_deviations(covariances))
     result = {
         "step": step,
         **scores,
@@ -396,7 +370,7 @@ def _evaluation(
     reporter.evaluation(step, scores, split=EVAL_SPLIT, seconds=seconds)
     if jax.process_index() == 0:
         variables = jax.device_get(state.variables)
-        covariances = sigmas.covariances(variables["params"], max_surround=run.max_surround)
+        covariances = run.structure.covariances(variables["params"])
         drawn = pictures.draw(run.workdir, run.model, variables, covariances, run.eval_data)
         for name, rgb in drawn.items():
             reporter.picture(step, name, rgb)

@@ -1,10 +1,11 @@
 """The optimizer of the papers: stochastic gradient descent, momentum, polynomial learning rate.
 
-Structure, meaning covariances and offsets, is told from free-form weights by name: a parameter is
-structure if a component of its path starts with "covariance" or "offset".
+What is structure, meaning covariances and offsets, and what is a free-form weight, the layers of a
+network say: `is_structure` is a function of a parameter's path, such as that of
+`rfjax.nn.structure(model, variables)`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,37 +14,28 @@ import optax
 from flax import traverse_util
 from ml_collections import ConfigDict
 
+from rfjax import _checks
 from rfjax._checks import choose
 
-STRUCTURE = ("covariance", "offset")
 Path = tuple[str, ...]
+IsStructure = Callable[[Path], bool]
 
-
-def is_structure(path: Path) -> bool:
-    """Whether the parameter at `path` is a covariance, an offset, or a part of their regressors.
-
-    Example:
-        >>> is_structure(("head", "covariance_regressor", "kernel"))
-        True
-        >>> is_structure(("head", "kernel"))
-        False
-    """
-    return any(part.startswith(STRUCTURE) for part in path)
-
-
-SELECTIONS = {
-    "all": lambda path: True,
-    "last_stage": lambda path: path[0] == "head",
-    "structure": is_structure,
+SELECTIONS: dict[str, Callable[[Path, IsStructure], bool]] = {
+    "all": lambda path, is_structure: True,
+    "last_stage": lambda path, is_structure: path[0] == "head",
+    "structure": lambda path, is_structure: is_structure(path),
 }
 
 
-def select(params: Mapping[str, Any], trainable: str) -> tuple[dict, dict]:
+def select(
+    params: Mapping[str, Any], trainable: str, *, is_structure: IsStructure | None = None
+) -> tuple[dict, dict]:
     """The parts of `params` that are trained and that stay frozen.
 
     Args:
         params: a nested dictionary of arrays, with "head" at the top for `last_stage`.
         trainable: all | last_stage (what is under "head") | structure (covariances and offsets).
+        is_structure: of a path; must be given for `structure`.
 
     Returns:
         Two nested dictionaries that `merge` puts together again.
@@ -52,8 +44,10 @@ def select(params: Mapping[str, Any], trainable: str) -> tuple[dict, dict]:
         ValueError: for an unknown `trainable`, or when it selects nothing.
     """
     chosen = choose("trainable", trainable, SELECTIONS)
+    if trainable == "structure" and is_structure is None:
+        raise ValueError("trainable='structure' wants is_structure, to tell which parameters it is")
     flat = traverse_util.flatten_dict(params)
-    trained = {path: leaf for path, leaf in flat.items() if chosen(path)}
+    trained = {path: leaf for path, leaf in flat.items() if chosen(path, is_structure)}
     if not trained:
         raise ValueError(f"trainable={trainable!r} selects no parameter of this model")
     frozen = {path: leaf for path, leaf in flat.items() if path not in trained}
@@ -87,6 +81,11 @@ def poly_schedule(
         [0.01, 0.0053589, 0.0]
     """
 
+    _checks.finite_scalar("learning_rate", learning_rate)
+    _checks.integer("steps", steps)
+    _checks.number("power", power, least=0)
+    _checks.integer("warmup_steps", warmup_steps, least=0)
+
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
         step = jnp.asarray(step, jnp.float32)
         left = jnp.clip(1.0 - step / steps, 0.0, 1.0)
@@ -96,7 +95,9 @@ def poly_schedule(
     return schedule
 
 
-def from_config(config: ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
+def from_config(
+    config: ConfigDict, is_structure: IsStructure
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimizer and the learning rate that a run's config asks for."""
     options = config.optimizer
     schedule = poly_schedule(
@@ -107,6 +108,7 @@ def from_config(config: ConfigDict) -> tuple[optax.GradientTransformation, optax
     )
     optimizer = sgd(
         schedule,
+        is_structure=is_structure,
         momentum=options.momentum,
         weight_decay=options.weight_decay,
         grad_clip=options.grad_clip,
@@ -119,6 +121,7 @@ def from_config(config: ConfigDict) -> tuple[optax.GradientTransformation, optax
 def sgd(
     schedule: optax.Schedule,
     *,
+    is_structure: IsStructure | None = None,
     momentum: float = 0.9,
     weight_decay: float = 0.0,
     grad_clip: float = 0.0,
@@ -131,6 +134,7 @@ def sgd(
 
     Args:
         schedule: the learning rate as a function of the step.
+        is_structure: of the path of a parameter; None for a model without structure.
         momentum, weight_decay: static.
         grad_clip: the largest global norm of the gradient, 0 for no clipping.
         covariance_multiplier: factor on the learning rate of structure.
@@ -140,8 +144,22 @@ def sgd(
     Returns:
         An `optax.GradientTransformation` on nested dictionaries of parameters.
 
+    Raises:
+        ValueError: there are options for structure, but `is_structure` is not given.
+
     Reference: Sutskever et al. 2013, equation 1, in the form of torch.optim.SGD.
     """
+    amounts = {"momentum": momentum, "weight_decay": weight_decay, "grad_clip": grad_clip}
+    for name, value in (amounts | {"covariance_multiplier": covariance_multiplier}).items():
+        _checks.number(name, value, least=0)
+    _checks.flag("covariance_decay", covariance_decay)
+    if is_structure is None:
+        if covariance_multiplier != 1 or covariance_decay:
+            raise ValueError(
+                "covariance_multiplier and covariance_decay act on structure: give is_structure, "
+                "as that of rfjax.nn.structure(model, variables)"
+            )
+        is_structure = lambda path: False
     clip = optax.clip_by_global_norm(grad_clip) if grad_clip else optax.identity()
     decayed = _mask(lambda path: covariance_decay or not is_structure(path))
     return optax.chain(
@@ -153,6 +171,6 @@ def sgd(
     )
 
 
-def _mask(holds):
+def _mask(holds: IsStructure) -> Callable:
     """The function from parameters to the tree of `holds(path)` that optax takes as a mask."""
     return lambda params: traverse_util.path_aware_map(lambda path, _: holds(path), params)

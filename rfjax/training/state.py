@@ -41,14 +41,23 @@ def initial_variables(model: linen.Module, key: jax.Array, image_shape: tuple[in
 
 
 def create(
-    variables: dict[str, Any], optimizer: optax.GradientTransformation, *, trainable: str = "all"
+    variables: dict[str, Any],
+    optimizer: optax.GradientTransformation,
+    *,
+    trainable: str = "all",
+    is_structure: optimizers.IsStructure | None = None,
 ) -> TrainState:
     """The state before the first step, as NumPy arrays on the host.
 
     On the host, because `steps.replicate` deals it to the devices from there, and because none of
     its arrays may be shared once it is donated.
+
+    Args:
+        variables: of the network.
+        optimizer: acts on the trained parameters.
+        trainable, is_structure: as in `optimizers.select`.
     """
-    trained, _ = optimizers.select(variables["params"], trainable)
+    trained, _ = optimizers.select(variables["params"], trainable, is_structure=is_structure)
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],

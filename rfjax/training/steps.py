@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from flax import linen
 
+from rfjax import nn
 from rfjax.training import losses, metrics, optimizers
 from rfjax.training.sigmas import standard_deviations
 from rfjax.training.state import TrainState
@@ -87,7 +88,7 @@ def make_train_step(
     trainable: str = "all",
     seed: int = 0,
     axis_name: str | None = AXIS,
-    observe: Callable[[dict], dict] = standard_deviations,
+    structure: nn.Structure | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
     """The function that makes one update.
 
@@ -104,11 +105,11 @@ def make_train_step(
         trainable: all | last_stage | structure.
         seed: of dropout; each step and device draws anew.
         axis_name: the axis of the devices; None for a step on its own.
-        observe: the function of the parameters that gives the standard deviations by layer.
+        structure: what the layers of the model declare; None to ask them, at the first step.
 
     Returns:
         A function of (state, batch) that returns the next state and the metrics of this step:
-        `loss`, `confusion`, `grad_norm` and `sigmas`, what `observe` sees after it.
+        `loss`, `confusion`, `grad_norm` and `sigmas`, the standard deviations by layer after it.
     """
     mode = MODES.get(trainable)
 
@@ -130,7 +131,10 @@ def make_train_step(
         return total / jnp.maximum(_sum(count, axis_name), 1.0), (logits, batch_stats)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
-        trained, frozen = optimizers.select(state.params, trainable)
+        declared = structure or nn.structure(model, state.variables, batch["image"])
+        trained, frozen = optimizers.select(
+            state.params, trainable, is_structure=declared.is_structure
+        )
         gradient = jax.value_and_grad(loss_function, has_aux=True)
         (loss, (logits, batch_stats)), grads = gradient(trained, frozen, state, batch)
         loss, grads = _sum((loss, grads), axis_name)
@@ -141,7 +145,7 @@ def make_train_step(
             "loss": loss,
             "confusion": _sum(_confusion(logits, batch["label"]), axis_name),
             "grad_norm": optax.tree.norm(grads),
-            "sigmas": observe(params),
+            "sigmas": standard_deviations(declared.covariances(params)),
         }
 
     return step

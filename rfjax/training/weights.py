@@ -1,5 +1,6 @@
 """Starting from trained weights: a file of torch-named arrays, or another run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -7,12 +8,12 @@ from zipfile import BadZipFile
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
+from flax import linen, traverse_util
 from ml_collections import ConfigDict
 
 from rfjax import models
 from rfjax.models.torch_import import not_finite
-from rfjax.training import checkpoints, composed, optimizers
+from rfjax.training import checkpoints, composed
 from rfjax.training import config as configs
 
 
@@ -31,8 +32,12 @@ def load(config: ConfigDict, variables: dict[str, Any], *, num_classes: int) -> 
     path = Path(config.model.weights).expanduser()
     try:
         if path.is_dir():
-            given, _, _ = checkpoints.load(path)
-            return transplant(given, variables)
+            given, meta, _ = checkpoints.load(path)
+            networks = [composed.build_model(config, num_classes)]
+            if "config" in meta:
+                before = configs.from_dict(meta["config"])
+                networks.append(composed.build_model(before, meta["dataset"]["num_classes"]))
+            return transplant(given, variables, networks)
         return _from_torch(path, config, num_classes)
     except FileNotFoundError as error:
         raise configs.ConfigError(f"model.weights: there is no {path}") from error
@@ -57,7 +62,9 @@ def _from_torch(path: Path, config: ConfigDict, num_classes: int) -> dict[str, A
     )
 
 
-def transplant(given: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+def transplant(
+    given: dict[str, Any], variables: dict[str, Any], networks: Sequence[linen.Module]
+) -> dict[str, Any]:
     """`variables` with every array of `given` that has its place there.
 
     An array goes to the one of the same path. A 1x1 kernel goes into the centre of a larger kernel,
@@ -70,6 +77,7 @@ def transplant(given: dict[str, Any], variables: dict[str, Any]) -> dict[str, An
     Args:
         given: trained variables, nested dictionaries.
         variables: fresh variables of the network to be trained.
+        networks: of both, whose layers say what their structure is.
 
     Raises:
         ValueError: if the backbones differ in more than their structure, an array has a shape
@@ -79,10 +87,11 @@ def transplant(given: dict[str, Any], variables: dict[str, Any]) -> dict[str, An
     shared = [path for path in flat if path in source]
     if not shared:
         raise ValueError("no array has the path of one in this network")
+    declared = [composed.declared(network) for network in networks]
     differing = [
         "/".join(path)
         for path in sorted(flat.keys() ^ source.keys())
-        if path[1] == "backbone" and not optimizers.is_structure(path)
+        if path[1] == "backbone" and not any(each.is_structure(path[1:]) for each in declared)
     ]
     if differing:
         listed = ", ".join(differing[:4]) + ", …" * (len(differing) > 4)

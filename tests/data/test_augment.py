@@ -231,9 +231,9 @@ def test_whole_chain_keeps_image_and_label_together():
         ({"scale": (0.0, 1.0)}, "scale is a pair"),
         ({"crop": (0, 4)}, "crop is None or"),
         ({"crop": (4.5, 4)}, "crop is None or"),
-        ({"color": 1.5}, "color is between 0 and 1"),
-        ({"lighting": -0.1}, "lighting is 0 or more"),
-        ({"rotation": -1.0}, "rotation is between"),
+        ({"color": 1.5}, "color must be at least 0 and at most 1"),
+        ({"lighting": -0.1}, "lighting must be at least 0"),
+        ({"rotation": -1.0}, "rotation must be at least 0 and at most 180"),
         ({"rotation": 0.5}, "whole_degrees=False"),
     ],
 )

@@ -107,11 +107,11 @@ def test_tensorflow_is_not_needed(scenes):
     ("options", "message"),
     [
         ({"sice": 64}, "option of digit_scenes is one of size, min_scale"),
-        ({"size": 64.0}, "size is a whole number"),
-        ({"train_scenes": 0}, "train_scenes is a whole number, 1 or more"),
+        ({"size": 64.0}, "size must be a positive integer"),
+        ({"train_scenes": 0}, "train_scenes must be a positive integer"),
         ({"max_scale": 60.0}, "max_scale"),
-        ({"enlargement": 0}, "enlargement is a whole number"),
-        ({"enlargement": 1.5}, "enlargement is a whole number"),
+        ({"enlargement": 0}, "enlargement must be a positive integer"),
+        ({"enlargement": 1.5}, "enlargement must be a positive integer"),
     ],
 )
 def test_bad_options(options, message, data_dir):

@@ -210,7 +210,7 @@ def test_bad_names_list_the_choices(name, split, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size is 1 or more"),
+        ({"batch_size": 0}, "batch_size must be a positive integer"),
         ({"process_index": 2, "process_count": 2}, "got 2 of 2"),
         ({"augmentation": Augmentation(scale=(0.5, 2.0))}, "set crop as well"),
     ],

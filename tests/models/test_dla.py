@@ -202,7 +202,7 @@ def test_batch_statistics_are_shared_over_the_named_axis():
     ("dla_34", {"down_ratio": 8}, "down_ratio is one of 2, 4; got 8"),
     ("dla_34", {"width": 8}, "backbone 'dla_34' takes down_ratio; got width"),
     ("dla_tiny", {"depth": 2}, "depth must be an integer of at least 3; got 2"),
-    ("dla_tiny", {"width": 0}, "width must be an integer of at least 1; got 0"),
+    ("dla_tiny", {"width": 0}, "width must be a positive integer; got 0"),
 ])  # fmt: skip
 def test_errors_list_the_choices(name, options, message):
     with pytest.raises(ValueError, match=message):

@@ -89,11 +89,12 @@ def test_weights_are_imported_below_and_structure_stays_new():
 
     state = torch_networks.randomised("resnet_18").state_dict()
     conv = nn.select("*/layer4_1/conv2", COMPOSED)
-    params = models.import_torch("resnet_18", state, num_classes=3, conv=conv)["params"]
-    layer = params["backbone"]["layer4_1"]["conv2"]
+    variables = models.import_torch("resnet_18", state, num_classes=3, conv=conv)
+    layer = variables["params"]["backbone"]["layer4_1"]["conv2"]
     wanted = state["layer4.1.conv2.weight"].numpy().transpose(2, 3, 1, 0)
     np.testing.assert_array_equal(layer["kernel"], wanted)
-    found = sigmas.standard_deviations(params)
+    model = models.create("resnet_18", num_classes=3, conv=conv)
+    found = sigmas.standard_deviations(nn.covariances(model, variables))
     assert list(found) == ["backbone/layer4_1/conv2"]
     np.testing.assert_allclose(found["backbone/layer4_1/conv2"], [0.3, 0.3], rtol=1e-6)
 
@@ -105,8 +106,10 @@ def test_weights_are_imported_below_and_structure_stays_new():
 ])  # fmt: skip
 def test_structure_alone_is_trained_where_it_was_put(structure, leaves):
     conv = nn.select("*/conv2", functools.partial(nn.ComposedConv, structure=structure))
-    params = _shapes("resnet_tiny", conv, backbone_options=TINY)["params"]
-    trained, frozen = optimizers.select(params, "structure")
+    variables = _shapes("resnet_tiny", conv, backbone_options=TINY)
+    model = models.create("resnet_tiny", num_classes=3, conv=conv, backbone_options=TINY)
+    is_structure = nn.structure(model, variables).is_structure
+    trained, frozen = optimizers.select(variables["params"], "structure", is_structure=is_structure)
     paths = traverse_util.flatten_dict(trained)
     assert set(paths) == {("backbone", "layer1_0", "conv2", leaf) for leaf in leaves}
     assert ("backbone", "layer1_0", "conv2", "kernel") in traverse_util.flatten_dict(frozen)

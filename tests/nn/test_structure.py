@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from rfjax import channel_conv, mixture_conv, nn
-from rfjax.training import optimizers, sigmas
+from rfjax.training import sigmas
 
 
 def _map(seed=0):
@@ -31,23 +31,24 @@ def test_structures_have_the_parameters_promised(family, size):
         params = jax.eval_shape(layer.init, jax.random.key(0), _map())["params"]
         found = {name: leaf.shape for name, leaf in params.items()}
         assert found == wanted | {"kernel": (3, 3, 3, 5)}
-        assert all(optimizers.is_structure((name,)) for name in wanted)
+        declared = nn.structure(layer, {"params": params})
+        assert {name for name in params if declared.is_structure((name,))} == set(wanted)
 
 
 @pytest.mark.parametrize("family", ["spherical", "diagonal", "full"])
 def test_components_start_apart_and_are_all_reported(family):
     layer = nn.ComposedConv(5, structure="multiple", components=4, sigma=0.25, family=family)
-    params = _init(layer)["params"]
-    found = sigmas.standard_deviations({"head": params})
-    assert list(found) == ["head/0", "head/1", "head/2", "head/3"]
+    found = sigmas.standard_deviations(nn.covariances(layer, _init(layer)))
+    assert list(found) == ["0", "1", "2", "3"]
     wanted = [[s, s] for s in (0.25, 0.5, 1.0, 2.0)]
     np.testing.assert_allclose(np.stack(list(found.values())), wanted, rtol=1e-6)
 
 
 def test_channels_are_reported_by_their_mean():
-    params = {"covariance": jnp.log(jnp.array([[1.0], [3.0]]))}
-    found = sigmas.standard_deviations({"conv": params})
-    np.testing.assert_allclose(found["conv"], [2.0, 2.0], rtol=1e-6)
+    layer = nn.ComposedConv(2, structure="channel")
+    params = _init(layer)["params"] | {"covariance": jnp.log(jnp.array([[1.0], [3.0]]))}
+    found = sigmas.standard_deviations(nn.covariances(layer, {"params": params}))
+    np.testing.assert_allclose(found[""], [2.0, 2.0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("resample", [True, False])

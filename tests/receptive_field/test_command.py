@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rfjax import visualize
 from rfjax.receptive_field import ReceptiveField, networks
 from rfjax.receptive_field import __main__ as command
 from rfjax.training import loop
@@ -122,3 +123,21 @@ def test_something_has_to_be_asked_for(capsys):
     with pytest.raises(SystemExit):
         command.main([])
     assert "--model" in capsys.readouterr().err
+
+
+def test_a_surround_is_drawn_as_it_is_computed_with(monkeypatch):
+    """Of 2 pixels of the features, which have a stride of 4, whatever bounds it."""
+    drawn = {}
+
+    def figure(image, field, *, learned, **options):
+        drawn.update(learned)
+
+    monkeypatch.setattr(visualize, "receptive_field", figure)
+    monkeypatch.setattr(visualize, "save", lambda figure, path: None)
+    small = ["--backbone_option", "width=2", "--backbone_option", "depth=1"]
+    options = ["--head=dog", "--head_option", "max_surround=2.2", "--size=9", "--draws=1"]
+    assert command.main(["--model=resnet_tiny", *small, *options]) == 0
+    sigmas = {path: np.sqrt(np.diag(matrix)).tolist() for path, matrix in drawn.items()}
+    assert list(sigmas) == ["head/center", "head/surround"]
+    np.testing.assert_allclose(sigmas["head/center"], [2.0, 2.0], rtol=1e-5)
+    np.testing.assert_allclose(sigmas["head/surround"], [8.0, 8.0], rtol=1e-5)

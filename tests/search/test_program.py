@@ -105,9 +105,12 @@ def test_halving_without_scores_goes_by_the_loss():
     assert halved.scores.shape == (8, 0) and halved.best in np.flatnonzero(halved.dropped_at < 0)
 
 
-@pytest.mark.parametrize("wrong", [{"rungs": (3, 2)}, {"rungs": (1,), "keep": 1.0}])
-def test_halving_is_checked(wrong):
-    with pytest.raises(ValueError, match="increasing rungs"):
+@pytest.mark.parametrize("wrong, message", [
+    ({"rungs": (3, 2)}, r"increasing rungs from 1; got \(3, 2\)"),
+    ({"rungs": (1,), "keep": 1.0}, "keep must be above 0 and below 1; got 1.0"),
+])  # fmt: skip
+def test_halving_is_checked(wrong, message):
+    with pytest.raises(ValueError, match=message):
         search.Halving(**wrong)
 
 

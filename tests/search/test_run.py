@@ -174,8 +174,8 @@ def test_arrays_of_a_result():
     "options, message",
     [
         ({"mapping": "pmap"}, "mapping is one of auto, loop, map, vmap"),
-        ({"chunk": 0}, "chunk must be at least 1"),
-        ({"steps": 0}, "at least 1"),
+        ({"chunk": 0}, "chunk must be a positive integer"),
+        ({"steps": 0}, "steps must be a positive integer; got 0"),
     ],
 )
 def test_options_are_checked(options, message):

@@ -3,16 +3,17 @@
 import json
 import subprocess
 import sys
-from types import SimpleNamespace
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
-from rfjax import nn, search
+from rfjax import models, search
+from rfjax.models import heads
 from rfjax.receptive_field import networks
 from rfjax.search import adapter, report, study
-from rfjax.training import ConfigError, Interrupted
+from rfjax.training import ConfigError, Interrupted, composed
 from tests.training.runs import ROOT, SETTINGS, set_key
 
 LINES: list[str] = []
@@ -191,21 +192,20 @@ def test_receptive_fields_of_any_network(head, size):
     """A dla_tiny sees 115 pixels at stride 2; the widest Gaussian counts."""
     config = study.base().training
     config.model.name, config.model.head = "dla_tiny", head
-    sizes = adapter._receptive_field(config, {})
+    head_layer = heads.create_head(head, num_classes=3)
+    sizes = adapter._receptive_field(config, head_layer)
     sigmas = np.array([[0.5, 0.5], [2.0, 2.0]])[: 2 if head == "dog" else 1]
     assert sizes(sigmas).tolist() == [size, size]
     config.model.composed.patterns = ("backbone/*",)
-    assert adapter._receptive_field(config, {}) is None
+    assert adapter._receptive_field(config, head_layer) is None
 
 
 def test_several_gaussians_start_from_different_sigmas():
-    head = nn.ComposedConv(2, structure="multiple", sigma=0.5)
-    made = jax.eval_shape(head.init, jax.random.key(0), np.zeros((1, 8, 8, 3)))["params"]
-    made = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), made)
-    made["covariance_components"] += np.log([[0.5], [1.0], [2.0]])
-    model = SimpleNamespace(init=lambda key, images, train: {"params": {"head": made}})
+    options = {"structure": "multiple", "sigma": 0.5}
+    model = models.create("resnet_tiny", num_classes=2, head="composition", head_options=options)
     candidate = search.population(sigma=0.7)[0]
-    params, _ = adapter._init(model, (8, 8, 3), jax.random.key(0), candidate)
+    start = partial(adapter._init, model, composed.declared(model), (8, 8, 3))
+    params, _ = jax.jit(start)(jax.random.key(0), candidate)
     sigmas = np.exp(params["head"]["covariance_components"])[:, 0]
     np.testing.assert_allclose(sigmas, [0.7, 1.4, 2.8], rtol=1e-5)
     assert np.all(params["head"]["covariance_mixture"] == 0)

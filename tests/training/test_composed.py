@@ -48,22 +48,17 @@ def test_the_command_line_names_the_layers():
 def test_structure_alone_moves_and_is_reported():
     model = loop.build_model(tiny(patterns=("*/layer1_0/conv?",), sigma=0.7), 3)
     variables = state.initial_variables(model, jax.random.key(0), (16, 16, 3))
+    structure = composed.declared(model)
     optimizer = optimizers.sgd(optimizers.poly_schedule(0.1, steps=10))
-    step = jax.jit(
-        steps.make_train_step(
-            model,
-            optimizer,
-            trainable="structure",
-            axis_name=None,
-            observe=sigmas.standard_deviations,
-        )
-    )
+    step = jax.jit(steps.make_train_step(model, optimizer, trainable="structure", axis_name=None))
     rng = np.random.default_rng(0)
     batch = {
         "image": rng.normal(size=(2, 16, 16, 3)).astype(np.float32),
         "label": rng.integers(0, 3, (2, 16, 16)).astype(np.int32),
     }
-    before = state.create(variables, optimizer, trainable="structure")
+    before = state.create(
+        variables, optimizer, trainable="structure", is_structure=structure.is_structure
+    )
     after, _ = step(before, batch)
     moved = {
         jax.tree_util.keystr(path, simple=True, separator="/")
@@ -75,7 +70,7 @@ def test_structure_alone_moves_and_is_reported():
         if not np.array_equal(old, new)
     }
     assert moved == {f"backbone/layer1_0/conv{number}/covariance" for number in (1, 2)}
-    found = sigmas.standard_deviations(before.params)
+    found = sigmas.standard_deviations(structure.covariances(before.params))
     assert list(found) == ["backbone/layer1_0/conv1", "backbone/layer1_0/conv2"]
     np.testing.assert_allclose(list(found.values()), 0.7 * np.ones((2, 2)), rtol=1e-6)
 

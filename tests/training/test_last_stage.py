@@ -8,7 +8,7 @@ import numpy as np
 from flax import traverse_util
 
 from rfjax import models
-from rfjax.training import state, steps
+from rfjax.training import composed, state, steps
 from tests.training.test_steps import CLASSES, SIZE, make_batch, make_optimizer
 
 HEADS = {
@@ -35,6 +35,11 @@ def initial(head):
 
 
 @functools.cache
+def is_structure(head):
+    return composed.declared(make_model(head)).is_structure
+
+
+@functools.cache
 def parallel_step(head, devices, trainable):
     model = make_model(head, steps.AXIS)
     step = steps.make_train_step(model, make_optimizer(), trainable=trainable)
@@ -44,7 +49,8 @@ def parallel_step(head, devices, trainable):
 def run(head, devices, *, trainable="last_stage", count=1):
     """The state and metrics after `count` steps on so many fake devices."""
     step = parallel_step(head, devices, trainable)
-    current = state.create(initial(head), make_optimizer(), trainable=trainable)
+    chosen = {"trainable": trainable, "is_structure": is_structure(head)}
+    current = state.create(initial(head), make_optimizer(), **chosen)
     current = steps.replicate(current, jax.devices()[:devices])
     for number in range(count):
         current, metrics = step(current, steps.shard(make_batch(number), devices))

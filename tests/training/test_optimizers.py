@@ -1,10 +1,16 @@
 """Learning rate, decay, momentum and what is trained, against their definitions."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen, traverse_util
 
+from rfjax import gaussian_blur, nn
 from rfjax.training import config as configs
 from rfjax.training import optimizers
 
@@ -36,6 +42,10 @@ def params():
     }
 
 
+def is_structure(path):
+    return path[-1] == "covariance" or "offset_regressor" in path
+
+
 def torch_style(value, gradients, rates, *, decay, momentum, multiplier):
     """torch.optim.SGD, step by step: decay joins the gradient, the rate stays out of the buffer."""
     value, buffer = np.asarray(value, np.float64), 0.0
@@ -50,6 +60,7 @@ def test_updates_equal_a_loop(params, covariance_decay):
     schedule = optimizers.poly_schedule(0.1, steps=5, power=0.9)
     optimizer = optimizers.sgd(
         schedule,
+        is_structure=is_structure,
         momentum=0.8,
         weight_decay=0.05,
         covariance_multiplier=10.0,
@@ -113,7 +124,7 @@ def test_clipping_bounds_the_norm(params):
     ],
 )
 def test_selection_and_its_inverse(params, trainable, trained):
-    chosen, frozen = optimizers.select(params, trainable)
+    chosen, frozen = optimizers.select(params, trainable, is_structure=is_structure)
     assert {key.replace(".", "/") for key in configs.flatten(chosen)} == trained
     merged = optimizers.merge(chosen, frozen)
     assert configs.flatten(merged).keys() == configs.flatten(params).keys()
@@ -124,4 +135,57 @@ def test_selection_errors(params):
     with pytest.raises(ValueError, match="all, last_stage, structure; got 'everything'"):
         optimizers.select(params, "everything")
     with pytest.raises(ValueError, match="selects no parameter"):
-        optimizers.select({"backbone": params["backbone"]}, "structure")
+        optimizers.select({"backbone": params["backbone"]}, "structure", is_structure=is_structure)
+    with pytest.raises(ValueError, match="trainable='structure' wants is_structure"):
+        optimizers.select(params, "structure")
+
+
+@pytest.mark.parametrize("options", [{"covariance_multiplier": 2.0}, {"covariance_decay": True}])
+def test_options_of_structure_want_to_know_what_it_is(options):
+    with pytest.raises(ValueError, match="act on structure: give is_structure"):
+        optimizers.sgd(lambda step: 1.0, **options)
+
+
+class Head(linen.Module):
+    """Names that look like structure, and structure whose names do not."""
+
+    @linen.compact
+    def __call__(self, x):
+        x = linen.Conv(3, (1, 1), name="offset_head")(x)
+        x = Pool(name="covariance_pooling")(x)
+        return Bend(name="bend")(nn.ComposedConv(2, name="conv")(x))
+
+
+class Pool(linen.Module):
+    """Weights, whatever their name."""
+
+    @linen.compact
+    def __call__(self, x):
+        return x * self.param("offsets", linen.initializers.ones, (x.shape[-1],))[None, None, None]
+
+
+class Bend(nn.Structured, linen.Module):
+    """Structure that only the layer knows."""
+
+    STRUCTURE: ClassVar[Mapping[str, str]] = {"spread": "covariance"}
+
+    @linen.compact
+    def __call__(self, x):
+        return gaussian_blur(x, self.param("spread", lambda key: jnp.ones(1)))
+
+
+def test_names_mean_nothing():
+    """A step of gradient 0: weights decay by a tenth, and structure stays."""
+    model = linen.Sequential([Head()])
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.ones((1, 8, 8, 5)))
+    declared = nn.structure(model, variables)
+    params = jax.tree.map(jnp.ones_like, variables["params"])
+    optimizer = optimizers.sgd(
+        lambda step: 1.0, weight_decay=0.1, is_structure=declared.is_structure
+    )
+    still = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(still, optimizer.init(params), params)
+    stayed = {path for path, leaf in traverse_util.flatten_dict(updates).items() if not leaf.any()}
+    assert stayed == {("layers_0", "conv", "covariance"), ("layers_0", "bend", "spread")}
+    chosen, _ = optimizers.select(params, "structure", is_structure=declared.is_structure)
+    assert set(traverse_util.flatten_dict(chosen)) == stayed

@@ -1,36 +1,27 @@
-"""Finding covariances in a tree of parameters."""
+"""The learned standard deviations of a network, by layer."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from rfjax import models, nn
 from rfjax.training import sigmas
 
 
-def test_static_layers_are_found_by_path():
-    params = {
-        "head": {
-            "conv": {"kernel": jnp.zeros(3), "covariance": jnp.log(jnp.array([0.5, 2.0]))},
-            "covariance_regressor": {"kernel": jnp.ones(3), "bias": jnp.zeros(1)},
-        }
-    }
-    found = sigmas.standard_deviations(params)
-    assert list(found) == ["head/conv"]
-    np.testing.assert_allclose(found["head/conv"], [0.5, 2.0], rtol=1e-6)
-
-
-def test_surround_is_the_sum_of_center_and_difference():
-    """Variances add: 3^2 + 4^2 = 5^2."""
-    layer = {
-        "covariance_center": jnp.log(jnp.array([3.0])),
-        "covariance_delta": jnp.log(jnp.array([4.0])),
-    }
-    found = sigmas.standard_deviations({"dog": layer}, max_surround=None)
-    np.testing.assert_allclose(found["dog/center"], [3.0, 3.0], rtol=1e-6)
-    np.testing.assert_allclose(found["dog/surround"], [5.0, 5.0], rtol=1e-6)
-    bounded = sigmas.standard_deviations({"dog": layer}, max_surround=4.0)["dog/surround"]
-    np.testing.assert_allclose(bounded, np.sqrt(9 + 16 / np.sqrt(2)) * np.ones(2), rtol=1e-6)
-
-
 def test_channels_are_averaged():
-    params = {"conv": {"covariance": jnp.log(jnp.array([[1.0], [3.0]]))}}
+    params = {"conv": jnp.log(jnp.array([[1.0], [3.0]]))}
     np.testing.assert_allclose(sigmas.standard_deviations(params)["conv"], [2.0, 2.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("bound, surround", [(None, 5.0), (4.0, np.sqrt(9 + 16 / np.sqrt(2)))])
+def test_a_surround_is_the_one_that_is_computed_with(bound, surround):
+    """Variances add: 3^2 + 4^2 = 5^2; bounded by 4, what is added is 4 / 2^(1/4)."""
+    options = {"max_surround": bound, "sigma_center": 0.5, "sigma_surround": 0.6}
+    model = models.create("resnet_tiny", num_classes=2, head="dog", head_options=options)
+    params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))["params"]
+    params["head"]["covariance_center"] = jnp.log(jnp.array([3.0]))
+    params["head"]["covariance_delta"] = jnp.log(jnp.array([4.0]))
+    found = sigmas.standard_deviations(nn.covariances(model, {"params": params}))
+    np.testing.assert_allclose(found["head/center"], [3.0, 3.0], rtol=1e-6)
+    np.testing.assert_allclose(found["head/surround"], [surround, surround], rtol=1e-6)

@@ -1,0 +1,313 @@
+"""Options of every function, layer, head, model and data set: wrong values, NumPy's right ones.
+
+The options are walked over, so that a new one must say here of which kind it is.
+"""
+
+import dataclasses
+import functools
+import inspect
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rfjax
+from rfjax import data, models, nn, search
+from rfjax import receptive_field as rf
+from rfjax.data.digit_scenes import DigitScenesConfig
+from rfjax.models import heads
+from rfjax.models.segmentation import bilinear_upsample
+from rfjax.training import optimizers
+
+X = jnp.ones((2, 9, 9, 3))
+KERNEL = jnp.ones((3, 3, 3, 4))
+P = jnp.zeros(1)
+
+# kind: (wrong values, right ones). None is wrong but for the options in OPTIONAL.
+NOT_NUMBERS = (True, np.bool_(False), "x", (), 1j)
+KINDS = {
+    "integer": ((*NOT_NUMBERS, 1.5, 2.0, math.nan, math.inf, -1), (np.int32(3), np.int64(3))),
+    "pair": ((*NOT_NUMBERS, 1.5, math.nan, -1, 2, (3, 3, 3), (3, True), (3, 1.5), "33"),
+             (np.int32(3), np.array([3, 3]), [np.int64(3), 3])),
+    "integers": ((*NOT_NUMBERS, 3, (1.5,), (True,), (0,), (-1,), "33"),
+                 ([np.int64(2)], np.array([2]))),
+    "number": ((*NOT_NUMBERS, math.nan, math.inf), (np.float32(0.5), np.float64(0.5))),
+    "not negative": ((*NOT_NUMBERS, math.nan, math.inf, -1.0), (np.float32(4), np.int64(0))),
+    "positive": ((*NOT_NUMBERS, math.nan, math.inf, 0.0, -1.0), (np.float32(4), np.int64(4))),
+    "sigma": ((*NOT_NUMBERS, math.nan, math.inf, 0.0, -1.0, (1.0, 2.0, 3.0), (1.0, math.nan)),
+              (np.float32(0.75), np.array([0.75, 0.75]), jnp.float32(0.75))),
+    "fraction": ((*NOT_NUMBERS, math.nan, 1.5, -0.5), (np.float32(0.5), np.float64(0.5))),
+    "flag": (("x", 1, 0.0, np.int64(1), math.nan), (np.bool_(False), True)),
+    "choice": (("bogus", "", True, 1, math.nan, 1.5), ()),
+    "dtype": (("bogus", "int32", jnp.int8, 3), ("float32", jnp.bfloat16, np.dtype("float32"))),
+}  # fmt: skip
+OPTIONS = {
+    "integer": "stride dilation max_half_size rings points_per_ring components width depth "
+               "num_classes output_stride down_ratio spatial_ndim factor draws chunk batch_size "
+               "seed process_index process_count threads prefetch train_scenes val_scenes least "
+               "count",
+    "pair": "kernel_size",
+    "integers": "dilations rates",
+    "number": "rate",
+    "not negative": "blur lighting",
+    "positive": "truncate bound max_surround extent min_scale max_scale",
+    "sigma": "sigma sigma_center sigma_surround",
+    "fraction": "dropout color keep",
+    "flag": "resample use_bias per_channel mean normalize remat flip whole_degrees",
+    "choice": "padding method support mode family structure variant link fusion algorithm platform "
+              "transition head mapping",
+    "dtype": "dtype",
+}  # fmt: skip
+KIND = {name: kind for kind, names in OPTIONS.items() for name in names.split()}
+OPTIONAL = {"components", "bound", "max_surround", "blur", "dtype", "dropout", "prefetch"}
+OPTIONAL_HERE = {"ASPP: rates", "ASPP: width", "layout: chunk", "train_iterator: threads"}
+# Where those of the kind do not fit.
+RIGHT = {"down_ratio": (np.int64(2),), "process_index": (np.int64(0),),
+         "process_count": (np.int64(2),), "spatial_ndim": (np.int64(2),)}  # fmt: skip
+# Arrays, functions, names, and what other tests are about.
+OTHERS = {"x", "params", "params_map", "kernel", "points", "offsets", "means", "positions",
+          "center", "surround", "coordinates", "weights", "kernel_init", "name", "parent",
+          "axis_name", "norm"}  # fmt: skip
+
+FUNCTIONS = {
+    "half_size": lambda **o: rfjax.half_size(1.0, **o),
+    "gaussian_kernel1d": lambda **o: rfjax.gaussian_kernel1d(1.0, **{"max_half_size": 8} | o),
+    "gaussian_kernel": lambda **o: rfjax.gaussian_kernel(P, **{"max_half_size": 8} | o),
+    "gaussian_blur": lambda **o: rfjax.gaussian_blur(X, P, **o),
+    "difference_of_gaussians": lambda **o: rfjax.difference_of_gaussians(X, P, P + 1, **o),
+    "local_gaussian_blur": lambda **o: rfjax.local_gaussian_blur(
+        X, jnp.zeros((2, 9, 9, 1)), **{"max_half_size": 8} | o
+    ),
+    "ring_points": rfjax.ring_points,
+    "lattice_points": lambda **o: rfjax.lattice_points(**{"kernel_size": 3} | o),
+    "circular_points": lambda **o: rfjax.circular_points(**{"kernel_size": 3} | o),
+    "sampling_offsets": lambda **o: rfjax.sampling_offsets(P, jnp.ones((9, 2)), **o),
+    "bilinear_sample": lambda **o: rfjax.bilinear_sample(X, jnp.ones((2, 2)), **o),
+    "sampled_conv": lambda **o: rfjax.sampled_conv(X, KERNEL, jnp.ones((9, 2)), **o),
+    "blur_conv": lambda **o: rfjax.blur_conv(X, KERNEL, P, **o),
+    "blur_resample_conv": lambda **o: rfjax.blur_resample_conv(X, KERNEL, P, **o),
+    "gaussian_deformable_conv": lambda stride=1, **o: rfjax.gaussian_deformable_conv(
+        X, KERNEL, jnp.zeros((2, *(2 * (8 // stride + 1,) if is_count(stride) else (9, 9)), 1)),
+        stride=stride, **o,
+    ),
+    "deformable_conv": lambda **o: rfjax.deformable_conv(X, KERNEL, jnp.zeros((9, 2)), **o),
+    "channel_conv": lambda **o: rfjax.channel_conv(X, KERNEL, jnp.zeros((4, 1)), **o),
+    "mixture_conv": lambda **o: rfjax.mixture_conv(
+        X, KERNEL, jnp.zeros((2, 1)), jnp.ones(2), **o
+    ),
+    "blurred_dilated_conv": lambda **o: rfjax.blurred_dilated_conv(
+        X, KERNEL, **{"dilation": 2} | o
+    ),
+}  # fmt: skip
+WITHOUT_EFFECT = {
+    "channel_conv, blur alone": lambda **o: FUNCTIONS["channel_conv"](resample=False, **o),
+    "mixture_conv, blur alone": lambda **o: FUNCTIONS["mixture_conv"](resample=False, **o),
+    "blurred_dilated_conv, plain": lambda **o: FUNCTIONS["blurred_dilated_conv"](blur=None, **o),
+    "ComposedConv, blur alone": lambda **o: built(nn.ComposedConv, 4, resample=False, **o),
+    "DoGConv, blur alone": lambda **o: built(nn.DoGConv, 4, resample=False, **o),
+    "ComposedConv, channel": lambda **o: built(
+        nn.ComposedConv, 4, resample=False, structure="channel", **o
+    ),
+    "BlurredDilatedConv of 1x1": lambda **o: built(nn.BlurredDilatedConv, 4, kernel_size=1, **o),
+    "CCL of one layer": lambda **o: built(nn.CCL, 4, **o),
+}
+NO_OPTIONS = {"cascade", "cholesky_factor", "covariance_matrix", "log_cholesky", "from_ellipse",
+              "to_ellipse", "standard_deviations", "compose_kernel"}  # fmt: skip
+
+
+def is_count(value):
+    return isinstance(value, int | np.integer) and value > 0 and not isinstance(value, bool)
+
+
+def built(layer, *arguments, **options):
+    """The parameters of a layer, which are those of a map of three channels."""
+    made = layer(*arguments, **options)
+    return jax.eval_shape(made.init, jax.random.key(0), X)
+
+
+LAYERS = {
+    "GaussianBlur": functools.partial(built, nn.GaussianBlur),
+    "Conv": functools.partial(built, nn.Conv, 4),
+    "ComposedConv": lambda **o: built(
+        nn.ComposedConv, 4,
+        **({"structure": "multiple"} if "components" in o else {}) | o,
+    ),
+    "DoGConv": lambda **o: built(nn.DoGConv, 4, **{"sigma_center": 0.5} | o),
+    "GaussianDeformableConv": functools.partial(built, nn.GaussianDeformableConv, 4),
+    "DynamicComposedConv": functools.partial(built, nn.DynamicComposedConv, 4),
+    "DeformableConv": functools.partial(built, nn.DeformableConv, 4),
+    "AffineConv": functools.partial(built, nn.AffineConv, 4),
+    "StaticDeformableConv": functools.partial(built, nn.StaticDeformableConv, 4),
+    "BlurredDilatedConv": functools.partial(built, nn.BlurredDilatedConv, 4),
+    "CCL": lambda **o: built(nn.CCL, 4, **{"dilations": (1, 2)} | o),
+    "ASPP": lambda **o: built(nn.ASPP, 4, **{"rates": (1,)} | ({"variant": "v3"} if
+                              {"width", "dropout"} & o.keys() else {}) | o),
+}  # fmt: skip
+
+
+def segmenter(name, **options):
+    """The parameters of a network."""
+    backbone = {k: options.pop(k) for k in ("width", "depth", "output_stride", "down_ratio",
+                                            "transition") if k in options}  # fmt: skip
+    fixed = {"num_classes": 2, "backbone_options": backbone} | options
+    model = models.create(name, **fixed)
+    return jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 16, 16, 3)))
+
+
+MODELS = {
+    "create": functools.partial(segmenter, "resnet_tiny"),
+    "resnet_tiny": lambda **o: segmenter("resnet_tiny", **{"depth": 3} | o),
+    "drn_tiny": functools.partial(segmenter, "drn_tiny"),
+    "dla_tiny": functools.partial(segmenter, "dla_tiny"),
+    "drn_a_18": functools.partial(segmenter, "drn_a_18"),
+}
+MODEL_OPTIONS = {
+    "create": ("num_classes", "dtype", "remat", "head"),
+    "resnet_tiny": ("width", "depth"),
+    "drn_tiny": ("width", "depth"),
+    "dla_tiny": ("width", "depth", "down_ratio"),
+    "drn_a_18": ("transition",),
+}
+
+
+class _Source:
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        empty = np.zeros((4, 4), np.uint8)
+        return {"image": np.zeros((4, 4, 3), np.uint8), "label": empty, "id": str(index)}
+
+
+DATA = data.Dataset("empty", "train", _Source(), 2, ("a", "b"), np.zeros((2, 3), np.uint8),
+                    mean=(0.5,) * 3, std=(1.0,) * 3)  # fmt: skip
+
+
+def train_batches(**options):
+    return data.train_iterator(DATA, **{"batch_size": 1, "seed": 0, "threads": 1} | options)
+
+
+MORE = {
+    "surround_covariance": (lambda **o: nn.surround_covariance(P, P, **o), ("max_surround",)),
+    "bilinear_upsample": (lambda **o: bilinear_upsample(X, **o), ("factor",)),
+    "effective": (
+        lambda **o: rf.effective(lambda x: x, (4, 4, 1), **{"draws": 1} | o), ("draws",)
+    ),
+    "train_iterator": (
+        train_batches,
+        ("batch_size", "seed", "process_index", "process_count", "threads", "prefetch"),
+    ),
+    "eval_batches": (
+        lambda **o: data.eval_batches(DATA, **{"batch_size": 1} | o),
+        ("batch_size", "process_index", "process_count"),
+    ),
+    "DigitScenesConfig": (DigitScenesConfig, ("train_scenes", "val_scenes", "seed")),
+    "DigitScenesConfig: scales": (
+        lambda **o: DigitScenesConfig(**{"min_scale": 4.0, "max_scale": 4.0} | o),
+        ("min_scale", "max_scale"),
+    ),
+    "Augmentation": (data.Augmentation, ("color", "flip", "whole_degrees")),
+    "Halving": (lambda **o: search.Halving((1,), **{"least": 1} | o), ("keep", "least")),
+    "layout": (lambda **o: search.layout(**{"count": 4} | o), ("count", "chunk", "mapping")),
+    "Conv of rf": (lambda **o: rf.theoretical([rf.Conv(**{"kernel_size": 3} | o)]),
+                   ("stride", "dilation")),
+    "Gaussian of rf": (lambda **o: rf.theoretical([rf.Gaussian(**{"sigma": 1.0} | o)]),
+                       ("truncate",)),
+}  # fmt: skip
+
+
+def layer_options(name):
+    return [field.name for field in dataclasses.fields(getattr(nn, name)) if field.init]
+
+
+def cases():
+    """(where, call, option) for all options."""
+    for name, call in FUNCTIONS.items():
+        for option in inspect.signature(getattr(rfjax, name)).parameters:
+            if option != "sigma":  # an array
+                yield name, call, option
+    for name, call in LAYERS.items():
+        for option in layer_options(name):
+            if option != "features":
+                yield name, call, option
+    for name, call in WITHOUT_EFFECT.items():
+        owner = name.split(",")[0].split(" of ")[0]
+        if hasattr(nn, owner):
+            options = layer_options(owner)
+        else:
+            options = inspect.signature(getattr(rfjax, owner)).parameters
+        fixed = ("resample", "structure", "components", "kernel_size", "blur", "features")
+        for option in (o for o in options if o not in fixed):
+            yield name, call, option
+    for name, call in MODELS.items():
+        for option in MODEL_OPTIONS[name]:
+            yield name, call, option
+    for name, (call, options) in MORE.items():
+        for option in options:
+            yield name, call, option
+
+
+CASES = [(f"{where}: {option}", call, option) for where, call, option in cases()
+         if option not in OTHERS]  # fmt: skip
+
+
+def test_no_function_layer_or_option_is_left_out():
+    functions = {name for name in rfjax.__all__ if callable(getattr(rfjax, name))}
+    assert functions == {*FUNCTIONS, *NO_OPTIONS}
+    layers = {
+        name for name in nn.__all__
+        if isinstance(getattr(nn, name), type) and hasattr(getattr(nn, name), "init")
+    }  # fmt: skip
+    assert layers - {"BatchNorm"} == set(LAYERS)  # of which the options are Flax's
+    assert {layer.__name__ for layer, _ in heads.HEADS.values()} <= layers
+    assert {option for _, _, option in CASES} <= set(KIND)
+
+
+@pytest.mark.parametrize("where, call, option", CASES, ids=[case[0] for case in CASES])
+def test_wrong_values_are_refused_in_one_line(where, call, option):
+    wrong, _ = KINDS[KIND[option]]
+    for value in wrong if option in OPTIONAL or where in OPTIONAL_HERE else (*wrong, None):
+        with pytest.raises((TypeError, ValueError)) as raised:
+            call(**{option: value})
+        text = str(raised.value)
+        assert option in text and "\n" not in text and len(text) < 400, f"{value!r}: {text}"
+        shown = (repr(value), str(value), "dtype", "shape (0,)")
+        assert any(part in text for part in shown), f"{value!r}: {text}"
+
+
+@pytest.mark.parametrize("where, call, option", CASES, ids=[case[0] for case in CASES])
+def test_numbers_of_numpy_are_as_good_as_pythons(where, call, option):
+    for value in RIGHT.get(option, KINDS[KIND[option]][1]):
+        if where.split(": ")[0] in FUNCTIONS:  # without computing anything
+            jax.eval_shape(lambda value=value: call(**{option: value}))
+        else:
+            call(**{option: value})
+
+
+def test_features_are_a_number_of_channels():
+    for value in (True, 1.5, 0, -1, "x", None):
+        with pytest.raises((TypeError, ValueError), match="features must be a positive integer"):
+            built(nn.Conv, value)
+    assert built(nn.Conv, np.int64(4))["params"]["kernel"].shape == (3, 3, 3, 4)
+
+
+@pytest.mark.parametrize("name, value", [
+    ("learning_rate", math.nan), ("learning_rate", "x"), ("steps", 1.5), ("steps", True),
+    ("power", -1.0), ("warmup_steps", -1), ("warmup_steps", True),
+])  # fmt: skip
+def test_schedules(name, value):
+    options = {"learning_rate": 0.1, "steps": 10} | {name: value}
+    with pytest.raises((TypeError, ValueError), match=name):
+        optimizers.poly_schedule(**options)
+
+
+@pytest.mark.parametrize("name, value", [
+    ("momentum", math.nan), ("momentum", True), ("weight_decay", -1.0), ("grad_clip", "x"),
+    ("covariance_multiplier", math.inf), ("covariance_decay", 1),
+])  # fmt: skip
+def test_optimizers(name, value):
+    options = {"is_structure": lambda path: False} | {name: value}
+    with pytest.raises((TypeError, ValueError), match=name):
+        optimizers.sgd(lambda step: 0.1, **options)
