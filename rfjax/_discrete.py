@@ -29,7 +29,9 @@ _DEBYE = (
 )
 
 
-def discrete_profile(distance: np.ndarray | jax.Array, sigma: jax.Array, *, truncate: float) -> jax.Array:
+def discrete_profile(
+    distance: np.ndarray | jax.Array, sigma: jax.Array, *, truncate: float
+) -> jax.Array:
     """T(|distance|, sigma^2) up to a factor per sigma: [..., D] for sigma [...], distance [D].
 
     Distances beyond `truncate` standard deviations may read 0 (small sigma) or the true tail.

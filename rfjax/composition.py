@@ -11,6 +11,8 @@ it is associative all the same: blurring the map and blurring the kernel are one
 borders, and but for the truncation of the blur at the map's border).
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -350,7 +352,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax
     stride, dilation = _checks.integer("stride", stride), check_dilation(dilation)
     pads = [dilation * (size - 1) // 2 for size in kernel.shape[:2]]
     y = lax.conv_general_dilated(
-        x.reshape(-1, *x.shape[-3:]),
+        x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:]),
         kernel,
         window_strides=(stride, stride),
         padding=[(pad, pad) for pad in pads],

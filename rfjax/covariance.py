@@ -23,8 +23,8 @@ from rfjax import _checks
 
 FAMILIES = {"spherical": 1, "diagonal": 2, "full": 3}
 
-# sigma is formed within these bounds (1e-17 to 1e17 pixels) so that neither it nor a derivative is 0
-# or inf in float32. Outside, the gradient with respect to log sigma is zero. Narrower types are
+# sigma is formed within these bounds (1e-17 to 1e17 pixels) so that neither it nor a derivative is
+# 0 or inf in float32. Outside, the gradient with respect to log sigma is zero. Narrower types are
 # widened for all that lies in between, where their squares would leave their range.
 _LOG_SIGMA_MIN = -40.0
 _LOG_SIGMA_MAX = 40.0
@@ -334,8 +334,8 @@ def cascade(params_a: ArrayLike, params_b: ArrayLike) -> jax.Array:
         return params.astype(dtype)
     a_yy, a_yx, a_xx = _factor_entries(params_a)
     b_yy, b_yx, b_xx = _factor_entries(params_b)
-    # One factor under the other, [U_a; U_b], made triangular by a rotation: no square is formed that
-    # could cancel or leave float32's range.
+    # One factor under the other, [U_a; U_b], made triangular by a rotation: no square is formed
+    # that could cancel or leave float32's range.
     u_yy = jnp.hypot(a_yy, b_yy)
     cosine, sine = a_yy / u_yy, b_yy / u_yy
     u_yx = cosine * a_yx + sine * b_yx

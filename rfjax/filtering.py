@@ -317,7 +317,10 @@ def local_gaussian_blur(
             f"parameters for a map of shape {x.shape}; got {params.shape}"
         )
     dtype = _checks.accumulation_dtype(x, params)
-    params = params.astype(dtype).reshape(-1, *spatial, params.shape[-1])
+    if 0 in batch:
+        return x
+    leading = math.prod(params.shape[:-3])
+    params = params.astype(dtype).reshape(leading, *spatial, params.shape[-1])
     kernels = gaussian_kernel(
         params, max_half_size=max_half_size, truncate=truncate, method=method, support=support
     )

@@ -11,6 +11,7 @@ Coordinates are kept in float32 at least, whatever the dtype of the map.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -86,10 +87,10 @@ def bilinear_sample(x: ArrayLike, coordinates: ArrayLike, *, padding: str = "zer
             f"coordinates must have shape [*batch, *points, 2] with the batch axes {batch} of x "
             f"{x.shape}; got {coordinates.shape}"
         )
-    if 0 in x.shape:
+    if 0 in x.shape[-3:]:
         raise ValueError(f"x must have pixels and channels, {_LAYOUT}; got shape {x.shape}")
-    maps = x.reshape(-1, *x.shape[-3:])
-    places = coordinates.reshape(maps.shape[0], -1, 2)
+    maps = x.reshape(math.prod(batch), *x.shape[-3:])
+    places = coordinates.reshape(maps.shape[0], math.prod(points), 2)
     samples = jax.vmap(functools.partial(_read_map, boundary))(maps, places)
     return samples.reshape(*batch, *points, x.shape[-1])
 
@@ -161,7 +162,10 @@ def sampled_conv(
     stride = _checks.integer("stride", stride)
     output = output_size(x.shape[-3:-1], stride)
     _check_taps(x, kernel, positions, output)
-    maps = x.reshape(-1, *x.shape[-3:])
+    batch = x.shape[:-3]
+    if 0 in batch:
+        return jnp.zeros((*batch, *output, kernel.shape[-1]), x.dtype)
+    maps = x.reshape(math.prod(batch), *x.shape[-3:])
     weights = kernel.reshape(-1, *kernel.shape[2:])
     positions = positions.astype(_checks.accumulation_dtype(x, positions))
     if positions.ndim == 2:
@@ -169,7 +173,7 @@ def sampled_conv(
     else:
         positions = positions.reshape(maps.shape[0], *positions.shape[-4:])
         y = _taps.free(maps, weights, positions, stride=stride)
-    return y.reshape(*x.shape[:-3], *y.shape[1:])
+    return y.reshape(*batch, *y.shape[1:])
 
 
 def output_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
@@ -203,7 +207,7 @@ def _check_taps(
     x: jax.Array, kernel: jax.Array, positions: jax.Array, output: tuple[int, int]
 ) -> None:
     check_kernel(x, kernel)
-    if 0 in x.shape:
+    if 0 in x.shape[-3:]:
         raise ValueError(f"x must have pixels and channels, {_LAYOUT}; got shape {x.shape}")
     taps = kernel.shape[0] * kernel.shape[1]
     wanted = (taps, 2), (*x.shape[:-3], *output, taps, 2)

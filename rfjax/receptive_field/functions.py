@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from rfjax import _checks
 from rfjax.receptive_field import reach as reaches
