@@ -38,7 +38,13 @@ def float_array(name: str, value: Any, *, min_ndim: int = 0, layout: str = "") -
 
 def accumulation_dtype(*arrays: jax.Array) -> jnp.dtype:
     """The dtype that sums are kept in: float32 at least."""
-    return jnp.result_type(jnp.float32, *(a.dtype for a in arrays))
+    return common_dtype(jnp.float32, *arrays)
+
+
+def common_dtype(*arrays: Any) -> jnp.dtype:
+    """The narrowest dtype that holds those of all arrays, under strict promotion as well."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*arrays)
 
 
 def known(value: Any) -> np.ndarray | None:

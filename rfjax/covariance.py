@@ -250,7 +250,7 @@ def from_ellipse(major: ArrayLike, minor: ArrayLike, angle: ArrayLike) -> jax.Ar
     major = _checks.float_array("major", major)
     minor = _checks.float_array("minor", minor)
     angle = _checks.float_array("angle", angle)
-    dtype = jnp.result_type(major, minor, angle)
+    dtype = _checks.common_dtype(major, minor, angle)
     major, minor, angle = _wide(major), _wide(minor), _wide(angle)
     sine, cosine = jnp.sin(angle), jnp.cos(angle)
     yy = (major * sine) ** 2 + (minor * cosine) ** 2
@@ -328,7 +328,8 @@ def cascade(params_a: ArrayLike, params_b: ArrayLike) -> jax.Array:
     size = max(params_a.shape[-1], params_b.shape[-1])
     params_a = jnp.broadcast_to(_as_family(params_a, size), (*leading, size))
     params_b = jnp.broadcast_to(_as_family(params_b, size), (*leading, size))
-    dtype = jnp.result_type(params_a, params_b)
+    dtype = _checks.common_dtype(params_a, params_b)
+    params_a, params_b = params_a.astype(dtype), params_b.astype(dtype)
     if size < 3:
         params = 0.5 * jnp.logaddexp(2.0 * _bounded(params_a), 2.0 * _bounded(params_b))
         return params.astype(dtype)

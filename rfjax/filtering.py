@@ -255,7 +255,7 @@ def difference_of_gaussians(
     """
     options = dict(truncate=truncate, padding=padding, method=method, support=support)
     options["spatial_ndim"] = spatial_ndim
-    wide = jnp.promote_types(_map(x, spatial_ndim).dtype, jnp.float32)
+    wide = _checks.accumulation_dtype(_map(x, spatial_ndim))
     # Subtracting before rounding keeps the digits of low-precision maps.
     y = jnp.asarray(x).astype(wide)
     y = gaussian_blur(y, center, **options) - gaussian_blur(y, surround, **options)

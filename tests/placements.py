@@ -72,6 +72,20 @@ def sharded(place: str, function: Callable, of_each: Sequence[bool], operands: S
     return jax.jit(values_and_gradients(function)).lower(*placed).compile(), placed
 
 
+def assert_same(place: str, function: Callable, of_each: Sequence[bool], operands, wanted) -> None:
+    """Checks the values and all gradients at a place against those of one device."""
+    got = run(place, function, of_each, operands)
+    for actual, expected in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        scale = max(1.0, float(jnp.abs(expected).max()))
+        np.testing.assert_allclose(actual, expected, atol=2e-5 * scale, rtol=0)
+
+
+def on_one_device(function: Callable, operands: Sequence[Any]) -> Any:
+    """The value and gradients as they should be."""
+    cotangent = cotangent_for(function, operands)
+    return jax.jit(values_and_gradients(function))(cotangent, *operands)
+
+
 def moves(text: str) -> list[str]:
     """The instructions of a compiled program that move parts of maps between devices."""
     return re.findall(rf"(?:{'|'.join(MOVES)})(?:-start)?\(", text)
@@ -121,7 +135,7 @@ def _parts(mapping: Callable, both: Callable, of_each, arrays) -> Any:
         jax.tree.map(lambda a: a.reshape(DEVICES, -1, *a.shape[1:]), array) if each else array
         for array, each in zip(arrays, of_each, strict=True)
     ]
-    value, *gradients = mapping(both, [0 if each else None for each in of_each])(*split)
+    value, *gradients = mapping(both, tuple(0 if each else None for each in of_each))(*split)
     joined = [
         jax.tree.map(lambda g: g.reshape(-1, *g.shape[2:]) if each else g.sum(0), gradient)
         for gradient, each in zip(gradients, of_each[1:], strict=True)

@@ -85,7 +85,8 @@ def train_iterator(
         seed: of order and augmentation; 0 up to 2**32 - 1.
         augmentation: None for none. Scaling needs a crop, else sizes differ.
         process_index, process_count: this process's share.
-        threads: batches made at the same time; None for one for each processor, 16 at most.
+        threads: batches made at the same time; None for one for each processor, 16 at most; 0 for
+            none beside the caller's.
         prefetch: batches made in advance (each takes memory); None for two more than threads.
             0 makes each batch when it is asked for.
     """
@@ -99,7 +100,8 @@ def train_iterator(
             f"scale={augmentation.scale} gives examples of different sizes, which cannot be"
             " batched: set crop as well"
         )
-    threads = integer("threads", threads, optional=True) or min(16, os.cpu_count() or 1)
+    threads = integer("threads", threads, least=0, optional=True)
+    threads = min(16, os.cpu_count() or 1) if threads is None else threads
     prefetch = integer("prefetch", prefetch, least=0, optional=True)
     prefetch = threads + 2 if prefetch is None else prefetch
     seed = integer("seed", seed, least=0)
@@ -165,7 +167,7 @@ def eval_batches(
         ValueError: if `batch_size` is not a multiple of `devices`, or an image cannot be read.
     """
     _check_sharding(batch_size, process_index, process_count)
-    threads = integer("threads", threads)
+    threads = integer("threads", threads, least=0)
     if devices is not None and (devices < 1 or batch_size % devices):
         raise ValueError(f"batch_size is a multiple of devices={devices}; got {batch_size}")
     cv2.setNumThreads(0)

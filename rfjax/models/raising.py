@@ -78,7 +78,7 @@ def raise_by_kernel(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     number, height, width, channels = x.shape
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    sums = jnp.promote_types(x.dtype, jnp.float32)
+    sums = _checks.accumulation_dtype(x)
 
     def phase(row: int, column: int) -> jax.Array:
         total = jnp.zeros(x.shape, sums)

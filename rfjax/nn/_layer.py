@@ -54,7 +54,8 @@ class KernelLayer(Structured, linen.Module):
         """The map and the kernel, in the type of the computation."""
         x = _checks.float_array("x", x, min_ndim=3, layout="[..., H, W, C]")
         kernel = self.free_form("kernel", x.shape[-1])
-        return tuple(linen.dtypes.promote_dtype(x, kernel, dtype=self.dtype))
+        dtype = _checks.common_dtype(x, kernel) if self.dtype is None else self.dtype
+        return x.astype(dtype), kernel.astype(dtype)
 
     def free_form(
         self, name: str, channels: int, kernel_init: Initializer | None = None

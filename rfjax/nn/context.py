@@ -185,7 +185,7 @@ def _fuse(scores: list[jax.Array], gates: list[jax.Array]) -> jax.Array:
     """The sum of the layers' scores, weighted by the gates [..., 1] if there are any."""
     if not gates:
         return sum(scores)
-    gates = [gate.astype(jnp.result_type(gate.dtype, jnp.float32)) for gate in gates]
+    gates = [gate.astype(_checks.accumulation_dtype(gate)) for gate in gates]
     weights = len(gates) * jax.nn.softmax(jnp.concatenate(gates, -1), -1)
     return sum(
         weights[..., index : index + 1].astype(score.dtype) * score

@@ -126,7 +126,7 @@ class GaussianDeformableConv(_layer.KernelLayer):
         _checks.number("bound", self.bound, above=0, optional=True)
         initial = _layer.initial_covariance(self.sigma, self.family)
         raw = _regressor(self, len(initial), "covariance_regressor")(x)
-        raw = raw.astype(jnp.result_type(raw.dtype, jnp.float32))
+        raw = raw.astype(_checks.accumulation_dtype(raw))
         if self.link == "linear":
             return self._linear(raw, initial)
         raw = self._bounded(raw)
@@ -158,7 +158,7 @@ class GaussianDeformableConv(_layer.KernelLayer):
     def _means(self, x: jax.Array) -> jax.Array:
         """The regressed centres [..., H', W', 2]: all taps add to their gradient."""
         raw = _regressor(self, 2, "offset_regressor")(x)
-        raw = raw.astype(jnp.result_type(raw.dtype, jnp.float32))
+        raw = raw.astype(_checks.accumulation_dtype(raw))
         return raw / math.sqrt(math.prod(self.checked_size()))
 
 
@@ -248,7 +248,7 @@ class DeformableConv(_layer.KernelLayer):
         x, kernel = self.prepare(x)
         taps = kernel.shape[0] * kernel.shape[1]
         raw = _regressor(self, 2 * taps, "offset_regressor")(x)
-        offsets = raw.astype(jnp.result_type(raw.dtype, jnp.float32))
+        offsets = raw.astype(_checks.accumulation_dtype(raw))
         offsets = offsets.reshape((*offsets.shape[:-1], taps, 2))
         self.sow("intermediates", "scale_map", self._radius(offsets))
         options: dict[str, Any] = {"stride": self.stride, "dilation": self.dilation}

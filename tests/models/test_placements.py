@@ -1,0 +1,52 @@
+"""A network with each head on several devices: the same values and gradients as on one."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rfjax import models
+from rfjax.models.heads import HEADS
+from tests import placements
+
+IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(4, 16, 16, 3)), jnp.float32)
+_FEW = {("N", head) for head in HEADS} | {("shard_map", "composition"), ("shard_map", "deform")}
+
+
+@functools.cache
+def case(head):
+    model = models.create("resnet_tiny", num_classes=4, head=head, backbone_options={"width": 4})
+    variables = jax.jit(model.init)(jax.random.key(0, impl="unsafe_rbg"), IMAGES)
+    others = {key: value for key, value in variables.items() if key != "params"}
+
+    def function(images, params):
+        return model.apply({"params": params, **others}, images)
+
+    return function, (True, False), (IMAGES, variables["params"])
+
+
+@functools.cache
+def on_one_device(head):
+    function, _, operands = case(head)
+    return placements.on_one_device(function, operands)
+
+
+@pytest.mark.parametrize(
+    "place, head",
+    [
+        pytest.param(place, head, marks=() if (place, head) in _FEW else pytest.mark.slow)
+        for place in placements.PLACES
+        for head in HEADS
+    ],
+)
+def test_same_values_and_gradients(place, head):
+    """Kinks of ReLU and of bilinear reads may turn on rounding, so many numbers are seldom alike."""
+    placements.assert_same(place, *case(head), on_one_device(head))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_no_map_leaves_its_device(head):
+    program, _ = placements.sharded("N", *case(head))
+    assert placements.moves(program.as_text()) == []

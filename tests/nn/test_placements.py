@@ -1,0 +1,76 @@
+"""Every layer on several devices: the same values and gradients as on one."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rfjax import nn
+from tests import placements
+
+X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 8, 8, 4)), jnp.float32)
+
+LAYERS = {
+    "AffineConv": nn.AffineConv(4),
+    "ASPP": nn.ASPP(4, width=4, dilations=(1, 2), blur=0.5),
+    "BatchNorm": nn.BatchNorm(use_running_average=True),
+    "BlurredDilatedConv": nn.BlurredDilatedConv(4, dilation=2),
+    "CCL": nn.CCL(4, width=4, dilations=(2,)),
+    "ComposedConv": nn.ComposedConv(4, covariance="full"),
+    "ComposedConv channel": nn.ComposedConv(4, structure="channel", stride=2),
+    "ComposedConv multiple": nn.ComposedConv(4, structure="multiple", resample=False),
+    "Conv": nn.Conv(4, stride=2),
+    "DeformableConv": nn.DeformableConv(4),
+    "DoGConv": nn.DoGConv(4),
+    "DynamicComposedConv": nn.DynamicComposedConv(4),
+    "GaussianBlur": nn.GaussianBlur(),
+    "GaussianDeformableConv": nn.GaussianDeformableConv(4, mean=True),
+    "StaticDeformableConv": nn.StaticDeformableConv(4),
+}
+_FEW = ("N", "shard_map")
+
+
+@functools.cache
+def case(name):
+    """The layer as a function of a map and parameters, drawn so that no structure is trivial."""
+    layer = LAYERS[name]
+    variables = jax.jit(layer.init)(jax.random.key(0, impl="unsafe_rbg"), X)
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(
+        lambda leaf: leaf + jnp.asarray(0.1 * rng.normal(size=leaf.shape), leaf.dtype),
+        variables["params"],
+    )
+    others = {key: value for key, value in variables.items() if key != "params"}
+
+    def function(x, params):
+        return layer.apply({"params": params, **others}, x)
+
+    return function, (True, False), (X, params)
+
+
+@functools.cache
+def on_one_device(name):
+    function, _, operands = case(name)
+    return placements.on_one_device(function, operands)
+
+
+def test_every_layer_is_here():
+    layers = {name for name in nn.__all__ if hasattr(getattr(nn, name), "apply")}
+    assert {name.split()[0] for name in LAYERS} == layers
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize(
+    "place",
+    [pytest.param(p, marks=() if p in _FEW else pytest.mark.slow) for p in placements.PLACES],
+)
+def test_same_values_and_gradients(place, name):
+    placements.assert_same(place, *case(name), on_one_device(name))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_no_map_leaves_its_device(name):
+    program, _ = placements.sharded("N", *case(name))
+    assert placements.moves(program.as_text()) == []
