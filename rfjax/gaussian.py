@@ -55,8 +55,7 @@ class Window(NamedTuple):
         """This window, after its options were found valid."""
         _checks.choose("method", self.method, METHODS)
         _checks.choose("support", self.support, SUPPORTS)
-        _checks.number("truncate", self.truncate, above=0)
-        return self
+        return self._replace(truncate=_checks.number("truncate", self.truncate, above=0))
 
 
 def half_size(sigma: ArrayLike, *, truncate: float = 2.0) -> jax.Array:
@@ -79,7 +78,7 @@ def half_size(sigma: ArrayLike, *, truncate: float = 2.0) -> jax.Array:
 
     Reference: "Blurring the Line between Structure and Learning", section 3.1.
     """
-    _checks.number("truncate", truncate, above=0)
+    truncate = _checks.number("truncate", truncate, above=0)
     sigma = _checks.float_array("sigma", sigma)
     sigma = jax.lax.stop_gradient(sigma.astype(_checks.accumulation_dtype(sigma)))
     reach = jnp.clip(sigma, SIGMA_MIN, SIGMA_MAX) * truncate

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen
 
+from rfjax import _checks
+
 # Of a tap from the finer pixels' centres, which lie at quarters between the coarser ones.
 BILINEAR = np.asarray([0.25, 0.75, 0.75, 0.25], np.float32)
 

@@ -153,7 +153,10 @@ class GaussianDeformableConv(_layer.KernelLayer):
         return jnp.concatenate([params[..., :1], shear, params[..., 2:]], -1)
 
     def _bounded(self, raw: jax.Array) -> jax.Array:
-        return raw if self.bound is None else self.bound * jnp.tanh(raw / self.bound)
+        if self.bound is None:
+            return raw
+        bound = float(self.bound)
+        return bound * jnp.tanh(raw / bound)
 
     def _means(self, x: jax.Array) -> jax.Array:
         """The regressed centres [..., H', W', 2]: all taps add to their gradient."""
@@ -256,6 +259,6 @@ class DeformableConv(_layer.KernelLayer):
 
     def _radius(self, offsets: jax.Array) -> jax.Array:
         """The root-mean-square radius of the taps about their mean."""
-        lattice = self.dilation * grids.lattice_points(self.checked_size())
+        lattice = int(self.dilation) * grids.lattice_points(self.checked_size())
         lattice = lattice.astype(offsets.dtype).reshape((1,) * (offsets.ndim - 2) + lattice.shape)
         return _layer.root_mean_square_radius(lattice + offsets)

@@ -56,13 +56,20 @@ class BatchNorm(linen.BatchNorm):
             "use_running_average", self.use_running_average, use_running_average
         )
         if running or not self.unbiased or self.is_initializing():
-            return super().__call__(x, use_running_average, mask=mask)
+            return self._normalize(x, use_running_average, mask)
         kept = self.momentum * self.get_variable("batch_stats", "var")
-        y = super().__call__(x, use_running_average, mask=mask)
+        y = self._normalize(x, use_running_average, mask)
         # What Flax has added to the part that is kept is the biased variance's share.
         added = self.get_variable("batch_stats", "var") - kept
         self.put_variable("batch_stats", "var", kept + added * self._correction(x, mask))
         return y
+
+    def _normalize(
+        self, x: jax.Array, use_running_average: bool | None, mask: jax.Array | None
+    ) -> jax.Array:
+        """As Flax does it, which counts on float32 and narrower types mixing by themselves."""
+        with jax.numpy_dtype_promotion("standard"):
+            return super().__call__(x, use_running_average, mask=mask)
 
     def _correction(self, x: jax.Array, mask: jax.Array | None) -> Any:
         """n / (n - 1), or 1 where n is 1; a number, or with a mask an array [C]."""

@@ -65,16 +65,18 @@ class AffineConv(_layer.KernelLayer):
     @linen.compact
     def __call__(self, x: ArrayLike) -> jax.Array:
         x, kernel = self.prepare(x)
-        _checks.number("extent", self.extent, above=0)
+        extent = _checks.number("extent", self.extent, above=0)
         affine = self.param("offset_affine", linen.initializers.zeros, (2, 3), jnp.float32)
         if kernel.shape[:2] == (1, 1):
             # Linear both: interpolating scores is interpolating features, and cheaper.
-            y = self._transform(convolve(x, kernel, 1, 1), affine, self.stride)
+            y = self._transform(convolve(x, kernel, 1, 1), affine, extent, self.stride)
         else:
-            y = convolve(self._transform(x, affine, 1), kernel, self.stride, self.dilation)
+            y = convolve(self._transform(x, affine, extent, 1), kernel, self.stride, self.dilation)
         return self.add_bias(y)
 
-    def _transform(self, x: jax.Array, affine: jax.Array, stride: int) -> jax.Array:
+    def _transform(
+        self, x: jax.Array, affine: jax.Array, extent: float, stride: int
+    ) -> jax.Array:
         """The transformed map at every `stride`-th pixel."""
         size = sampling.output_size(x.shape[-3:-1], stride)
         axes = (stride * jnp.arange(length, dtype=affine.dtype) for length in size)
@@ -83,7 +85,7 @@ class AffineConv(_layer.KernelLayer):
         moved = jnp.einsum(
             "yxa,ba->yxb",
             pixels - centre[None, None],
-            affine[:, :2] / self.extent,
+            affine[:, :2] / extent,
             precision=jax.lax.Precision.HIGHEST,
         )
         places = pixels + moved + affine[None, None, :, 2]
