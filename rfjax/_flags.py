@@ -4,6 +4,8 @@ import sys
 
 from absl import flags
 
+from rfjax._faults import Fault, reason
+
 
 def parse(program: str, argv: list[str]) -> list[str]:
     """The arguments that are no flags; a wrong flag ends the program with a message."""
@@ -16,3 +18,10 @@ def parse(program: str, argv: list[str]) -> list[str]:
         # Of an error inside a config file the message holds the whole traceback.
         message = str(error).split("ConfigError: ")[-1]
     sys.exit(f"{program}: error: {message.strip()}")
+
+
+def no_arguments(argv: list[str]) -> None:
+    """Raises a `Fault` if there are arguments beside the program's name."""
+    if len(argv) > 1:
+        given = " ".join(argv[1:])
+        raise Fault(f"unexpected arguments {given}; flags have the form --name=value")
