@@ -84,7 +84,9 @@ class Failures:
         try:
             yield
         except Exception as error:
-            self._names.setdefault(reason(error), []).append(name)
+            # Of a full disk the same is true for all of them, whatever their files.
+            why = isinstance(error, OSError) and error.strerror or reason(error)
+            self._names.setdefault(why, []).append(name)
 
     def tell(self, say: Callable[[str], None]) -> None:
         """Says in one line what was not drawn, and why; nothing if all was."""

@@ -98,7 +98,8 @@ class Checkpoints:
             NonFiniteState: if the state has a NaN or an infinity; nothing is saved then.
             CheckpointError: the state before this one could not be saved.
         """
-        host = jax.device_get(state)
+        # Copies, because what comes from a CPU may be a view of memory that the next step reuses.
+        host = jax.tree.map(np.array, jax.device_get(state))
         step = int(host.step)
         if step == self.latest_step:
             return

@@ -23,11 +23,12 @@ import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from rfjax._console import tell
@@ -35,6 +36,8 @@ from rfjax._faults import CheckpointError, reason
 from rfjax._files import naming, write_json
 
 SUMS = "checksums.json"
+# Bytes that orbax's files take beside the arrays, generously: indices, names, half-filled blocks.
+_OVERHEAD, _OVERHEAD_OF_LEAF = 2**17, 2**11
 INCOMPLETE = "never completed"
 _COMMITTED = "commit_success.txt"  # orbax puts it into what it completed
 _COMMIT = "_CHECKPOINT_METADATA"  # and says there when it completed it
@@ -77,7 +80,8 @@ class Store:
         read_only: bool = False,
         say: Callable[[str], None] = tell,
     ):
-        logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells every step of every save
+        # Orbax tells every step of every save, and each error in many ways; here they are raised.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         self.directory, self._layout, self._keep, self._say = directory, layout, keep, say
         self._writes = not read_only and jax.process_index() == 0
         if self._writes:
@@ -185,6 +189,7 @@ class Store:
         partial = self.directory / f"{step}.{_WRITTEN}"
         try:
             partial.mkdir()  # not its parents: where a run was deleted, it must not come back
+            _reserve(partial / "reserved", arrays)
             for name, tree in arrays.items():
                 with _checkpointer() as writer:
                     writer.save(partial / name, args=ocp.args.StandardSave(tree))
@@ -213,7 +218,7 @@ class Store:
 
     def _put_aside(self, folder: Path) -> str:
         """Renames what is no sound checkpoint, so that its step can be saved again."""
-        names = (f"damaged-{folder.name}{end}" for end in ("", *(f".{i}" for i in count(2))))
+        names = chain([f"damaged-{folder.name}"], (f"damaged-{folder.name}.{i}" for i in count(2)))
         aside = next(path for path in map(folder.with_name, names) if not path.exists())
         folder.rename(aside)
         return aside.name
@@ -224,6 +229,22 @@ class Store:
             step, _, rest = path.name.partition(".")
             if step.isdigit() and rest.endswith((_WRITTEN, _DELETED)):
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _reserve(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Sees whether the disk takes what is to be saved, by a file of that size that goes again.
+
+    A full disk, a quota or a limit of the file's size is then one error of the system. Threads of
+    TensorStore would meet it on their own, and fill the screen.
+    """
+    leaves = jax.tree.leaves(dict(arrays))
+    size = sum(np.size(leaf) * np.asarray(leaf).itemsize for leaf in leaves)
+    size += _OVERHEAD + _OVERHEAD_OF_LEAF * len(leaves)
+    try:
+        with naming(path), path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _children(directory: Path) -> list[Path]:
