@@ -14,7 +14,6 @@ Goes on where `workdir` stands, whatever ended it before. Ends with
          ends it at once, without what came since the last checkpoint.
 """
 
-import sys
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path

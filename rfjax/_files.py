@@ -50,7 +50,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes `value` to `path` as JSON, whole or not at all; numbers that are not finite as null."""
+    """Writes `value` to `path` as JSON, whole or not at all; see `plain`."""
     write_text(path, json.dumps(plain(value), indent=2) + "\n")
 
 

@@ -4,7 +4,7 @@ import sys
 
 from absl import flags
 
-from rfjax._faults import Fault, reason
+from rfjax._faults import Fault
 
 
 def parse(program: str, argv: list[str]) -> list[str]:
@@ -17,7 +17,7 @@ def parse(program: str, argv: list[str]) -> list[str]:
     except flags.Error as error:
         # Of an error inside a config file the message holds the whole traceback.
         message = str(error).split("ConfigError: ")[-1]
-    sys.exit(f"{program}: error: {message.strip()}")
+    sys.exit(f"{program}: error: {reason(Fault(message))}")
 
 
 def no_arguments(argv: list[str]) -> None:

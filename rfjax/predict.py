@@ -12,19 +12,23 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from rfjax import visualize
-from rfjax.training import checkpoints, inference, loop
+from rfjax._console import Parser, guarded
+from rfjax._faults import Fault
 from rfjax.training import config as configs
+from rfjax.training import folders
+
+# Modules that need JAX, which takes seconds, are imported where they are used: a mistake on the
+# command line is told before.
 
 
-class PredictionError(ValueError):
+class PredictionError(Fault, ValueError):
     """A picture that cannot be read or a place that cannot be written; the message says which."""
 
 
@@ -47,6 +51,8 @@ class Predictor:
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """The classes [H, W] of a picture [H, W, 3] uint8, and the scale maps by layer."""
+        import jax
+
         output = jax.device_get(self.segment(self.variables, np.asarray(image, np.uint8)[None]))
         return output["classes"][0], {name: maps[0] for name, maps in output["scale_maps"].items()}
 
@@ -61,6 +67,8 @@ def load(workdir: str | Path, *, step: int | None = None) -> Predictor:
     Raises:
         CheckpointError: if there is no such run or checkpoint.
     """
+    from rfjax.training import checkpoints, inference, loop
+
     variables, meta, step = checkpoints.load(workdir, step=step)
     dataset = meta["dataset"]
     model = loop.build_model(configs.from_dict(meta["config"]), dataset["num_classes"])
@@ -98,6 +106,8 @@ def palette_image(classes: np.ndarray, palette: np.ndarray) -> Image.Image:
 
 def write(folder: Path, name: str, image: np.ndarray, predictor: Predictor) -> list[Path]:
     """Segments one picture and writes all of its pictures; returns their paths."""
+    from rfjax import visualize
+
     classes, scale_maps = predictor(image)
     paths = [folder / f"{name}_classes.png", folder / f"{name}_overlay.png"]
     palette_image(classes, predictor.palette).save(paths[0])
@@ -115,9 +125,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m rfjax.predict", description="Segments pictures with a trained run."
-    )
+    parser = Parser(prog="rfjax.predict", description="Segments pictures with a trained run.")
     parser.add_argument(
         "images", nargs="+", type=Path, metavar="IMAGE", help="pictures of any size"
     )
@@ -130,12 +138,16 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 1 if any picture could not be segmented."""
     options = _parser().parse_args(argv)
-    try:
-        predictor = load(options.workdir, step=options.step)
-        options.output.mkdir(parents=True, exist_ok=True)
-    except (checkpoints.CheckpointError, configs.ConfigError, OSError) as error:
-        print(f"rfjax.predict: error: {error}", file=sys.stderr)
-        return 1
+    return guarded("rfjax.predict", partial(_predict, options))
+
+
+def _predict(options: argparse.Namespace) -> int:
+    """Segments the pictures that the options name."""
+    folders.check(options.workdir, step=options.step)
+    options.output.mkdir(parents=True, exist_ok=True)
+    from rfjax import visualize
+
+    predictor = load(options.workdir, step=options.step)
     print(f"checkpoint of step {predictor.step} of {options.workdir}")
     visualize.save(
         visualize.legend(predictor.class_names, predictor.palette), options.output / "legend.png"

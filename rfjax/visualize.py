@@ -85,7 +85,7 @@ class Failures:
             yield
         except Exception as error:
             # Of a full disk the same is true for all of them, whatever their files.
-            why = isinstance(error, OSError) and error.strerror or reason(error)
+            why = (isinstance(error, OSError) and error.strerror) or reason(error)
             self._names.setdefault(why, []).append(name)
 
     def tell(self, say: Callable[[str], None]) -> None:
@@ -313,7 +313,7 @@ def _reach(*covariances: ArrayLike) -> float:
 
 
 def _gaussian_panel(axes: Axes, params: np.ndarray, reach: float) -> None:
-    """Density, grid of pixels, and ellipses of one layer; a word where it has no finite Gaussian."""
+    """Density, grid of pixels, and ellipses of one layer, of those that are finite."""
     matrices = np.asarray(covariance.covariance_matrix(params), np.float64).reshape(-1, 2, 2)
     finite = matrices[np.isfinite(matrices).all((1, 2))]
     if len(finite):

@@ -44,6 +44,11 @@ class Halving:
         if not ordered or not 0 < self.keep < 1 or self.least < 1:
             raise ValueError(f"want increasing rungs from 1, 0 < keep < 1, least >= 1; got {self}")
 
+    def check(self, steps: int) -> None:
+        """Raises a ValueError unless all rungs come before the last of `steps`."""
+        if self.rungs and self.rungs[-1] >= steps:
+            raise ValueError(f"rungs must come before the last of {steps} steps; got {self.rungs}")
+
     def survivors(self, merits: np.ndarray) -> np.ndarray:
         """The indices that go on, in order; of equal merits the earlier ones, nan last."""
         count = max(self.least, math.ceil(self.keep * len(merits)))

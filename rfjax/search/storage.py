@@ -62,6 +62,17 @@ class Storage:
         filled = [np.asarray(restored.get(_name(i), leaf)) for i, leaf in enumerate(leaves)]
         return jax.tree.unflatten(structure, filled)
 
+    def check(self, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+        """Raises a `CheckpointError` unless the stored search is the one that is wanted."""
+        wanted = json.loads(json.dumps(wanted))
+        different = [name for name in wanted if stored.get(name) != wanted[name]]
+        if different:
+            listed = ", ".join(different)
+            raise CheckpointError(
+                f"the search in {self.directory} was started with other values of {listed}; take "
+                "them back or give another directory"
+            )
+
 
 def _name(index: int) -> str:
     return f"{index:05d}"
@@ -74,15 +85,3 @@ def _named(tree: Any) -> dict[str, np.ndarray]:
     """
     leaves = enumerate(jax.tree.leaves(tree))
     return {_name(i): np.asarray(leaf) for i, leaf in leaves if np.size(leaf)}
-
-
-def check(stored: dict[str, Any], wanted: dict[str, Any], directory: Path) -> None:
-    """Raises a `CheckpointError` unless the stored search is the one that is wanted."""
-    wanted = json.loads(json.dumps(wanted))
-    different = [name for name in wanted if stored.get(name) != wanted[name]]
-    if different:
-        listed = ", ".join(different)
-        raise CheckpointError(
-            f"the search in {directory} was started with other values of {listed}; take them back "
-            "or give another directory"
-        )

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from rfjax._faults import CheckpointError
 from rfjax.training import config as configs
+from rfjax.training import folders
 from rfjax.training.state import TrainState
 from rfjax.training.store import Layout, Store
 
@@ -176,21 +177,11 @@ def load(
         Variables as NumPy arrays, the stored {"config", "dataset", "batches"}, and the step.
 
     Raises:
-        CheckpointError: if there is no run, no checkpoint, or none of that step.
+        CheckpointError: if there is no run, no sound checkpoint, or none of that step.
     """
-    workdir = Path(workdir)
-    if not workdir.is_dir():
-        raise CheckpointError(f"{workdir} is not a directory; --workdir is that of a training run")
-    if not (workdir / "checkpoints").is_dir():
-        raise CheckpointError(f"{workdir} holds no checkpoints/; train a run there first")
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        steps = checkpoints.steps
-        if not steps:
-            raise CheckpointError(f"{workdir}/checkpoints has no complete checkpoint yet")
+    folders.check(workdir, step=step)
+    with Checkpoints(Path(workdir), read_only=True) as checkpoints:
         chosen = checkpoints.best_step if step is None else step
-        if chosen not in steps:
-            listed = ", ".join(map(str, steps))
-            raise CheckpointError(
-                f"{workdir} has no checkpoint of step {chosen}; there are {listed}"
-            )
+        if chosen not in checkpoints.steps:
+            raise CheckpointError(f"the checkpoint of step {chosen} in {workdir} is damaged")
         return checkpoints.variables(chosen), checkpoints.meta(chosen), chosen

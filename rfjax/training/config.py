@@ -211,7 +211,7 @@ def is_number(value: Any) -> bool:
 
 
 def _integer(least: int, largest: int = _LARGEST_STEP) -> Rule:
-    wanted = f"an integer of at least {least} and at most {largest}"
+    wanted = f"an integer from {least} to {largest}"
     return lambda v: is_whole(v) and least <= v <= largest, wanted
 
 
@@ -295,7 +295,7 @@ def validate(config: ConfigDict, *, devices: int = 1) -> None:
         >>> validate(config)
         Traceback (most recent call last):
         ...
-        rfjax._faults.ConfigError: steps: got 0; want an integer of at least 1 and at most 2147483647
+        rfjax._faults.ConfigError: steps: got 0; want an integer from 1 to 2147483647
     """
     flat = flatten(config)
     missing = [key for key in flatten(base()) if key not in flat]

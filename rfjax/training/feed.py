@@ -41,6 +41,10 @@ class Feed:
         return self
 
     def __exit__(self, *error: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the threads."""
         self._batches.close()
 
     def __iter__(self) -> "Feed":

@@ -104,7 +104,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         if stored:
             check_compatible(configs.from_dict(stored["config"]), config, workdir)
         run, state = _set_up(config, workdir, fresh=stored is None)
-        with Feed(train_batches(config, run.train_data), "data") as batches:
+        with train_batches(config, run.train_data) as batches:
             if stored:
                 state = checkpoints.restore(state)
                 batches.set_state(stored["batches"])
@@ -197,7 +197,7 @@ def _barrier(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def train_batches(config: ConfigDict, dataset: data.Dataset) -> Any:
+def train_batches(config: ConfigDict, dataset: data.Dataset) -> Feed:
     """The endless, resumable batches of this process."""
     section = config.data.augmentation
     try:
@@ -209,7 +209,7 @@ def train_batches(config: ConfigDict, dataset: data.Dataset) -> Any:
             lighting=section.lighting,
             flip=section.flip,
         )
-        return data.train_iterator(
+        batches = data.train_iterator(
             dataset,
             batch_size=config.batch_size // jax.process_count(),
             seed=config.seed,
@@ -217,6 +217,7 @@ def train_batches(config: ConfigDict, dataset: data.Dataset) -> Any:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
+        return Feed(batches, "data")
     except ValueError as error:
         raise configs.ConfigError(f"data: {error}") from error
 

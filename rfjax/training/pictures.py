@@ -56,7 +56,7 @@ def draw(
 def _examples(
     model: linen.Module, variables: dict[str, Any], dataset: data.Dataset
 ) -> dict[str, Callable]:
-    """What draws input, truth and output of a few images, spread over the data, and their scale maps."""
+    """What draws input, truth, output and scale maps of a few images, spread over the data."""
     chosen = np.linspace(0, len(dataset.source) - 1, min(EXAMPLES, len(dataset.source))).astype(int)
     examples = [dataset.source[int(index)] for index in chosen]
     examples = [e for e in examples if e["image"].shape == examples[0]["image"].shape]
