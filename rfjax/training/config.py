@@ -279,6 +279,34 @@ RULES = {
 }
 
 
+# Options that are set are in these bounds for every layer and data set that takes them; what else a
+# layer wants of them it says itself.
+_COUNT, _POSITIVE = _integer(1), _number(0, open_low=True)
+_OPTION_RULES = {
+    "data.options": {
+        "seed": _integer(0, 2**32 - 1),
+        **dict.fromkeys(("enlargement", "size", "train_scenes", "val_scenes"), _COUNT),
+        **dict.fromkeys(("min_scale", "max_scale"), _POSITIVE),
+    },
+    "model.backbone_options": dict.fromkeys(
+        ("width", "depth", "output_stride", "down_ratio"), _COUNT
+    ),
+    **dict.fromkeys(
+        ("model.head_options", "model.composed"),
+        {
+            **dict.fromkeys(("kernel_size", "dilation", "components", "width"), _COUNT),
+            **dict.fromkeys(("sigma", "sigma_center", "sigma_surround", "truncate"), _POSITIVE),
+            "dropout": _number(0, 1),
+        },
+    ),
+}
+RULES |= {
+    f"{section}.{key}": (lambda v, holds=holds: v is None or holds(v), wanted)
+    for section, rules in _OPTION_RULES.items()
+    for key, (holds, wanted) in rules.items()
+}
+
+
 def validate(config: ConfigDict, *, devices: int = 1) -> None:
     """Checks every value of `config`; all faults are told at once.
 
@@ -306,7 +334,7 @@ def validate(config: ConfigDict, *, devices: int = 1) -> None:
     faults = [
         f"{key}: got {flat[key]!r}; want {wanted}"
         for key, (holds, wanted) in RULES.items()
-        if not holds(flat[key])
+        if key in flat and not holds(flat[key])
     ]
     faults += list(_choices(config))
     if not faults and config.batch_size % devices:
