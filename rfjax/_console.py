@@ -4,7 +4,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rfjax._faults import Fault, Interrupted, reason
 
@@ -14,6 +14,15 @@ def tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def _unraisable(args: Any) -> None:
+    """Says what went wrong where nobody could be told, but for what was told already.
+
+    After an error in saving, TensorStore's other threads report to an event loop that is closed.
+    """
+    if "Event loop is closed" not in str(args.exc_value):
+        sys.__unraisablehook__(args)
+
+
 def guarded(program: str, action: Callable[[], int]) -> int:
     """Runs `action`, the program's work, and returns the exit status.
 
@@ -21,6 +30,7 @@ def guarded(program: str, action: Callable[[], int]) -> int:
     line; 128 + the number of the signal where a run was asked to stop and has saved its state, and
     130 where Ctrl-C came at a time when there was nothing to save.
     """
+    sys.unraisablehook = _unraisable
     try:
         return action()
     except Interrupted as stopped:

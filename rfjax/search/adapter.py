@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from rfjax import covariance, data
+from rfjax import _names, covariance, data
 from rfjax.receptive_field import ReceptiveField as Field
 from rfjax.receptive_field import networks
 from rfjax.search import optimizers
@@ -21,7 +21,7 @@ from rfjax.training import config as configs
 from rfjax.training import loop, losses, metrics, sigmas
 from rfjax.training.feed import Feed
 
-COMPOSED = ("composition", "dog")  # the heads with covariances of their own
+COMPOSED = _names.SEARCHED_HEADS
 
 
 @dataclasses.dataclass(frozen=True)
