@@ -138,6 +138,6 @@ def test_names_are_those_of_the_code():
         keys = set(heads.head_options(name)) & set(config.model.head_options)
         assert keys == set(options), name
     assert tuple(_names.DATA_SETS) == data.names()
-    assert _names.MAPPINGS == tuple(engine.MAPPINGS)
-    assert _names.FAMILIES == tuple(FAMILIES)
-    assert _names.PUBLISHED == tuple(published.NETWORKS)
+    assert tuple(engine.MAPPINGS) == _names.MAPPINGS
+    assert tuple(FAMILIES) == _names.FAMILIES
+    assert tuple(published.NETWORKS) == _names.PUBLISHED

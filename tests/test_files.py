@@ -56,9 +56,9 @@ def test_a_directory_is_held_once_and_ends_with_its_process(tmp_path):
     other = context.Process(target=_hold, args=(tmp_path, taken, release))
     other.start()
     assert taken.wait(60)
-    with pytest.raises(_lock.InUse, match=rf"in use by process {other.pid} on .* since 2"):
-        with _lock.held(tmp_path):
-            raise AssertionError
+    words = rf"in use by process {other.pid} on .* since 2"
+    with pytest.raises(_lock.InUse, match=words), _lock.held(tmp_path):
+        raise AssertionError
     other.kill()
     other.join()
     with _lock.held(tmp_path), _lock.held(tmp_path):  # the same thread may enter again

@@ -291,14 +291,12 @@ _OPTION_RULES = {
     "model.backbone_options": dict.fromkeys(
         ("width", "depth", "output_stride", "down_ratio"), _COUNT
     ),
-    **dict.fromkeys(
-        ("model.head_options", "model.composed"),
-        {
-            **dict.fromkeys(("kernel_size", "dilation", "components", "width"), _COUNT),
-            **dict.fromkeys(("sigma", "sigma_center", "sigma_surround", "truncate"), _POSITIVE),
-            "dropout": _number(0, 1),
-        },
-    ),
+    "model.composed": {"components": _COUNT, "sigma": _POSITIVE, "truncate": _POSITIVE},
+    "model.head_options": {
+        **dict.fromkeys(("kernel_size", "dilation", "components", "width"), _COUNT),
+        **dict.fromkeys(("sigma", "sigma_center", "sigma_surround", "truncate"), _POSITIVE),
+        "dropout": _number(0, 1),
+    },
 }
 RULES |= {
     f"{section}.{key}": (lambda v, holds=holds: v is None or holds(v), wanted)
@@ -334,7 +332,7 @@ def validate(config: ConfigDict, *, devices: int = 1) -> None:
     faults = [
         f"{key}: got {flat[key]!r}; want {wanted}"
         for key, (holds, wanted) in RULES.items()
-        if key in flat and not holds(flat[key])
+        if not holds(flat[key])
     ]
     faults += list(_choices(config))
     if not faults and config.batch_size % devices:

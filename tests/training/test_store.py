@@ -114,7 +114,7 @@ def test_the_best_is_not_chosen_by_a_damaged_score(workdir, capsys):
     path.write_text(path.read_text().replace("0.1", "0.9"))
     before = sorted(map(str, workdir.rglob("*")))
     assert checkpoints.load(workdir)[2] == 2
-    with pytest.raises(CheckpointError, match="step 1 .* is damaged"):
+    with pytest.raises(CheckpointError, match=r"step 1 .* is damaged"):
         checkpoints.load(workdir, step=1)
     assert "step 1 (metrics/metrics is not what was saved)" in capsys.readouterr().err
     assert sorted(map(str, workdir.rglob("*"))) == before
@@ -124,7 +124,7 @@ def test_the_best_is_not_chosen_by_a_damaged_score(workdir, capsys):
 def test_readers_say_so_in_one_line(read, workdir, capsys):
     for step in ("1", "2"):
         DAMAGES["flip"](workdir / "checkpoints" / step / "variables" / "manifest.ocdbt")
-    with pytest.raises(CheckpointError, match="no checkpoint in .* is sound"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .* is sound"):
         read(workdir)
     assert capsys.readouterr().err == ""
 
@@ -171,19 +171,19 @@ def test_a_save_that_fails_keeps_the_others(workdir, blank, monkeypatch, capsys)
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
-    with pytest.raises(CheckpointError, match=r"step 3 cannot .*3\.tmp/.*: No space left .*step 2"):
-        with Checkpoints(workdir) as written:
-            written.save(at(blank, 3), meta={"step": 3})
+    words = r"step 3 cannot .*3\.tmp/.*: No space left .*step 2"
+    with pytest.raises(CheckpointError, match=words), Checkpoints(workdir) as written:
+        written.save(at(blank, 3), meta={"step": 3})
     monkeypatch.undo()
     assert resumed(workdir, blank, 2, capsys) == []
     assert {path.name for path in (workdir / "checkpoints").iterdir()} == {"1", "2"}
 
 
 def test_a_deleted_run_does_not_come_back(workdir, blank):
-    with pytest.raises(CheckpointError, match="No such file or directory"):
-        with Checkpoints(workdir) as written:
-            shutil.rmtree(workdir)
-            written.save(at(blank, 3), meta={"step": 3})
+    words = "No such file or directory"
+    with pytest.raises(CheckpointError, match=words), Checkpoints(workdir) as written:
+        shutil.rmtree(workdir)
+        written.save(at(blank, 3), meta={"step": 3})
     assert not workdir.exists()
 
 
