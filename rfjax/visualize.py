@@ -6,93 +6,25 @@ maps are integers [H, W]; values without a color, as 255 for void, are drawn in 
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Patch, Rectangle
 from numpy.typing import ArrayLike
-from PIL import Image
 
 from rfjax import covariance
-from rfjax._faults import reason
-from rfjax._files import replacing
+from rfjax._drawing import Failures as Failures
+from rfjax._drawing import save as save
+from rfjax._drawing import to_rgb as to_rgb
+from rfjax._drawing import write_png as write_png
 
 VOID_COLOR = (225, 225, 225)
 INK, MUTED, RULE = "#222222", "#6b6b6b", "#e3e3e3"
 LINES = ("#2166ac", "#c8502d", "#3a8f5c", "#8c5aa8", "#b8860b", "#3c9fb0", "#d46a9f", "#5f6b76")
-DOTS_PER_INCH = 120
-LARGEST_SIDE, LARGEST_AREA = 2**15, 2**26  # of a picture, in pixels
 LARGEST_REACH = 1e6  # of what is drawn of a Gaussian, in pixels of its map
-
-
-# -- output ----------------------------------------------------------------------------------------
-
-
-def save(figure: Figure, path: str | Path) -> None:
-    """Writes `figure` to `path`, whose ending picks the format, and makes its directory."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        kind = path.suffix.removeprefix(".") or None
-        figure.savefig(file, format=kind, dpi=_resolution(figure), facecolor="white")
-
-
-def write_png(rgb: np.ndarray, path: str | Path) -> None:
-    """Writes an image, uint8 [H, W, 3], to `path`, whole or not at all."""
-    with replacing(path) as file:
-        Image.fromarray(rgb).save(file, format="png")
-
-
-def to_rgb(figure: Figure) -> np.ndarray:
-    """`figure` as an image, uint8 [H, W, 3]."""
-    figure.set_dpi(_resolution(figure))
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def _resolution(figure: Figure) -> float:
-    """Dots per inch: 120, less for a figure that would take too much memory."""
-    width, height = figure.get_size_inches()
-    largest = min(LARGEST_SIDE / max(width, height), math.sqrt(LARGEST_AREA / (width * height)))
-    return min(DOTS_PER_INCH, largest)
-
-
-class Failures:
-    """Figures that could not be drawn, for programs that go on without them.
-
-    Example:
-        >>> failed = Failures()
-        >>> with failed.of("curves"):
-        ...     raise ValueError("no steps yet")
-        >>> failed.tell(print)
-        not drawn: curves (no steps yet)
-    """
-
-    def __init__(self) -> None:
-        self._names: dict[str, list[str]] = {}
-
-    @contextmanager
-    def of(self, name: str) -> Iterator[None]:
-        """Goes on after whatever goes wrong in drawing `name`."""
-        try:
-            yield
-        except Exception as error:
-            # Of a full disk the same is true for all of them, whatever their files.
-            why = (isinstance(error, OSError) and error.strerror) or reason(error)
-            self._names.setdefault(why, []).append(name)
-
-    def tell(self, say: Callable[[str], None]) -> None:
-        """Says in one line what was not drawn, and why; nothing if all was."""
-        parts = (f"{', '.join(names)} ({why})" for why, names in self._names.items())
-        if self._names:
-            say(f"not drawn: {'; '.join(parts)}")
 
 
 # -- label maps ------------------------------------------------------------------------------------

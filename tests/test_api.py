@@ -42,6 +42,7 @@ def test_imports_run_one_way():
     layers = [
         ["_choose", "_faults", "_lazy", "_names"],
         ["_console", "_files", "_flags"],
+        ["_drawing"],
         ["_lock"],
         ["_blocks", "_checks", "_clamp"],
         ["covariance"],

@@ -11,6 +11,7 @@ from matplotlib.patches import Ellipse
 from PIL import Image
 
 from rfjax import covariance, visualize
+from rfjax._drawing import LARGEST_AREA
 
 PALETTE = np.array([[10, 20, 30], [200, 100, 0]], np.uint8)
 
@@ -133,7 +134,8 @@ def test_covariances_of_any_size_are_drawn(sigma):
     params = np.log(np.array([[sigma], [2.0]]))
     image = visualize.to_rgb(visualize.covariance_ellipses({"head": params, "other": params[1]}))
     assert image.std() > 0
-    visualize.to_rgb(visualize.blur_panels({"a": ([np.zeros((4, 4, 3))], params[:1])}, titles=["0"]))
+    rows = {"a": ([np.zeros((4, 4, 3))], params[:1])}
+    visualize.to_rgb(visualize.blur_panels(rows, titles=["0"]))
 
 
 def test_undefined_numbers_are_drawn_as_gaps():
@@ -151,4 +153,4 @@ def test_pictures_are_bounded():
     assert visualize.to_rgb(figure).shape[0] < 4000
     figure.set_size_inches(200, 200)
     shape = visualize.to_rgb(figure).shape
-    assert shape[0] * shape[1] <= visualize.LARGEST_AREA
+    assert shape[0] * shape[1] <= LARGEST_AREA

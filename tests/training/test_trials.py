@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from rfjax.training.checkpoints import Checkpoints
 from tests.training.damage import DAMAGES, files
 from tests.training.runs import arrays, assert_identical, command, start
 
@@ -77,23 +78,29 @@ def half(tmp_path_factory, data_dir, cache_dir):
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_every_file_of_a_checkpoint(damage, half, undisturbed, data_dir, cache_dir, tmp_path):
-    """In this process, which has compiled its steps: a start for each would take an hour."""
-    from rfjax import training
-    from tests.training.runs import tiny_config
-
-    config = tiny_config(data_dir, steps=4, eval_every=4, checkpoint_every=2, seed=1)
-    whole, source = tmp_path / "whole", tmp_path / "source"
-    training.train(config, whole)
-    shutil.copytree(whole, source)
-    newest = source / "checkpoints" / "4"
-    for name in files(newest):
-        workdir = tmp_path / "run"
-        shutil.copytree(source, workdir)
-        DAMAGES[damage](workdir / "checkpoints" / "4" / name)
-        training.train(config, workdir)
-        assert_identical(arrays(workdir), arrays(whole))
+def test_every_file_of_a_checkpoint(damage, half, tmp_path, capsys):
+    """Read in this process: a start of the program for each file would take an hour."""
+    newest, before = sorted(map(int, names_of_steps(half)), reverse=True)[:2]
+    older = shutil.copytree(half, tmp_path / "older")
+    shutil.rmtree(older / "checkpoints" / str(newest))
+    states = {newest: arrays(half), before: arrays(older)}
+    harmless = 0
+    for name in files(half / "checkpoints" / str(newest)):
+        workdir = shutil.copytree(half, tmp_path / "run")
+        DAMAGES[damage](workdir / "checkpoints" / str(newest) / name)
+        with Checkpoints(workdir) as opened:
+            step = opened.latest_step
+        harmless += step == newest
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == (step != newest) and all("damaged" in line for line in said)
+        assert_identical(arrays(workdir), states[step])
         shutil.rmtree(workdir)
+    # Without its sums a checkpoint is as good as those of the time before there were any.
+    assert harmless == (damage == "delete")
+
+
+def names_of_steps(workdir):
+    return [path.name for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -101,7 +108,7 @@ def test_a_damaged_checkpoint_of_the_program(
     damage, half, undisturbed, data_dir, cache_dir, tmp_path
 ):
     workdir = shutil.copytree(half, tmp_path / "run")
-    newest = max((workdir / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    newest = workdir / "checkpoints" / max(names_of_steps(workdir), key=int)
     victim = random.Random(damage).choice(files(newest / "optimizer"))
     DAMAGES[damage](newest / "optimizer" / victim)
     said = completes(command(workdir, data_dir, *flags(cache_dir)), workdir, undisturbed)
