@@ -173,7 +173,10 @@ def datasets(config: ConfigDict) -> tuple[data.Dataset, data.Dataset]:
         return data.load(config.data.name, split, data_dir=config.data.dir or None, **options)
 
     with faults("data"), _first_process("data"):
-        loaded = load("train"), load(EVAL_SPLIT)
+        try:
+            loaded = load("train"), load(EVAL_SPLIT)
+        except (TypeError, ValueError) as error:  # an option of the data set
+            raise configs.ConfigError(f"data: {error}") from error
         for dataset in loaded:
             data.check(dataset)
         return loaded

@@ -95,8 +95,8 @@ MISTAKES = {
 
 def test_mistakes_are_messages_and_no_tracebacks(tmp_path):
     processes = {
-        message: start(command(tmp_path / "run", tmp_path, *flags.split()))
-        for flags, message in MISTAKES.items()
+        message: start(command(tmp_path / str(number), tmp_path, *flags.split()))
+        for number, (flags, message) in enumerate(MISTAKES.items())
     }
     for message, process in processes.items():
         output = finish(process, 1)
