@@ -15,6 +15,7 @@ itself.
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import logging
@@ -38,6 +39,8 @@ from rfjax._files import naming, write_json
 SUMS = "checksums.json"
 # Bytes that orbax's files take beside the arrays, generously: indices, names, half-filled blocks.
 _OVERHEAD, _OVERHEAD_OF_LEAF = 2**17, 2**11
+# What file systems answer that reserve no space.
+_CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 INCOMPLETE = "never completed"
 _COMMITTED = "commit_success.txt"  # orbax puts it into what it completed
 _COMMIT = "_CHECKPOINT_METADATA"  # and says there when it completed it
@@ -242,7 +245,11 @@ def _reserve(path: Path, arrays: Mapping[str, Any]) -> None:
     size += _OVERHEAD + _OVERHEAD_OF_LEAF * len(leaves)
     try:
         with naming(path), path.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        if error.errno not in _CANNOT_RESERVE:
+            raise
     finally:
         path.unlink(missing_ok=True)
 

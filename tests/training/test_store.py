@@ -1,5 +1,6 @@
 """Damaged checkpoints are found, told in one line, and the newest sound one is taken."""
 
+import errno
 import json
 import os
 import shutil
@@ -177,6 +178,18 @@ def test_a_save_that_fails_keeps_the_others(workdir, blank, monkeypatch, capsys)
     monkeypatch.undo()
     assert resumed(workdir, blank, 2, capsys) == []
     assert {path.name for path in (workdir / "checkpoints").iterdir()} == {"1", "2"}
+
+
+def test_a_file_system_that_reserves_nothing_is_written_to(workdir, blank, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with Checkpoints(workdir) as written:
+        written.save(at(blank, 3), meta={"step": 3})
+    monkeypatch.undo()
+    with Checkpoints(workdir) as read:
+        assert is_of(read.restore(blank), blank, 3)
 
 
 def test_a_deleted_run_does_not_come_back(workdir, blank):
