@@ -3,18 +3,28 @@
     python train.py --config=configs/quickstart.py --workdir=runs/first
     python train.py --config=configs/quickstart.py:dog --workdir=runs/dog --config.steps=3000
 
-Goes on where `workdir` stands; ends with 0 when the run is complete, with 1 when it failed, and
-with 128 + signal (143 for SIGTERM, 130 for SIGINT) when it was asked to stop and has saved its
-state.
+Goes on where `workdir` stands, whatever ended it before. Ends with
+
+    0    when the run is complete
+    1    when it failed, with one line that says why and what to do; what was saved stays. So it is,
+         too, when nothing was scored because every validation label is void: the network is
+         trained and saved, but result.json holds no scores.
+    128 + signal    (143 for SIGTERM, 130 for SIGINT) when it was asked to stop and has saved its
+         state. Further signals change nothing: it says that it is saving, and goes on. SIGKILL
+         ends it at once, without what came since the last checkpoint.
 """
 
-import sys
+from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from rfjax._flags import parse
+from rfjax._console import guarded, tell
+from rfjax._flags import no_arguments, parse
+from rfjax._lock import held
+from rfjax.training import config as configs
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -54,6 +64,13 @@ def _together(values: dict) -> bool:
     return len({value is None for value in values.values()}) == 1
 
 
+@flags.multi_flags_validator(
+    ["num_processes", "process_id"], message="--process_id is less than --num_processes"
+)
+def _counted(values: dict) -> bool:
+    return None in values.values() or values["process_id"] < values["num_processes"]
+
+
 def _prepare_jax() -> None:
     """Sets up the compilation cache and the other processes, before any computation."""
     import jax
@@ -68,30 +85,32 @@ def _prepare_jax() -> None:
         )
 
 
-def main(argv: list[str]) -> int:
-    """Runs the training; returns the exit status."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; flags have the form --name=value")
-    logging.set_verbosity(logging.WARNING)  # JAX and orbax tell every detail below that
-    _prepare_jax()
-    from rfjax import training
+def _train(argv: list[str]) -> int:
+    """Checks what was given, and trains; JAX, which takes seconds, is imported in between."""
+    no_arguments(argv)
+    configs.validate(_CONFIG.value)
+    workdir = Path(_WORKDIR.value)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with nullcontext() if _PROCESS_ID.value else held(workdir):  # of several, process 0
+        _prepare_jax()
+        from rfjax.training import loop
 
-    try:
-        result = training.train(_CONFIG.value, _WORKDIR.value)
-    except training.Interrupted as stopped:
-        print(f"train.py: {stopped}", file=sys.stderr)
-        return 128 + stopped.signum
-    except (
-        training.ConfigError,
-        training.TrainingFailed,
-        training.CheckpointError,
-        OSError,
-    ) as error:
-        print(f"train.py: error: {error}", file=sys.stderr)
+        result = loop.train(_CONFIG.value, workdir)
+    if not loop.is_scored(result):
+        tell(
+            "train.py: error: nothing was scored, since every validation label is void; the "
+            f"network is trained and saved in {workdir}"
+        )
         return 1
     scores = f"mean IU {100 * result['mean_iu']:.2f} % at step {result['step']}"
-    print(f"{scores}; see {_WORKDIR.value}/result.json")
+    print(f"{scores}; see {workdir}/result.json")
     return 0
+
+
+def main(argv: list[str]) -> int:
+    """Runs the training; returns the exit status."""
+    logging.set_verbosity(logging.WARNING)  # JAX and orbax tell every detail below that
+    return guarded("train.py", partial(_train, argv))
 
 
 if __name__ == "__main__":

@@ -10,12 +10,12 @@ are trained with the same three seeds.
 
 from ml_collections import ConfigDict
 
-from rfjax.search import study
+from rfjax.search.config import base
 
 
 def get_config() -> ConfigDict:
     """The config."""
-    config = study.base()
+    config = base()
     config.enlargements = (1, 2, 4)
     config.population.seed = (0, 1, 2)
     config.population.sigma = (0.5, 2.0)

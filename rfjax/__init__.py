@@ -15,65 +15,53 @@ Layers are in `rfjax.nn`, networks in `rfjax.models`, data in `rfjax.data`, the 
 `rfjax.training`, and are imported by name.
 """
 
-from rfjax.composition import (
-    blur_conv,
-    blur_resample_conv,
-    compose_kernel,
-    deformable_conv,
-    gaussian_deformable_conv,
-)
-from rfjax.compound import channel_conv, mixture_conv
-from rfjax.covariance import (
-    cascade,
-    cholesky_factor,
-    covariance_matrix,
-    from_ellipse,
-    log_cholesky,
-    standard_deviations,
-    to_ellipse,
-)
-from rfjax.dilation import blurred_dilated_conv
-from rfjax.filtering import difference_of_gaussians, gaussian_blur, local_gaussian_blur
-from rfjax.gaussian import gaussian_kernel, gaussian_kernel1d, half_size
-from rfjax.grids import circular_points, lattice_points, ring_points, sampling_offsets
-from rfjax.sampling import bilinear_sample, sampled_conv
+from rfjax import _lazy
 
 __version__ = "0.1.0"
 
-__all__ = (
-    # covariance
-    "cascade",
-    "cholesky_factor",
-    "covariance_matrix",
-    "from_ellipse",
-    "log_cholesky",
-    "standard_deviations",
-    "to_ellipse",
-    # gaussian
-    "gaussian_kernel",
-    "gaussian_kernel1d",
-    "half_size",
-    # filtering
-    "difference_of_gaussians",
-    "gaussian_blur",
-    "local_gaussian_blur",
-    # grids
-    "circular_points",
-    "lattice_points",
-    "ring_points",
-    "sampling_offsets",
-    # sampling
-    "bilinear_sample",
-    "sampled_conv",
-    # composition
-    "blur_conv",
-    "blur_resample_conv",
-    "compose_kernel",
-    "deformable_conv",
-    "gaussian_deformable_conv",
-    # compound
-    "channel_conv",
-    "mixture_conv",
-    # dilation
-    "blurred_dilated_conv",
+__all__ = _lazy.install(
+    __name__,
+    {
+        "covariance": (
+            "cascade",
+            "cholesky_factor",
+            "covariance_matrix",
+            "from_ellipse",
+            "log_cholesky",
+            "standard_deviations",
+            "to_ellipse",
+        ),
+        "gaussian": (
+            "gaussian_kernel",
+            "gaussian_kernel1d",
+            "half_size",
+        ),
+        "filtering": (
+            "difference_of_gaussians",
+            "gaussian_blur",
+            "local_gaussian_blur",
+        ),
+        "grids": (
+            "circular_points",
+            "lattice_points",
+            "ring_points",
+            "sampling_offsets",
+        ),
+        "sampling": (
+            "bilinear_sample",
+            "sampled_conv",
+        ),
+        "composition": (
+            "blur_conv",
+            "blur_resample_conv",
+            "compose_kernel",
+            "deformable_conv",
+            "gaussian_deformable_conv",
+        ),
+        "compound": (
+            "channel_conv",
+            "mixture_conv",
+        ),
+        "dilation": ("blurred_dilated_conv",),
+    },
 )

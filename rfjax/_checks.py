@@ -1,22 +1,14 @@
 """Checks of arguments at the public boundary: what was given, what is wanted, where."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-Value = TypeVar("Value")
-
-
-def choose(option: str, value: str, table: Mapping[str, Value] | Iterable[str]) -> Value | str:
-    """The entry of `table` that `value` names (or `value` itself, for a table of names)."""
-    names = tuple(table)
-    if value not in names:
-        raise ValueError(f"{option} is one of {', '.join(names)}; got {value!r}")
-    return table[value] if isinstance(table, Mapping) else value
+from rfjax._choose import choose as choose
 
 
 def float_array(name: str, value: Any, *, min_ndim: int = 0, layout: str = "") -> jax.Array:

@@ -1,18 +1,59 @@
 """Command lines of programs that are described by config files."""
 
 import sys
+import traceback
 
 from absl import flags
 
+from rfjax._faults import Fault, reason
+
+# How ml_collections begins what the system said about a config file.
+_PREFIX = "Configuration is not available because of an earlier failure to load: "
+
 
 def parse(program: str, argv: list[str]) -> list[str]:
-    """The arguments that are no flags; a wrong flag ends the program with a message."""
+    """The arguments that are no flags; a wrong flag ends the program with one line."""
     try:
-        return flags.FLAGS(argv)
-    except AttributeError as error:  # from a key that the config does not have
-        cause = error.args[0]
-        message = f"the config has no key {cause.args[0] if isinstance(cause, KeyError) else cause}"
+        rest = flags.FLAGS(argv)
+        _ = flags.FLAGS["config"].value.to_dict  # a missing file is told when a key is asked for
+        return rest
     except flags.Error as error:
-        # Of an error inside a config file the message holds the whole traceback.
+        # Of a fault that a config file found the message holds the whole traceback.
         message = str(error).split("ConfigError: ")[-1]
-    sys.exit(f"{program}: error: {message.strip()}")
+    except (AttributeError, KeyError) as error:
+        message = _unknown_key(error)
+    except Exception as error:  # a config file is a program, which may fail in any way
+        words = reason(error).removeprefix(_PREFIX)
+        message = f"{_given(argv)}: {words}{_place(error)}"
+    sys.exit(f"{program}: error: {reason(Fault(message))}")
+
+
+def _unknown_key(error: Exception) -> str:
+    """The words for a key that the config does not have; those errors quote each other."""
+    if "get_config" in str(error):
+        return "the config file has no function get_config"
+    while isinstance(error, (AttributeError, KeyError)) and error.args:
+        error = error.args[0]
+    return f"the config has no key {str(error).splitlines()[0]}"
+
+
+def _given(argv: list[str]) -> str:
+    """The argument that names the config file."""
+    return next((word for word in argv if word.lstrip("-").startswith("config=")), "--config")
+
+
+def _place(error: Exception) -> str:
+    """The kind of a fault inside a config file, and the line that it happened at."""
+    if isinstance(error, (OSError, ValueError)):
+        return ""  # of the name of the file, or of what the config file checked itself
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    syntax = isinstance(error, SyntaxError)
+    file, line = (error.filename, error.lineno) if syntax else (last.filename, last.lineno)
+    return f" ({type(error).__name__} at {file}:{line})"
+
+
+def no_arguments(argv: list[str]) -> None:
+    """Raises a `Fault` if there are arguments beside the program's name."""
+    if len(argv) > 1:
+        given = " ".join(argv[1:])
+        raise Fault(f"unexpected arguments {given}; flags have the form --name=value")

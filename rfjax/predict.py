@@ -20,20 +20,23 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from PIL import Image
 
-from rfjax import visualize
-from rfjax.data import decoding
-from rfjax.training import checkpoints, inference, loop
+from rfjax._console import Parser, guarded, tell
+from rfjax._faults import Fault
 from rfjax.training import config as configs
+from rfjax.training import folders
+
+# Modules that need JAX, which takes seconds, are imported where they are used: a mistake on the
+# command line is told before.
 
 
-class PredictionError(ValueError):
+class PredictionError(Fault, ValueError):
     """A picture that cannot be read or a place that cannot be written; the message says which."""
 
 
@@ -56,6 +59,8 @@ class Predictor:
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """The classes [H, W] of a picture [H, W, 3] uint8, and the scale maps by layer."""
+        import jax
+
         output = jax.device_get(self.segment(self.variables, np.asarray(image)[None]))
         return output["classes"][0], {name: maps[0] for name, maps in output["scale_maps"].items()}
 
@@ -70,6 +75,8 @@ def load(workdir: str | Path, *, step: int | None = None) -> Predictor:
     Raises:
         CheckpointError: if there is no such run or checkpoint.
     """
+    from rfjax.training import checkpoints, inference, loop
+
     variables, meta, step = checkpoints.load(workdir, step=step)
     dataset = meta["dataset"]
     model = loop.build_model(configs.from_dict(meta["config"]), dataset["num_classes"])
@@ -88,6 +95,8 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         PredictionError: if it is missing or not a picture.
     """
+    from rfjax.data import decoding
+
     path = Path(path)
     if not path.exists():
         raise PredictionError(f"{path}: there is no such file")
@@ -110,6 +119,8 @@ def find_pictures(argument: str) -> list[Path]:
     Raises:
         PredictionError: if a folder or pattern has no pictures, or a folder cannot be read.
     """
+    from rfjax.data import decoding
+
     path = Path(argument)
     if path.is_dir():
         try:
@@ -141,6 +152,9 @@ def write(folder: Path, name: str, image: np.ndarray, predictor: Predictor) -> l
     They get a number more where any file of this `name` exists. If one cannot be written, none
     of them stays.
     """
+    from rfjax import visualize
+    from rfjax.training import inference
+
     classes, scale_maps = predictor(image)
     pictures = {
         "classes": palette_image(classes, predictor.palette),
@@ -160,6 +174,8 @@ def write(folder: Path, name: str, image: np.ndarray, predictor: Predictor) -> l
 
 def write_legend(folder: Path, predictor: Predictor) -> Path:
     """Writes the colors of the classes, unless they lie there already; returns the path."""
+    from rfjax import visualize
+
     legend = visualize.legend(predictor.class_names, predictor.palette)
     content = _png(Image.fromarray(visualize.to_rgb(legend)))
     for stem in _numbered("legend"):
@@ -199,9 +215,7 @@ def _write_new(contents: Mapping[Path, bytes]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m rfjax.predict", description="Segments pictures with a trained run."
-    )
+    parser = Parser(prog="rfjax.predict", description="Segments pictures with a trained run.")
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="pictures of any size, folders of them, patterns"
     )
@@ -214,16 +228,21 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 1 if any picture could not be segmented."""
     options = _parser().parse_args(argv)
+    return guarded("rfjax.predict", partial(_predict, options))
+
+
+def _predict(options: argparse.Namespace) -> int:
+    """Segments the pictures that the options name."""
+    folders.check(options.workdir, step=options.step)
     pictures, failures = _all_pictures(options.images)
     if not pictures:
         return 1
-    try:
-        predictor = load(options.workdir, step=options.step)
-        _make_folder(options.output)
-        print(f"checkpoint of step {predictor.step} of {options.workdir}")
-        write_legend(options.output, predictor)
-    except (checkpoints.CheckpointError, configs.ConfigError, OSError, PredictionError) as error:
-        return _tell(error)
+    _make_folder(options.output)
+    from rfjax.training import inference
+
+    predictor = load(options.workdir, step=options.step)
+    print(f"checkpoint of step {predictor.step} of {options.workdir}")
+    write_legend(options.output, predictor)
     names = inference.distinct([path.stem for path in pictures])
     for name, path in zip(names, pictures, strict=True):
         try:
@@ -257,11 +276,15 @@ def _make_folder(folder: Path) -> None:
 
 def _segment(path: Path, folder: Path, name: str, predictor: Predictor) -> list[Path]:
     """Reads one picture and writes what it becomes."""
+    import jax
+
+    from rfjax.data import decoding
+
     image = read_image(path)
     turned = decoding.orientation(path)
     if turned != 1:
         note = f"{path} is taken as stored, as in training; EXIF orientation {turned} would turn it"
-        print(f"rfjax.predict: note: {note}", file=sys.stderr)
+        tell(f"rfjax.predict: note: {note}")
     try:
         return write(folder, name, image, predictor)
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
@@ -272,7 +295,7 @@ def _segment(path: Path, folder: Path, name: str, predictor: Predictor) -> list[
 
 def _tell(error: Exception) -> int:
     """Prints an error; returns 1, the exit status."""
-    print(f"rfjax.predict: error: {error}", file=sys.stderr)
+    tell(f"rfjax.predict: error: {error}")
     return 1
 
 

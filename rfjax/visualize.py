@@ -7,40 +7,24 @@ maps are integers [H, W]; values without a color, as 255 for void, are drawn in 
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Patch, Rectangle
 from numpy.typing import ArrayLike
 
 from rfjax import covariance
+from rfjax._drawing import Failures as Failures
+from rfjax._drawing import save as save
+from rfjax._drawing import to_rgb as to_rgb
+from rfjax._drawing import write_png as write_png
 
 VOID_COLOR = (225, 225, 225)
 INK, MUTED, RULE = "#222222", "#6b6b6b", "#e3e3e3"
 LINES = ("#2166ac", "#c8502d", "#3a8f5c", "#8c5aa8", "#b8860b", "#3c9fb0", "#d46a9f", "#5f6b76")
-DOTS_PER_INCH = 120
-
-
-# -- output ----------------------------------------------------------------------------------------
-
-
-def save(figure: Figure, path: str | Path) -> None:
-    """Writes `figure` to `path`, whose ending picks the format, and makes its directory."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DOTS_PER_INCH, facecolor="white")
-
-
-def to_rgb(figure: Figure) -> np.ndarray:
-    """`figure` as an image, uint8 [H, W, 3]."""
-    figure.set_dpi(DOTS_PER_INCH)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+LARGEST_REACH = 1e6  # of what is drawn of a Gaussian, in pixels of its map
 
 
 # -- label maps ------------------------------------------------------------------------------------
@@ -160,7 +144,8 @@ def sigma_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
     steps = [record["step"] for record in chosen]
     marker = "o" if len(steps) == 1 else None
     for index, layer in enumerate(chosen[-1]["sigmas"] if chosen else ()):
-        values = np.array([record["sigmas"].get(layer, (np.nan, np.nan)) for record in chosen])
+        pairs = [record["sigmas"].get(layer, (np.nan, np.nan)) for record in chosen]
+        values = np.array(pairs, np.float64)  # null, for what is not finite, becomes nan
         color = LINES[index % len(LINES)]
         same = np.allclose(values[:, 0], values[:, 1], rtol=1e-3)
         axes.plot(steps, values[:, 0], color=color, linewidth=1.6, marker=marker, label=layer)
@@ -206,8 +191,7 @@ def covariance_ellipses(covariances: Mapping[str, ArrayLike], *, columns: int = 
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(3.1 * columns, 3.25 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flat
-    largest = max((_largest_sigma(params) for params in covariances.values()), default=1.0)
-    reach = math.ceil(2.0 * largest) + 0.5
+    reach = _reach(*covariances.values())
     for (layer, params), axes in zip(covariances.items(), panels, strict=False):
         _gaussian_panel(axes, np.asarray(params), reach)
         sigma = np.asarray(covariance.standard_deviations(params)).reshape(-1, 2)
@@ -238,7 +222,7 @@ def blur_panels(
     figure = Figure(figsize=(1.6 * len(titles), 3.3 * len(rows)), layout="constrained")
     panels = figure.subplots(2 * len(rows), len(titles), squeeze=False)
     for pair, (name, (images, covariances)) in enumerate(rows.items()):
-        reach = math.ceil(2.0 * _largest_sigma(covariances[-1])) + 0.5
+        reach = _reach(covariances[-1])
         for column, (image, params) in enumerate(zip(images, covariances, strict=True)):
             above, below = panels[2 * pair : 2 * pair + 2, column]
             above.imshow(np.clip(np.asarray(image), 0, 1))
@@ -252,29 +236,49 @@ def blur_panels(
     return figure
 
 
-def _largest_sigma(params: ArrayLike) -> float:
-    return float(np.max(np.asarray(covariance.standard_deviations(params))))
+def _reach(*covariances: ArrayLike) -> float:
+    """Half the width of a panel: two of the largest sigma, of those that are finite."""
+    sigmas = [np.ravel(covariance.standard_deviations(params)) for params in covariances]
+    flat = np.concatenate([np.zeros(1), *sigmas])
+    largest = np.max(flat[np.isfinite(flat)])
+    return math.ceil(min(2.0 * largest, LARGEST_REACH)) + 0.5 if largest else 2.5
 
 
 def _gaussian_panel(axes: Axes, params: np.ndarray, reach: float) -> None:
-    """Density, grid of pixels, and ellipses of one layer."""
+    """Density, grid of pixels, and ellipses of one layer, of those that are finite."""
     matrices = np.asarray(covariance.covariance_matrix(params), np.float64).reshape(-1, 2, 2)
-    fine = np.linspace(-reach, reach, 241)
-    points = np.stack(np.meshgrid(fine, fine, indexing="ij"), -1)
-    inverse = np.linalg.inv(matrices[0])
-    density = np.exp(-0.5 * np.einsum("...i,ij,...j->...", points, inverse, points))
-    axes.imshow(density, extent=(-reach, reach, reach, -reach), cmap="Blues", vmin=0, vmax=1.25)
+    finite = matrices[np.isfinite(matrices).all((1, 2))]
+    if len(finite):
+        axes.imshow(
+            _density(finite[0], reach),
+            extent=(-reach, reach, reach, -reach),
+            cmap="Blues",
+            vmin=0,
+            vmax=1.25,
+        )
+    if len(finite) < len(matrices):
+        text = f"{len(matrices) - len(finite)} not finite"
+        axes.text(0.5, 0.05, text, transform=axes.transAxes, ha="center", color=MUTED)
     _pixel_grid(axes, reach)
-    for matrix in matrices:
+    for matrix in finite:
         for level, style in ((1.0, "-"), (2.0, "--")):
             _ellipse(axes, matrix, level, style, opacity=1.0 if len(matrices) == 1 else 0.4)
     axes.plot(0, 0, marker="+", color=INK, markersize=7)
 
 
+def _density(matrix: np.ndarray, reach: float) -> np.ndarray:
+    """The Gaussian of a covariance on a fine grid, 1 in its middle."""
+    fine = np.linspace(-reach, reach, 241)
+    points = np.stack(np.meshgrid(fine, fine, indexing="ij"), -1)
+    variances, vectors = np.linalg.eigh(matrix)
+    along = points @ vectors  # in units of the pixel, of at least a thousandth of it
+    return np.exp(-0.5 * np.sum(along**2 / np.maximum(variances, 1e-6), -1))
+
+
 def _pixel_grid(axes: Axes, reach: float) -> None:
     """Lines between the pixels, as long as they can be told apart."""
-    edges = np.arange(-reach, reach + 1)
-    if len(edges) <= 60:
+    if reach < 30:
+        edges = np.arange(-reach, reach + 1)
         axes.hlines(edges, -reach, reach, color="#00000018", linewidth=0.6)
         axes.vlines(edges, -reach, reach, color="#00000018", linewidth=0.6)
     axes.set_xlim(-reach, reach)
@@ -296,7 +300,8 @@ def _ellipse(
 ) -> None:
     """The contour at `level` standard deviations of a covariance in (y, x) order, at (y, x)."""
     variances, vectors = np.linalg.eigh(matrix)
-    height, width = 2.0 * level * np.sqrt(variances)
+    # Far outside of any panel it makes no difference; the renderer takes no larger numbers.
+    height, width = 2.0 * level * np.sqrt(np.clip(variances, 0.0, LARGEST_REACH**2))
     y, x = vectors[:, 1]  # direction of the larger axis
     angle = math.degrees(math.atan2(y, x))
     axes.add_patch(
@@ -427,7 +432,8 @@ def scale_panels(images: Sequence[ArrayLike], scale_maps: Sequence[ArrayLike]) -
     """
     maps = [np.asarray(scale_map, np.float32) for scale_map in scale_maps]
     stacked = np.concatenate([scale_map.ravel() for scale_map in maps])
-    low, high = float(stacked.min()), float(stacked.max())
+    finite = stacked[np.isfinite(stacked)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     if high - low < 1e-3 * max(abs(high), 1e-6):  # a constant map
         low, high = low - 0.5, high + 0.5
     rows = [(image, None) for image in images]
@@ -454,7 +460,7 @@ def _image_grid(
     """A figure of images in rows, `margin` inches wider; None leaves a panel empty."""
     height, width = np.shape(rows[0][0])[:2]
     panel_width = 2.2 if height >= width else 3.2
-    panel_height = panel_width * height / width
+    panel_height = min(panel_width * height / width, 10.0)  # of a picture that is a mere strip
     figure = Figure(
         figsize=(panel_width * len(titles) + margin, panel_height * len(rows) + 0.8),
         layout="constrained",

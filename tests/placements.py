@@ -1,8 +1,8 @@
 """Functions of a batch on several devices, in every way that JAX offers, beside one device.
 
-A function's operands either belong to the examples, with the batch axis first, or are shared by
-all. Under `jit` operands carry shardings and XLA partitions; `shard_map`, `pmap` and `vmap` show the
-function a part of the batch.
+A function's operands either belong to the examples, with the batch axis first, or are shared
+by all. Under `jit` operands carry shardings and XLA partitions; `shard_map`, `pmap` and `vmap` show
+the function a part of the batch.
 """
 
 import functools

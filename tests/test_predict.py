@@ -10,7 +10,7 @@ from PIL import Image
 from rfjax import models, predict
 from rfjax.training import config as configs
 from rfjax.training import inference, optimizers, state
-from rfjax.training.checkpoints import Checkpoints
+from rfjax.training.checkpoints import CheckpointError, Checkpoints
 from tests.data import files
 
 NAMES = ("ground", "left", "right")
@@ -104,7 +104,7 @@ def test_a_place_without_a_run_is_told(picture, tmp_path, capsys):
 
 def test_another_step_can_be_asked_for(workdir, tmp_path):
     assert predict.load(workdir, step=2).step == 2
-    with pytest.raises(predict.checkpoints.CheckpointError, match="there are 1, 2"):
+    with pytest.raises(CheckpointError, match="there are 1, 2"):
         predict.load(workdir, step=3)
 
 

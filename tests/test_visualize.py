@@ -11,6 +11,7 @@ from matplotlib.patches import Ellipse
 from PIL import Image
 
 from rfjax import covariance, visualize
+from rfjax._drawing import LARGEST_AREA
 
 PALETTE = np.array([[10, 20, 30], [200, 100, 0]], np.uint8)
 
@@ -125,3 +126,31 @@ def test_nothing_global_is_touched(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == [False, True]
     assert matplotlib.get_backend().lower() == "agg"
+
+
+@pytest.mark.parametrize("sigma", [1e18, 1e-18, np.inf, np.nan, 3.0])
+def test_covariances_of_any_size_are_drawn(sigma):
+    """One of 1e18 pixels used to want 6.5 EiB for the lines between the pixels."""
+    params = np.log(np.array([[sigma], [2.0]]))
+    image = visualize.to_rgb(visualize.covariance_ellipses({"head": params, "other": params[1]}))
+    assert image.std() > 0
+    rows = {"a": ([np.zeros((4, 4, 3))], params[:1])}
+    visualize.to_rgb(visualize.blur_panels(rows, titles=["0"]))
+
+
+def test_undefined_numbers_are_drawn_as_gaps():
+    records = [{"step": 1, "split": "train", "loss": None, "sigmas": {"head": [None, 1.0]}}]
+    visualize.to_rgb(visualize.training_curves(records))
+    visualize.to_rgb(visualize.sigma_curves(records))
+    image = np.zeros((4, 5, 3), np.uint8)
+    for value in (np.nan, np.inf):
+        visualize.to_rgb(visualize.scale_panels([image], [np.full((2, 2), value)]))
+
+
+def test_pictures_are_bounded():
+    strip = np.zeros((4000, 2, 3), np.uint8)
+    figure = visualize.scale_panels([strip], [np.ones((40, 2))])
+    assert visualize.to_rgb(figure).shape[0] < 4000
+    figure.set_size_inches(200, 200)
+    shape = visualize.to_rgb(figure).shape
+    assert shape[0] * shape[1] <= LARGEST_AREA

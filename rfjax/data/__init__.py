@@ -5,6 +5,7 @@ for batch in rfjax.data.train_iterator(dataset, batch_size=16, seed=0): ...
 """
 
 from rfjax.data.augment import Augmentation as Augmentation
+from rfjax.data.checking import check as check
 from rfjax.data.dataset import VOID as VOID
 from rfjax.data.dataset import Dataset as Dataset
 from rfjax.data.pipeline import eval_batches as eval_batches

@@ -13,28 +13,13 @@ trained runs, and
 prints and draws them. Axes are (y, x), in input pixels; pixel i has its centre at i.
 """
 
-from rfjax.receptive_field.effective import EffectiveField, effective
-from rfjax.receptive_field.functions import theoretical, theoretical_of_outputs
-from rfjax.receptive_field.layers import (
-    Conv,
-    Gaussian,
-    Parallel,
-    Pool,
-    ReceptiveField,
-    Taps,
-    compose,
-)
+from rfjax import _lazy
 
-__all__ = [
-    "Conv",
-    "EffectiveField",
-    "Gaussian",
-    "Parallel",
-    "Pool",
-    "ReceptiveField",
-    "Taps",
-    "compose",
-    "effective",
-    "theoretical",
-    "theoretical_of_outputs",
-]
+__all__ = _lazy.install(
+    __name__,
+    {
+        "effective": ("EffectiveField", "effective"),
+        "functions": ("theoretical", "theoretical_of_outputs"),
+        "layers": ("Conv", "Gaussian", "Parallel", "Pool", "ReceptiveField", "Taps", "compose"),
+    },
+)

@@ -9,16 +9,27 @@
 `python -m rfjax.search --config=configs/search.py --workdir=DIR` runs both on digit scenes.
 """
 
-from rfjax.search.adapter import segmentation as segmentation
-from rfjax.search.driver import run as run
-from rfjax.search.engine import layout as layout
-from rfjax.search.enumeration import enumerate as enumerate
-from rfjax.search.halving import Halving as Halving
-from rfjax.search.optimizers import sgd as sgd
-from rfjax.search.population import Population as Population
-from rfjax.search.population import concatenate as concatenate
-from rfjax.search.population import grid as grid
-from rfjax.search.population import population as population
-from rfjax.search.problem import Problem as Problem
-from rfjax.search.result import Result as Result
-from rfjax.search.result import load as load
+from rfjax import _lazy
+
+__all__ = _lazy.install(
+    __name__,
+    {
+        "adapter": ("segmentation",),
+        "driver": ("run",),
+        "engine": ("layout",),
+        "enumeration": ("enumerate",),
+        "halving": ("Halving",),
+        "optimizers": ("sgd",),
+        "population": (
+            "Population",
+            "concatenate",
+            "grid",
+            "population",
+        ),
+        "problem": ("Problem",),
+        "result": (
+            "Result",
+            "load",
+        ),
+    },
+)

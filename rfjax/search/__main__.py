@@ -7,13 +7,16 @@ with 128 + signal when it was asked to stop and has saved its state. Writes resu
 and figures/.
 """
 
-import sys
 from functools import partial
+from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from rfjax._flags import parse
+from rfjax._console import guarded
+from rfjax._flags import no_arguments, parse
+from rfjax._lock import held
+from rfjax.search import config as configs
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -34,28 +37,24 @@ flags.register_validator(
 flags.register_validator("workdir", bool, message="needed, as --workdir=runs/search")
 
 
-def main(argv: list[str]) -> int:
-    """Runs the study; returns the exit status."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; flags have the form --name=value")
-    logging.set_verbosity(logging.WARNING)  # JAX and orbax tell every detail below that
-    from rfjax import training
+def _search(argv: list[str]) -> int:
+    """Checks what was given, and searches; JAX, which takes seconds, is imported in between."""
+    no_arguments(argv)
+    workdir = Path(_WORKDIR.value)
+    configs.validate(_CONFIG.value)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with held(workdir):
+        configs.check_same(_CONFIG.value, workdir)
+        from rfjax import training
 
-    if _CACHE.value != "":
-        training.use_compilation_cache(_CACHE.value)
-    from rfjax.search import study
-    from rfjax.training.interruption import Interruption
+        if _CACHE.value != "":
+            training.use_compilation_cache(_CACHE.value)
+        from rfjax.search import study
+        from rfjax.training.interruption import Interruption
 
-    try:
         with Interruption() as stop:
             say = partial(print, flush=True)
-            summary = study.run(_CONFIG.value, _WORKDIR.value, say=say, stop=stop.reached)
-    except training.Interrupted as stopped:
-        print(f"rfjax.search: {stopped}", file=sys.stderr)
-        return 128 + stopped.signum
-    except (training.ConfigError, training.CheckpointError, OSError) as error:
-        print(f"rfjax.search: error: {error}", file=sys.stderr)
-        return 1
+            summary = study.run(_CONFIG.value, workdir, say=say, stop=stop.reached)
     for factor, part in summary["enlargements"].items():
         row = part["search"]["best"]
         if row is None:
@@ -63,8 +62,14 @@ def main(argv: list[str]) -> int:
             continue
         best = part["search"]["candidates"][row]
         print(f"x{factor}: best candidate {best['sigmas']}, score {best['score']}")
-    print(f"see {_WORKDIR.value}/report.md")
+    print(f"see {workdir}/report.md")
     return 0
+
+
+def main(argv: list[str]) -> int:
+    """Runs the study; returns the exit status."""
+    logging.set_verbosity(logging.WARNING)  # JAX and orbax tell every detail below that
+    return guarded("rfjax.search", partial(_search, argv))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,8 +12,7 @@ import numpy as np
 from flax import linen
 from ml_collections import ConfigDict
 
-from rfjax import covariance, data, nn
-from rfjax.models import heads
+from rfjax import _names, covariance, data, nn
 from rfjax.receptive_field import ReceptiveField as Field
 from rfjax.receptive_field import networks
 from rfjax.search import optimizers
@@ -21,11 +20,9 @@ from rfjax.search.population import Population
 from rfjax.search.problem import Problem, names
 from rfjax.training import composed, loop, losses, metrics
 from rfjax.training import config as configs
+from rfjax.training.feed import Feed
 
-# The heads whose covariances are the same everywhere, so that they start where a candidate does.
-COMPOSED = tuple(
-    name for name, (layer, _) in heads.HEADS.items() if "covariance" in nn.declared(layer).values()
-)
+COMPOSED = _names.SEARCHED_HEADS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,10 +91,8 @@ def segmentation(config: ConfigDict) -> Task:
         weight_decay=section.weight_decay,
         grad_clip=section.grad_clip,
     )
-    validation = [
-        {"image": batch["image"], "label": batch["label"]}
-        for batch in data.eval_batches(eval_data, batch_size=config.eval_batch_size)
-    ]
+    with Feed(data.eval_batches(eval_data, batch_size=config.eval_batch_size), "data") as batches:
+        validation = [{"image": batch["image"], "label": batch["label"]} for batch in batches]
     batches = _Replayed(partial(loop.train_batches, config, train_data))
     return Task(problem, rule, batches, validation, config.steps, train_data)
 
@@ -146,18 +141,26 @@ def _confusion(model: Any, params: Any, state: Any, batch: Any) -> jax.Array:
 class _Replayed:
     """The batches of an iterator by step; a step that is passed already starts it anew."""
 
-    def __init__(self, make: Callable[[], Iterator]):
+    def __init__(self, make: Callable[[], Feed]):
         self._make = make
-        self._iterator, self._next = None, 0
+        self._feed: Feed | None = None
+        self._next = 0
 
     def __call__(self, step: int) -> dict:
-        if self._iterator is None or step < self._next:
-            self._iterator, self._next = self._make(), 0
+        if self._feed is None or step < self._next:
+            self.close()
+            self._feed, self._next = self._make(), 0
         while True:
-            batch = next(self._iterator)
+            batch = next(self._feed)
             self._next += 1
             if self._next > step:
                 return {"image": batch["image"], "label": batch["label"]}
+
+    def close(self) -> None:
+        """Ends the threads that make batches; they start anew when a batch is asked for."""
+        if self._feed is not None:
+            self._feed.close()
+        self._feed = None
 
 
 # -- receptive fields ------------------------------------------------------------------------------

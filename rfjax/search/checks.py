@@ -93,8 +93,7 @@ def halving(value: Any, steps: int) -> None:
         return
     if not isinstance(value, Halving):
         raise TypeError(f"halving must be a search.Halving or None; got {value!r}")
-    if value.rungs and value.rungs[-1] >= steps:
-        raise ValueError(f"rungs must come before the last of {steps} steps; got {value.rungs}")
+    value.check(steps)
 
 
 def settings(

@@ -7,18 +7,21 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 
-from rfjax.search import checks, engine, optimizers, storage
+from rfjax._faults import Interrupted
+from rfjax.search import checks, engine, optimizers
 from rfjax.search.batches import Batches
 from rfjax.search.halving import Halving
 from rfjax.search.population import Population
 from rfjax.search.problem import Problem, check
 from rfjax.search.result import Records, Result
-from rfjax.training.interruption import Interrupted
+
+if TYPE_CHECKING:
+    from rfjax.search.storage import Storage
 
 SCANNED_STEPS = 16  # of one dispatch, where they are scanned
 
@@ -146,7 +149,9 @@ def run(
     source = Batches(batches, steps=steps, rows=None if shared_batches else len(population))
     if checkpoints is None:
         return search.run(source, None)
-    with storage.Storage(checkpoints) as saved:
+    from rfjax.search.storage import Storage  # orbax, which most searches do without
+
+    with Storage(checkpoints) as saved:
         return search.run(source, saved)
 
 
@@ -202,7 +207,7 @@ class Search:
         check(self.problem, members[0].params, self.population)
         return jax.tree.map(lambda *leaves: np.stack(leaves), *members)
 
-    def run(self, batches: Batches, saved: storage.Storage | None) -> Result:
+    def run(self, batches: Batches, saved: "Storage | None") -> Result:
         """From the newest checkpoint, or the beginning, to the end."""
         step, active = 0, np.arange(len(self.population))
         if saved is not None and saved.step is not None:
@@ -365,9 +370,9 @@ class Search:
             "halving": None if self.halving is None else dataclasses.asdict(self.halving),
         }
 
-    def _resume(self, batches: Batches, saved: storage.Storage) -> tuple[int, np.ndarray]:
+    def _resume(self, batches: Batches, saved: "Storage") -> tuple[int, np.ndarray]:
         meta = saved.meta()
-        storage.check(meta, self._identity(), saved.directory)
+        saved.check(meta, self._identity())
         stored = saved.restore(self._stored())
         self._members, self.records.arrays = stored["members"], stored["records"]
         self._members, self.records.arrays = jax.tree.map(

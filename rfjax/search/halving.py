@@ -46,6 +46,11 @@ class Halving:
         if not all(a < b for a, b in zip((0, *self.rungs), self.rungs, strict=False)):
             raise ValueError(f"want increasing rungs from 1; got {self.rungs}")
 
+    def check(self, steps: int) -> None:
+        """Raises a ValueError unless all rungs come before the last of `steps`."""
+        if self.rungs and self.rungs[-1] >= steps:
+            raise ValueError(f"rungs must come before the last of {steps} steps; got {self.rungs}")
+
     def survivors(self, merits: np.ndarray) -> np.ndarray:
         """The indices that go on, in order; of equal merits the earlier ones, nan last."""
         count = max(self.least, math.ceil(self.keep * len(merits)))

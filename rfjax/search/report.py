@@ -10,16 +10,17 @@ in the flat top, its score not below the optimum's by more than that spread, and
 at most a fifth of the enumeration's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rfjax import visualize
+from rfjax._console import tell
+from rfjax._files import write_json, write_text
 from rfjax.search import figures
 from rfjax.search.result import Result
-from rfjax.training.reporting import write_json
 
 TOLERANCE = 0.15  # of sigma, relative
 BUDGET = 0.2  # of the enumeration's compute
@@ -278,13 +279,22 @@ def _grid_rows(part: Mapping[str, Any]) -> list[str]:
 
 
 def write(
-    summary: Mapping[str, Any], found: Mapping[int, Mapping[str, Result]], folder: str | Path
+    summary: Mapping[str, Any],
+    found: Mapping[int, Mapping[str, Result]],
+    folder: str | Path,
+    *,
+    say: Callable[[str], None] = tell,
 ) -> None:
-    """result.json, report.md and figures/ in `folder`."""
+    """result.json, report.md and figures/ in `folder`; `say` is told what could not be drawn."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "result.json", summary)
-    (folder / "report.md").write_text(markdown(summary))
-    visualize.save(figures.trajectories(found), folder / "figures" / "trajectories.png")
+    write_text(folder / "report.md", markdown(summary))
+    makers = {"trajectories": figures.trajectories}
     if any("enumeration" in kinds for kinds in found.values()):
-        visualize.save(figures.scores_against_sigma(found), folder / "figures" / "scores.png")
+        makers["scores"] = figures.scores_against_sigma
+    failed = visualize.Failures()
+    for name, make in makers.items():
+        with failed.of(name):
+            visualize.save(make(found), folder / "figures" / f"{name}.png")
+    failed.tell(say)

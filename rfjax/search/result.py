@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from rfjax._files import replacing
 from rfjax.search.population import Population, concatenate
 
 _ARRAYS = (
@@ -132,10 +133,8 @@ class Result:
         facts = {"layers": self.layers, "over": self.over, "compile": self.compile_seconds}
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("wb") as file:
+        with replacing(path) as file:
             np.savez(file, facts=np.asarray(json.dumps(facts)), **arrays)
-        partial.replace(path)
 
 
 def load(path: str | Path) -> Result:

@@ -1,66 +1,77 @@
 """Saving and resuming a search, safe against being killed at any moment."""
 
 import json
-import logging
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
-from rfjax.training.checkpoints import CheckpointError
+from rfjax._faults import CheckpointError
+from rfjax._lock import held
+from rfjax.training.store import Layout, Store
+
+LAYOUT = Layout(items=("arrays",), documents={"meta": "meta/metadata"})
 
 
 class Storage:
-    """The latest checkpoint of the search in `directory`; a context manager.
+    """The two latest checkpoints of the search in `directory`; a context manager.
 
-    A directory appears under its final name only once it is complete, so whatever a kill leaves
-    half-written is ignored.
+    See `rfjax.training.store` for how they are written and verified.
+
+    Raises:
+        InUse: another search works in the directory.
+        CheckpointError: there are checkpoints, and none is sound.
     """
 
     def __init__(self, directory: str | Path):
-        logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells every step of every save
         self.directory = Path(directory).absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
-        self._manager = ocp.CheckpointManager(
-            self.directory, options=options, item_names=("arrays", "meta")
-        )
+        self._open = ExitStack()
 
     def __enter__(self) -> "Storage":
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as opening:
+            opening.enter_context(held(self.directory))
+            store = Store(self.directory, LAYOUT, keep=lambda steps: sorted(steps)[-2:])
+            self._store = opening.enter_context(store)
+            self._open = opening.pop_all()
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self._manager.close()
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._open.__exit__(*error)
 
     @property
     def step(self) -> int | None:
         """The step of the newest checkpoint, or None."""
-        return self._manager.latest_step()
+        return max(self._store.steps, default=None)
 
     def save(self, step: int, tree: Any, meta: dict[str, Any]) -> None:
         """Saves a pytree of NumPy arrays and what JSON can hold; returns when it is on disk."""
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardSave(_named(tree)), meta=ocp.args.JsonSave(meta)
-            ),
-        )
-        self._manager.wait_until_finished()
+        self._store.save(step, {"arrays": _named(tree)}, {"meta": meta})
+        self._store.wait()
 
     def meta(self) -> dict[str, Any]:
         """What `save` was given beside the arrays."""
-        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return dict(self._manager.restore(self.step, args=args)["meta"])
+        return self._store.document(self.step, "meta")
 
     def restore(self, tree: Any) -> Any:
         """The newest arrays in the form of `tree`."""
-        template = _named(tree)
-        args = ocp.args.Composite(arrays=ocp.args.StandardRestore(template))
-        restored = self._manager.restore(self.step, args=args)["arrays"]
+        restored = self._store.arrays(self.step, "arrays", _named(tree))
         leaves, structure = jax.tree.flatten(tree)
         filled = [np.asarray(restored.get(_name(i), leaf)) for i, leaf in enumerate(leaves)]
         return jax.tree.unflatten(structure, filled)
+
+    def check(self, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+        """Raises a `CheckpointError` unless the stored search is the one that is wanted."""
+        wanted = json.loads(json.dumps(wanted))
+        different = [name for name in wanted if stored.get(name) != wanted[name]]
+        if different:
+            listed = ", ".join(different)
+            raise CheckpointError(
+                f"the search in {self.directory} was started with other values of {listed}; take "
+                "them back or give another directory"
+            )
 
 
 def _name(index: int) -> str:
@@ -74,15 +85,3 @@ def _named(tree: Any) -> dict[str, np.ndarray]:
     """
     leaves = enumerate(jax.tree.leaves(tree))
     return {_name(i): np.asarray(leaf) for i, leaf in leaves if np.size(leaf)}
-
-
-def check(stored: dict[str, Any], wanted: dict[str, Any], directory: Path) -> None:
-    """Raises a `CheckpointError` unless the stored search is the one that is wanted."""
-    wanted = json.loads(json.dumps(wanted))
-    different = [name for name in wanted if stored.get(name) != wanted[name]]
-    if different:
-        listed = ", ".join(different)
-        raise CheckpointError(
-            f"the search in {directory} was started with other values of {listed}; take them back "
-            "or give another directory"
-        )

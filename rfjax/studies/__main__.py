@@ -12,23 +12,28 @@ goes on where it was stopped, at any moment.
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from rfjax import data, training
-from rfjax.studies import figures, report, runs, scale_maps, scales, tables
+from rfjax import _names
+from rfjax._console import Parser, guarded, positive
+from rfjax._faults import Fault
+from rfjax.studies import scales, tables
+from rfjax.training import config as configs
+from rfjax.training import folders
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="rfjax.studies", description=__doc__.split("\n")[0])
+    parser = Parser(prog="rfjax.studies", description=__doc__.split("\n")[0])
     studies = parser.add_subparsers(dest="study", required=True)
     blurring = studies.add_parser("blurring", help="the tables of the paper, and two more")
     blurring.add_argument("--table", required=True, choices=[*tables.BLURRING, "all"])
-    blurring.add_argument("--data", default="digit_scenes", choices=data.names())
+    blurring.add_argument("--data", default="digit_scenes", choices=tuple(_names.DATA_SETS))
     blurring.add_argument("--data_dir", default="", help="where the data lie")
     blurring.add_argument("--scale", default="cpu", choices=("cpu", "gpu", "paper"))
-    blurring.add_argument("--seeds", type=_positive, default=3)
-    blurring.add_argument("--steps", type=_positive, help="of a full training, not the scale's")
-    blurring.add_argument("--jobs", type=_positive, default=1, help="trainings at once (on a CPU)")
+    blurring.add_argument("--seeds", type=positive, default=3)
+    blurring.add_argument("--steps", type=positive, help="of a full training, not the scale's")
+    blurring.add_argument("--jobs", type=positive, default=1, help="trainings at once (on a CPU)")
     blurring.add_argument("--weights", type=Path, help="folder of <model>.npz to start from")
     drawn = studies.add_parser("figures", help="the figures of the paper that need no training")
     scaled = studies.add_parser("scales", help="the scales that a trained dynamic head infers")
@@ -39,15 +44,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1; got {number}")
-    return number
+def _check(options: argparse.Namespace) -> None:
+    """Sees that what the arguments name is there, before JAX, which takes seconds, is imported."""
+    if options.study == "scales":
+        folders.check(options.run)
+    if options.study == "blurring":
+        try:
+            scales.find(options.data, options.scale)
+        except ValueError as error:
+            raise Fault(str(error)) from error
+        if options.weights is not None and not options.weights.is_dir():
+            raise Fault(f"--weights: {options.weights} is not a directory")
+    options.workdir.mkdir(parents=True, exist_ok=True)
 
 
 def blurring(options: argparse.Namespace) -> None:
     """Trains what the tables need, and writes them."""
+    from rfjax.studies import report, runs
+
     scale = scales.find(options.data, options.scale)
     root = options.workdir / f"{options.data}-{options.scale}"
     names = list(tables.BLURRING) if options.table == "all" else [options.table]
@@ -77,37 +91,42 @@ def _tell(paths: Sequence[Path]) -> None:
 
 def prepare_data(scale: scales.Scale, data_dir: str) -> None:
     """Draws the scenes once, before several trainings would."""
+    from rfjax import data
+
     config = scale.config()
-    chosen = training.config.options(config.data.options)
+    chosen = configs.options(config.data.options)
     for split in ("train", "val"):
         data.load(config.data.name, split, data_dir=data_dir or None, **chosen)
 
 
-STUDIES = {
-    "blurring": blurring,
-    "figures": lambda options: _tell(figures.write(options.workdir)),
-    "scales": lambda options: _tell(
-        scale_maps.write(options.run, options.workdir, data_dir=options.data_dir)
-    ),
-}
+def _figures(options: argparse.Namespace) -> None:
+    from rfjax.studies import figures
+
+    _tell(figures.write(options.workdir))
+
+
+def _scales(options: argparse.Namespace) -> None:
+    from rfjax.studies import scale_maps
+
+    _tell(scale_maps.write(options.run, options.workdir, data_dir=options.data_dir))
+
+
+STUDIES = {"blurring": blurring, "figures": _figures, "scales": _scales}
+
+
+def _study(options: argparse.Namespace) -> int:
+    _check(options)
+    from rfjax import training
+
+    training.use_compilation_cache()
+    STUDIES[options.study](options)
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the study that the arguments name; returns the exit status."""
     options = _parser().parse_args(argv)
-    training.use_compilation_cache()
-    try:
-        STUDIES[options.study](options)
-    except KeyboardInterrupt:
-        print("rfjax.studies: stopped; the same command goes on", file=sys.stderr)
-        return 130
-    except training.Interrupted as stopped:
-        print(f"rfjax.studies: {stopped}", file=sys.stderr)
-        return 128 + stopped.signum
-    except (runs.StudyError, training.CheckpointError, ValueError, OSError) as error:
-        print(f"rfjax.studies: error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return guarded("rfjax.studies", partial(_study, options))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from flax import traverse_util
 from matplotlib.figure import Figure
 
 from rfjax import nn, visualize
+from rfjax._console import tell
+from rfjax._files import write_text
 from rfjax.studies import charts
 from rfjax.studies.runs import Run
 from rfjax.studies.specs import ROLES, Cell, Table
@@ -232,10 +234,13 @@ class Filled:
         folder.mkdir(parents=True, exist_ok=True)
         stem = folder / f"table_{self.name}"
         markdown, json, picture = (stem.with_suffix(end) for end in (".md", ".json", ".png"))
-        markdown.write_text(self.as_markdown())
+        write_text(markdown, self.as_markdown())
         reporting.write_json(json, self.as_json())
-        visualize.save(self.figure(), picture)
-        return [markdown, json, picture]
+        failed = visualize.Failures()
+        with failed.of(picture.name):
+            visualize.save(self.figure(), picture)
+        failed.tell(tell)
+        return [path for path in (markdown, json, picture) if path.exists()]
 
     def figure(self) -> Figure:
         """Every cell's seeds as points, with the mean as a bar."""

@@ -4,7 +4,6 @@ Every run has a directory of its own, of `rfjax.training`; a finished one is nev
 and an unfinished one goes on. So a study may be killed at any moment and started again.
 """
 
-import fcntl
 import json
 import multiprocessing
 import os
@@ -13,12 +12,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from rfjax import training
+from rfjax._faults import Fault, reason
+from rfjax._lock import held
 from rfjax.studies import scales
 from rfjax.studies.specs import Spec
 from rfjax.training import config as configs
@@ -27,7 +28,7 @@ from rfjax.training import reporting
 RESULT, FAILURE, LOG = "result.json", "failure.json", "log.txt"
 
 
-class StudyError(RuntimeError):
+class StudyError(Fault, RuntimeError):
     """A study that cannot go on; the message says why, and what to do."""
 
 
@@ -66,20 +67,36 @@ class Run:
             return None
         if not (self.workdir / RESULT).exists():
             raise StudyError(f"{self.workdir} has no result; run the study first")
-        return json.loads((self.workdir / RESULT).read_text())
+        found = _read(self.workdir / RESULT)
+        if found.get("mean_iu") is None:
+            raise StudyError(
+                f"nothing was scored in {self.workdir}, since every validation label is void"
+            )
+        return found
 
     def check(self) -> None:
         """Raises a `StudyError` if what lies in its directory was trained otherwise."""
         path = self.workdir / "config.json"
         if not path.exists():
             return
-        old = configs.from_json(path.read_text())
+        old = configs.from_dict(_read(path))
         differences = configs.incompatible(old, configs.from_dict(self.config))
         if differences:
             listed = "; ".join(map(str, differences))
             raise StudyError(
                 f"{self.workdir} was trained with another config ({listed}); use another --workdir"
             )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The content of a JSON file of a run."""
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        found = reason(error)
+    if not isinstance(found, dict):
+        raise StudyError(f"{path} is damaged ({found}); delete it, and the run goes on from there")
+    return found
 
 
 def plan(
@@ -192,8 +209,8 @@ def _train(run: Run) -> float:
         if run.spec.parent is not None:
             _check_parent(run)
         with (
+            held(run.workdir),
             (run.workdir / LOG).open("a") as log,
-            _alone(log, run),
             redirect_stdout(log),
             redirect_stderr(log),
         ):
@@ -201,21 +218,9 @@ def _train(run: Run) -> float:
                 training.train(configs.from_dict(run.config), run.workdir)
     except training.TrainingFailed as error:
         reporting.write_json(run.workdir / FAILURE, {"message": str(error)})
-    except (training.ConfigError, training.CheckpointError, OSError) as error:
-        raise StudyError(f"{run.title}: {error}") from error
+    except (Fault, OSError) as error:
+        raise StudyError(f"{run.title}: {reason(error)}") from error
     return time.monotonic() - started
-
-
-@contextmanager
-def _alone(log: IO, run: Run) -> Iterator[None]:
-    """Refuses what another study is training; a lock ends with its process."""
-    try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise StudyError(
-            f"{run.title} is being trained by another study in {run.workdir}"
-        ) from None
-    yield
 
 
 def _check_parent(run: Run) -> None:

@@ -1,19 +1,15 @@
 """Training: configs, steps, the loop, checkpoints and reports."""
 
-from rfjax.training.cache import use_compilation_cache
-from rfjax.training.checkpoints import CheckpointError
-from rfjax.training.config import ConfigError, base, validate
-from rfjax.training.interruption import Interrupted
-from rfjax.training.loop import TrainingFailed, evaluate, train
+from rfjax import _lazy
 
-__all__ = [
-    "CheckpointError",
-    "ConfigError",
-    "Interrupted",
-    "TrainingFailed",
-    "base",
-    "evaluate",
-    "train",
-    "use_compilation_cache",
-    "validate",
-]
+__all__ = _lazy.install(
+    __name__,
+    {
+        "cache": ("use_compilation_cache",),
+        "checkpoints": ("CheckpointError",),
+        "config": ("ConfigError", "base", "validate"),
+        "interruption": ("Interrupted",),
+        "loop": ("TrainingFailed", "evaluate", "train"),
+        "reporting": (),
+    },
+)

@@ -1,50 +1,33 @@
 """Saving and resuming a run, safe against being killed at any moment.
 
 A checkpoint holds the variables, the optimizer's state, the position in the training data, the
-config and what is needed to use the network without its data set. Its directory appears under its
-final name only once it is complete, so whatever a kill leaves half-written is ignored. The latest
-few are kept, and the one with the highest mean IU.
+config and what is needed to use the network without its data set. How it is written, and verified
+before it is read, is in `store`. The latest few are kept, and the one with the highest mean IU.
 """
 
-import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
+from rfjax._faults import CheckpointError
 from rfjax.training import config as configs
+from rfjax.training import folders
 from rfjax.training.state import TrainState
+from rfjax.training.store import Layout, Store
 
-ITEMS = ("variables", "optimizer", "meta")
+LAYOUT = Layout(
+    items=("variables", "optimizer"),
+    documents={"meta": "meta/metadata", "metrics": "metrics/metrics"},
+)
 UNSCORED = -1.0  # the mean IU of a checkpoint that was not evaluated
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that is not there or does not fit; the message says what to do."""
 
 
 class NonFiniteState(CheckpointError):
     """A state with a NaN or an infinity, which is never saved."""
-
-
-def _options(keep_latest: int, read_only: bool) -> ocp.CheckpointManagerOptions:
-    """Keeps the latest and the best; `max_to_keep` with `best_fn` would delete the latest."""
-    policies = ocp.checkpoint_managers
-
-    def score(metrics: dict[str, float]) -> float:
-        return metrics["mean_iu"]
-
-    return ocp.CheckpointManagerOptions(
-        preservation_policy=policies.AnyPreservationPolicy(
-            [policies.LatestN(keep_latest), policies.BestN(get_metric_fn=score, n=1)]
-        ),
-        best_fn=score,
-        read_only=read_only,
-        cleanup_tmp_directories=not read_only,
-    )
 
 
 class Checkpoints:
@@ -54,41 +37,49 @@ class Checkpoints:
         workdir: the run's directory, shared by all processes; checkpoints lie in `checkpoints/`.
         keep_latest: how many are kept besides the best one.
         read_only: whether to look without touching anything.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none is sound.
     """
 
     def __init__(self, workdir: Path, *, keep_latest: int = 2, read_only: bool = False):
-        logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells every step of every save
-        self.directory = Path(workdir).absolute() / "checkpoints"  # a relative path fails silently
-        self._manager = ocp.CheckpointManager(
-            self.directory, options=_options(keep_latest, read_only), item_names=ITEMS
-        )
+        self.directory = Path(workdir).absolute() / "checkpoints"
+        self._keep_latest = keep_latest
+        self._store = Store(self.directory, LAYOUT, keep=self._kept, read_only=read_only)
+        self._scores = {
+            step: float(self._store.document(step, "metrics")["mean_iu"])
+            for step in self._store.steps
+        }
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._manager.close()
+        self._store.__exit__(*error)
 
     @property
     def steps(self) -> list[int]:
-        """The steps of all complete checkpoints."""
-        return sorted(self._manager.all_steps())
+        """The steps of all sound checkpoints."""
+        return sorted(self._store.steps)
 
     @property
     def latest_step(self) -> int | None:
-        """The step of the newest complete checkpoint."""
-        return self._manager.latest_step()
+        """The step of the newest sound checkpoint."""
+        return max(self._store.steps, default=None)
 
     @property
     def best_step(self) -> int | None:
         """The step of the highest mean IU, the newest step if none was evaluated."""
-        best = self._manager.best_step()
-        scored = best is not None and self._manager.metrics(best)["mean_iu"] > UNSCORED
-        return best if scored else self.latest_step
+        return max(self._store.steps, key=lambda step: (self._scores[step], step), default=None)
+
+    def _kept(self, steps: Sequence[int]) -> set[int]:
+        """The latest and the best, the newest of equal ones."""
+        best = max(steps, key=lambda step: (self._scores[step], step))
+        return {*sorted(steps)[-self._keep_latest :], best}
 
     def wait(self) -> None:
         """Waits until what was saved is on disk; a save that failed raises here."""
-        self._manager.wait_until_finished()
+        self._store.wait()
 
     def save(
         self,
@@ -106,44 +97,41 @@ class Checkpoints:
 
         Raises:
             NonFiniteState: if the state has a NaN or an infinity; nothing is saved then.
+            CheckpointError: the state before this one could not be saved.
         """
-        host = jax.device_get(state)
+        # Copies, because what comes from a CPU may be a view of memory that the next step reuses.
+        host = jax.tree.map(np.array, jax.device_get(state))
         step = int(host.step)
         if step == self.latest_step:
             return
-        scored = mean_iu is not None and np.isfinite(mean_iu)
         if bad := _non_finite(host):
             raise NonFiniteState(f"{bad} is not finite after step {step}")
-        self._manager.save(
+        scored = mean_iu is not None and np.isfinite(mean_iu)
+        self._scores[step] = float(mean_iu) if scored else UNSCORED
+        self._store.save(
             step,
-            args=ocp.args.Composite(
-                variables=ocp.args.StandardSave(host.variables),
-                optimizer=ocp.args.StandardSave({"step": host.step, "state": host.opt_state}),
-                meta=ocp.args.JsonSave(meta),
-            ),
-            metrics={"mean_iu": mean_iu if scored else UNSCORED},
+            {
+                "variables": host.variables,
+                "optimizer": {"step": host.step, "state": host.opt_state},
+            },
+            {"meta": meta, "metrics": {"mean_iu": self._scores[step]}},
         )
 
     def meta(self, step: int) -> dict[str, Any]:
         """What was stored beside the arrays: see `loop.Run.meta`."""
-        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return dict(self._manager.restore(step, args=args)["meta"])
+        return self._store.document(step, "meta")
 
     def variables(self, step: int) -> dict[str, Any]:
         """The network's variables at `step`, NumPy arrays."""
-        args = ocp.args.Composite(variables=ocp.args.StandardRestore())
-        return self._manager.restore(step, args=args)["variables"]
+        return self._store.arrays(step, "variables")
 
     def restore(self, state: TrainState) -> TrainState:
         """The newest state, in the form of `state`."""
-        restored = self._manager.restore(
-            self.latest_step,
-            args=ocp.args.Composite(
-                variables=ocp.args.StandardRestore(state.variables),
-                optimizer=ocp.args.StandardRestore({"step": state.step, "state": state.opt_state}),
-            ),
+        step = self.latest_step
+        variables = self._store.arrays(step, "variables", state.variables)
+        optimizer = self._store.arrays(
+            step, "optimizer", {"step": state.step, "state": state.opt_state}
         )
-        variables, optimizer = restored["variables"], restored["optimizer"]
         return TrainState(
             step=optimizer["step"],
             params=variables["params"],
@@ -168,9 +156,9 @@ def check_compatible(old: ConfigDict, new: ConfigDict, workdir: Path) -> None:
     """
     differences = configs.incompatible(old, new)
     if differences:
-        listed = "\n".join(f"  {difference}" for difference in differences)
+        listed = "; ".join(map(str, differences))
         raise configs.ConfigError(
-            f"the run in {workdir} was started with another config (old -> new):\n{listed}\n"
+            f"the run in {workdir} was started with another config (old -> new): {listed}. "
             "Take these back, or give another --workdir. Free to change when resuming: "
             f"{', '.join(configs.FREE_ON_RESUME)}, and steps if optimizer.poly_power is 0."
         )
@@ -189,21 +177,11 @@ def load(
         Variables as NumPy arrays, the stored {"config", "dataset", "batches"}, and the step.
 
     Raises:
-        CheckpointError: if there is no run, no checkpoint, or none of that step.
+        CheckpointError: if there is no run, no sound checkpoint, or none of that step.
     """
-    workdir = Path(workdir)
-    if not workdir.is_dir():
-        raise CheckpointError(f"{workdir} is not a directory; --workdir is that of a training run")
-    if not (workdir / "checkpoints").is_dir():
-        raise CheckpointError(f"{workdir} holds no checkpoints/; train a run there first")
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        steps = checkpoints.steps
-        if not steps:
-            raise CheckpointError(f"{workdir}/checkpoints has no complete checkpoint yet")
+    folders.check(workdir, step=step)
+    with Checkpoints(Path(workdir), read_only=True) as checkpoints:
         chosen = checkpoints.best_step if step is None else step
-        if chosen not in steps:
-            listed = ", ".join(map(str, steps))
-            raise CheckpointError(
-                f"{workdir} has no checkpoint of step {chosen}; there are {listed}"
-            )
+        if chosen not in checkpoints.steps:
+            raise CheckpointError(f"the checkpoint of step {chosen} in {workdir} is damaged")
         return checkpoints.variables(chosen), checkpoints.meta(chosen), chosen

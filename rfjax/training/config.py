@@ -15,7 +15,9 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from rfjax._checks import choose
+from rfjax import _names
+from rfjax._choose import choose
+from rfjax._faults import ConfigError as ConfigError
 
 TRAINABLE = ("all", "last_stage", "structure")
 DTYPES = ("float32", "bfloat16")
@@ -30,10 +32,6 @@ FREE_ON_RESUME = (
     "data.dir",
     "model.remat",
 )
-
-
-class ConfigError(ValueError):
-    """A config that cannot be run; the message says which key, and what is wanted."""
 
 
 def base() -> ConfigDict:
@@ -197,26 +195,40 @@ def options(config: ConfigDict) -> dict[str, Any]:
 # -- checks ----------------------------------------------------------------------------------------
 
 
-def _integer(least: int) -> tuple[Callable[[Any], bool], str]:
-    return (
-        lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= least,
-        f"an integer of at least {least}",
-    )
+Rule = tuple[Callable[[Any], bool], str]
+
+_LARGEST_STEP = 2**31 - 1  # steps are counted in int32
+_LARGEST_BATCH = 2**16
 
 
-def _number(low: float, high: float = math.inf, *, open_low: bool = False):
+def is_whole(value: Any) -> bool:
+    """Whether `value` is an integer, and no truth value."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a finite number, and no truth value."""
+    real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return real and abs(value) < math.inf
+
+
+def _integer(least: int, largest: int = _LARGEST_STEP) -> Rule:
+    wanted = f"an integer from {least} to {largest}"
+    return lambda v: is_whole(v) and least <= v <= largest, wanted
+
+
+def _number(low: float, high: float = math.inf, *, open_low: bool = False) -> Rule:
     bound = f"above {low}" if open_low else f"of at least {low}"
     upper = "" if high == math.inf else f" and at most {high}"
 
     def holds(value: Any) -> bool:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        number = number and math.isfinite(value)
-        return number and (value > low if open_low else value >= low) and value <= high
+        above = is_number(value) and (value > low if open_low else value >= low)
+        return above and value <= high
 
     return holds, f"a finite number {bound}{upper}"
 
 
-def _flag() -> tuple[Callable[[Any], bool], str]:
+def _flag() -> Rule:
     return lambda v: isinstance(v, bool), "True or False"
 
 
@@ -224,25 +236,31 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def _pair(kind: str, holds: Callable[[Any, Any], bool]) -> tuple[Callable[[Any], bool], str]:
-    return lambda v: isinstance(v, Sequence) and len(v) == 2 and holds(*v), kind
+def _pair(wanted: str, kind: Callable[[Any], bool], holds: Callable[[Any, Any], bool]) -> Rule:
+    def both(value: Any) -> bool:
+        pair = isinstance(value, Sequence) and len(value) == 2 and all(map(kind, value))
+        return pair and holds(*value)
+
+    return both, wanted
 
 
 RULES = {
-    "seed": _integer(0),
+    "seed": _integer(0, 2**32 - 1),
     "steps": _integer(1),
-    "batch_size": _integer(1),
+    "batch_size": _integer(1, _LARGEST_BATCH),
     "eval_every": _integer(1),
-    "eval_batch_size": _integer(1),
+    "eval_batch_size": _integer(1, _LARGEST_BATCH),
     "checkpoint_every": _integer(1),
     "keep_latest": _integer(1),
     "log_every": _integer(1),
     "data.augmentation.scale": _pair(
-        "(lowest, highest) with 0 < lowest <= highest", lambda a, b: 0 < a <= b
+        "(lowest, highest) with 0 < lowest <= highest", is_number, lambda a, b: 0 < a <= b
     ),
     "data.augmentation.rotation": _number(0, 180),
     "data.augmentation.crop": _pair(
-        "(height, width) in pixels, or (0, 0) for none", lambda a, b: a == b == 0 or min(a, b) >= 1
+        "(height, width) in pixels, or (0, 0) for none",
+        is_whole,
+        lambda a, b: a == b == 0 or min(a, b) >= 1,
     ),
     "data.augmentation.color": _number(0, 1),
     "data.augmentation.lighting": _number(0),
@@ -264,6 +282,32 @@ RULES = {
 }
 
 
+# Options that are set are in these bounds for every layer and data set that takes them; what else a
+# layer wants of them it says itself.
+_COUNT, _POSITIVE = _integer(1), _number(0, open_low=True)
+_OPTION_RULES = {
+    "data.options": {
+        "seed": _integer(0, 2**32 - 1),
+        **dict.fromkeys(("enlargement", "size", "train_scenes", "val_scenes"), _COUNT),
+        **dict.fromkeys(("min_scale", "max_scale"), _POSITIVE),
+    },
+    "model.backbone_options": dict.fromkeys(
+        ("width", "depth", "output_stride", "down_ratio"), _COUNT
+    ),
+    "model.composed": {"components": _COUNT, "sigma": _POSITIVE, "truncate": _POSITIVE},
+    "model.head_options": {
+        **dict.fromkeys(("kernel_size", "dilation", "components", "width"), _COUNT),
+        **dict.fromkeys(("sigma", "sigma_center", "sigma_surround", "truncate"), _POSITIVE),
+        "dropout": _number(0, 1),
+    },
+}
+RULES |= {
+    f"{section}.{key}": (lambda v, holds=holds: v is None or holds(v), wanted)
+    for section, rules in _OPTION_RULES.items()
+    for key, (holds, wanted) in rules.items()
+}
+
+
 def validate(config: ConfigDict, *, devices: int = 1) -> None:
     """Checks every value of `config`; all faults are told at once.
 
@@ -280,7 +324,7 @@ def validate(config: ConfigDict, *, devices: int = 1) -> None:
         >>> validate(config)
         Traceback (most recent call last):
         ...
-        rfjax.training.config.ConfigError: steps: got 0; want an integer of at least 1
+        rfjax._faults.ConfigError: steps: got 0; want an integer from 1 to 2147483647
     """
     flat = flatten(config)
     missing = [key for key in flatten(base()) if key not in flat]
@@ -300,26 +344,35 @@ def validate(config: ConfigDict, *, devices: int = 1) -> None:
             "that share it"
         )
     if faults:
-        raise ConfigError("\n".join(faults))
+        raise ConfigError("; ".join(faults))
 
 
 def _choices(config: ConfigDict) -> Iterator[str]:
-    """Faults of the keys that name something."""
-    from rfjax import data, models  # not at the top: reading a config is quick
-
+    """Faults of the keys that name something, and of the options of what they name."""
+    model, data = config.model, config.data
     tables = (
         ("trainable", config.trainable, TRAINABLE),
-        ("model.dtype", config.model.dtype, DTYPES),
-        ("model.name", config.model.name, models.names()),
-        ("model.head", config.model.head, models.heads.HEADS),
-        ("data.name", config.data.name, data.names()),
+        ("model.dtype", model.dtype, DTYPES),
+        ("model.name", model.name, _names.NETWORKS),
+        ("model.head", model.head, _names.HEADS),
+        ("data.name", data.name, _names.DATA_SETS),
     )
     for key, value, table in tables:
         try:
             choose(key, value, tuple(table))
         except ValueError as error:
             yield str(error)
-    composed = options(config.model.composed)
+    owners = (
+        (f"model: backbone {model.name!r}", model.backbone_options, _names.NETWORKS, model.name),
+        (f"model: head {model.head!r}", model.head_options, _names.HEADS, model.head),
+        (f"data: {data.name}", data.options, _names.DATA_SETS, data.name),
+    )
+    for owner, section, table, name in owners:
+        allowed = table.get(name)  # None where the name itself is wrong
+        unknown = [] if allowed is None else [key for key in options(section) if key not in allowed]
+        if unknown:
+            yield f"{owner} takes {', '.join(allowed) or 'no options'}; got {', '.join(unknown)}"
+    composed = options(model.composed)
     if not composed.pop("patterns") and composed:
         yield (
             f"model.composed.patterns: got (); want the layers that model.composed."

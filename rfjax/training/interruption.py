@@ -1,5 +1,6 @@
 """Leaving cleanly when asked to: SIGTERM (preemption) and SIGINT (Ctrl-C)."""
 
+import os
 import signal
 import threading
 from typing import Any
@@ -7,34 +8,20 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
+from rfjax._faults import Interrupted as Interrupted
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-class Interrupted(Exception):
-    """The run was asked to stop, and has saved its state.
-
-    Attributes:
-        signum: the signal's number; the customary exit status is 128 + signum.
-    """
-
-    def __init__(self, signum: int, step: int):
-        super().__init__(
-            f"stopped by {signal.Signals(signum).name} at step {step}, which is saved; "
-            "the same command goes on from there"
-        )
-        self.signum, self.step = signum, step
-
-    def __reduce__(self) -> tuple:
-        """How it is passed between processes."""
-        return Interrupted, (self.signum, self.step)
 
 
 class Interruption:
     """Notes signals while a run goes on, so that it stops between two steps; a context manager.
 
+    The first signal asks; those that follow change nothing, so that a scheduler or a person who
+    sends several loses no step: the run says that it is about to save, and goes on. SIGKILL and
+    SIGQUIT (Ctrl-\\) end it at once, without what came since the last checkpoint.
+
     With several processes JAX's preemption service takes SIGTERM instead, and makes all of them
-    stop at the same step; SIGINT then ends the process at once. A second signal does so in any
-    case.
+    stop at the same step; SIGINT then ends the process at once.
     """
 
     def __init__(self) -> None:
@@ -52,9 +39,14 @@ class Interruption:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: Any) -> None:
-        """Remembers the signal, and lets a second one act as usual."""
-        self._signum = number
-        signal.signal(number, self._previous[number])
+        """Remembers the first signal, and answers all of them."""
+        name = signal.Signals(number).name
+        if self._signum is None:
+            self._signum = number
+            answer = f"{name}: stopping and saving after the step that is under way"
+        else:
+            answer = f"{name}: still saving; SIGKILL would lose what came since the last checkpoint"
+        os.write(2, f"{answer}\n".encode())  # a handler must not touch buffers it may interrupt
 
     def reached(self, step: int) -> int | None:
         """The number of the signal that asks to stop after `step`, or None."""

@@ -5,8 +5,10 @@ loop only feeds it, and looks at its metrics one step late.
 """
 
 import dataclasses
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +19,22 @@ from flax import linen
 from ml_collections import ConfigDict
 
 from rfjax import data, nn
+from rfjax._faults import Fault
+from rfjax._lock import held
 from rfjax.training import config as configs
 from rfjax.training import metrics as measures
 from rfjax.training import optimizers, pictures, reporting, sigmas, steps, weights
 from rfjax.training import state as states
 from rfjax.training.checkpoints import Checkpoints, NonFiniteState, check_compatible
 from rfjax.training.composed import build_model
+from rfjax.training.feed import Feed, faults
 from rfjax.training.interruption import Interrupted, Interruption
 from rfjax.training.state import TrainState
 
 EVAL_SPLIT = "val"
 
 
-class TrainingFailed(RuntimeError):
+class TrainingFailed(Fault, RuntimeError):
     """A run that cannot go on; the message says why, and what to do."""
 
 
@@ -81,32 +86,42 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
     Raises:
         ConfigError: for a config that cannot be run, or that is not the one of the run in
-        `workdir`. TrainingFailed: if the loss or the parameters stop being finite. Interrupted:
-        after SIGTERM or SIGINT, with the state saved.
+        `workdir`. InUse: another run works in `workdir`. DataError: an example cannot be read.
+        CheckpointError: no checkpoint in `workdir` is sound, or the state cannot be saved.
+        TrainingFailed: if the loss or the parameters stop being finite. OSError: another file
+        cannot be written. Interrupted: after SIGTERM or SIGINT, with the state saved.
     """
     configs.validate(config, devices=jax.device_count())
     workdir = Path(workdir).absolute()
     workdir.mkdir(parents=True, exist_ok=True)
     with (
-        Checkpoints(workdir, keep_latest=config.keep_latest) as checkpoints,
+        held(workdir) if jax.process_index() == 0 else nullcontext(),
         Interruption() as stop,
+        _checkpoints(config, workdir) as checkpoints,
     ):
         latest = checkpoints.latest_step
         stored = None if latest is None else checkpoints.meta(latest)
         if stored:
             check_compatible(configs.from_dict(stored["config"]), config, workdir)
-        run, state, batches = _set_up(config, workdir, fresh=stored is None)
-        if stored:
-            state = checkpoints.restore(state)
-            batches.set_state(stored["batches"])
-        state = steps.replicate(state)
-        with _reporter(run, start=int(state.step)) as reporter:
-            reporter.say(_introduction(run, int(state.step)))
-            try:
-                return _run(run, state, batches, checkpoints, reporter, stop)
-            except (reporting.NonFiniteLoss, NonFiniteState) as error:
-                checkpoints.wait()
-                raise TrainingFailed(_advice(error, checkpoints.latest_step)) from error
+        run, state = _set_up(config, workdir, fresh=stored is None)
+        with train_batches(config, run.train_data) as batches:
+            if stored:
+                state = checkpoints.restore(state)
+                batches.set_state(stored["batches"])
+            state = steps.replicate(state)
+            with _reporter(run, start=int(state.step)) as reporter:
+                reporter.say(_introduction(run, int(state.step)))
+                try:
+                    return _run(run, state, batches, checkpoints, reporter, stop)
+                except (reporting.NonFiniteLoss, NonFiniteState) as error:
+                    checkpoints.wait()
+                    raise TrainingFailed(_advice(error, checkpoints.latest_step)) from error
+
+
+def _checkpoints(config: ConfigDict, workdir: Path) -> Checkpoints:
+    """The run's checkpoints; process 0 sees to the damaged ones before others look."""
+    with _first_process("checkpoints"):
+        return Checkpoints(workdir, keep_latest=config.keep_latest)
 
 
 def _advice(error: Exception, saved: int | None) -> str:
@@ -132,15 +147,24 @@ def datasets(config: ConfigDict) -> tuple[data.Dataset, data.Dataset]:
     def load(split: str) -> data.Dataset:
         return data.load(config.data.name, split, data_dir=config.data.dir or None, **options)
 
-    try:
-        if jax.process_index() > 0:
-            _barrier("data")
-        loaded = load("train"), load(EVAL_SPLIT)
-        if jax.process_index() == 0:
-            _barrier("data")
+    with faults("data"), _first_process("data"):
+        try:
+            loaded = load("train"), load(EVAL_SPLIT)
+        except (TypeError, ValueError) as error:  # an option of the data set
+            raise configs.ConfigError(f"data: {error}") from error
+        for dataset in loaded:
+            data.check(dataset)
         return loaded
-    except (TypeError, ValueError) as error:
-        raise configs.ConfigError(f"data: {error}") from error
+
+
+@contextmanager
+def _first_process(name: str) -> Iterator[None]:
+    """Lets process 0 do something before the others do."""
+    if jax.process_index() > 0:
+        _barrier(name)
+    yield
+    if jax.process_index() == 0:
+        _barrier(name)
 
 
 def _barrier(name: str) -> None:
@@ -151,7 +175,7 @@ def _barrier(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def train_batches(config: ConfigDict, dataset: data.Dataset) -> Any:
+def train_batches(config: ConfigDict, dataset: data.Dataset) -> Feed:
     """The endless, resumable batches of this process."""
     section = config.data.augmentation
     try:
@@ -163,7 +187,7 @@ def train_batches(config: ConfigDict, dataset: data.Dataset) -> Any:
             lighting=section.lighting,
             flip=section.flip,
         )
-        return data.train_iterator(
+        batches = data.train_iterator(
             dataset,
             batch_size=config.batch_size // jax.process_count(),
             seed=config.seed,
@@ -171,11 +195,12 @@ def train_batches(config: ConfigDict, dataset: data.Dataset) -> Any:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
+        return Feed(batches, "data")
     except ValueError as error:
         raise configs.ConfigError(f"data: {error}") from error
 
 
-def _set_up(config: ConfigDict, workdir: Path, *, fresh: bool) -> tuple[Run, TrainState, Any]:
+def _set_up(config: ConfigDict, workdir: Path, *, fresh: bool) -> tuple[Run, TrainState]:
     """Data, network, steps and the state before the first step."""
     train_data, eval_data = datasets(config)
     model = build_model(config, train_data.num_classes, axis_name=steps.AXIS)
@@ -213,7 +238,7 @@ def _set_up(config: ConfigDict, workdir: Path, *, fresh: bool) -> tuple[Run, Tra
     )
     if jax.process_index() == 0:
         reporting.write_json(workdir / "config.json", config.to_dict())
-    return run, state, train_batches(config, train_data)
+    return run, state
 
 
 def _reporter(run: Run, *, start: int) -> reporting.Reporter:
@@ -296,6 +321,11 @@ def _result(
     return result
 
 
+def is_scored(result: dict[str, Any]) -> bool:
+    """Whether a pixel of the validation data had a class, so that its scores are numbers."""
+    return result["mean_iu"] is not None and math.isfinite(result["mean_iu"])
+
+
 def _recorded(records: list[dict[str, Any]], step: int) -> dict[str, Any] | None:
     """The scores of an evaluation at `step` that was made before, or None."""
     for record in reversed(records):
@@ -365,13 +395,16 @@ def _evaluation(
         process_count=jax.process_count(),
         devices=jax.local_device_count(),
     )
-    scores = evaluate(run.eval_step, state.variables, batches)
+    with Feed(batches, "data") as feed:
+        scores = evaluate(run.eval_step, state.variables, feed)
     seconds = time.perf_counter() - started
     reporter.evaluation(step, scores, split=EVAL_SPLIT, seconds=seconds)
     if jax.process_index() == 0:
         variables = jax.device_get(state.variables)
         covariances = run.structure.covariances(variables["params"])
-        drawn = pictures.draw(run.workdir, run.model, variables, covariances, run.eval_data)
+        drawn = pictures.draw(
+            run.workdir, run.model, variables, covariances, run.eval_data, say=reporter.say
+        )
         for name, rgb in drawn.items():
             reporter.picture(step, name, rgb)
     return scores

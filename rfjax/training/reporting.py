@@ -5,27 +5,32 @@ later, when the next is on its way, so that no device waits for the host. Proces
 """
 
 import dataclasses
+import errno
 import json
 import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from rfjax._faults import Fault
+from rfjax._files import naming, plain, write_text
+from rfjax._files import write_json as write_json
 from rfjax.training import metrics as measures
+from rfjax.training.board import Board
 
 METRICS_FILE = "metrics.jsonl"
 WORTH_TELLING = 0.02  # the share of the time that a run may wait for data before a line says so
 
 
-class NonFiniteLoss(RuntimeError):
+class NonFiniteLoss(Fault, RuntimeError):
     """The loss became NaN or infinite; the message names the step."""
 
 
@@ -33,33 +38,22 @@ class NonFiniteLoss(RuntimeError):
 
 
 def read_records(workdir: str | Path) -> list[dict[str, Any]]:
-    """The complete lines of a run's metrics.jsonl, [] without one; a torn last line is left out."""
+    """The records in a run's metrics.jsonl, [] without one; what is no record is left out."""
     path = Path(workdir) / METRICS_FILE
-    records = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:  # the line that was being written at a kill
-            continue
-    return records
+    if not path.exists():
+        return []
+    lines = path.read_text(errors="replace").splitlines()
+    return [record for record in map(_record, lines) if record is not None]
 
 
-def _plain(value: Any) -> Any:
-    """`value` as JSON knows it: Python numbers, and null for what is not finite."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [_plain(item) for item in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else None
-    return value
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes `value` to `path` in one piece: the file is there whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(_plain(value), indent=2) + "\n")
-    os.replace(partial, path)
+def _record(line: str) -> dict[str, Any] | None:
+    """What a line holds; None for one that a kill has torn or a disk has damaged."""
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    whole = isinstance(record, dict) and isinstance(record.get("step"), int) and "split" in record
+    return record if whole else None
 
 
 class MetricsFile:
@@ -69,21 +63,27 @@ class MetricsFile:
     """
 
     def __init__(self, workdir: Path, *, start: int):
-        path = workdir / METRICS_FILE
+        self._path = workdir / METRICS_FILE
         kept = [record for record in read_records(workdir) if record["step"] <= start]
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        os.replace(partial, path)
-        self._file = path.open("a")
+        write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
+        self._file = self._path.open("a")
 
     def write(self, record: dict[str, Any]) -> None:
-        """Appends one line."""
-        self._file.write(json.dumps(_plain(record)) + "\n")
-        self._file.flush()
+        """Appends one line.
+
+        Raises:
+            OSError: it cannot be written, or the file was deleted, and with it probably the run.
+        """
+        with naming(self._path):
+            self._file.write(json.dumps(plain(record)) + "\n")
+            self._file.flush()
+            if not os.fstat(self._file.fileno()).st_nlink:
+                raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
 
     def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
+        """Closes the file, whose lines are on their way already."""
+        with suppress(OSError):  # of a line that could not be written: it was told then
+            self._file.close()
 
 
 # -- terminal --------------------------------------------------------------------------------------
@@ -254,16 +254,17 @@ class Reporter:
         display = (Bar if sys.stderr.isatty() else Lines) if writes else Silent
         self._display = display(start, steps)
         self._file = MetricsFile(workdir, start=start) if writes else None
-        self._board = SummaryWriter(str(workdir), purge_step=start + 1) if writes else None
+        self._board = Board(workdir, start=start) if writes else None
 
     def __enter__(self) -> "Reporter":
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, kind: Any, *error: Any) -> None:
         self._display.close()
         if self._file:
             self._file.close()
-            self._board.close()
+            with suppress(OSError) if kind else nullcontext():  # one error ends a run, not two
+                self._board.close()
 
     def say(self, text: str) -> None:
         """Tells a person something."""
@@ -340,6 +341,9 @@ class Reporter:
     def evaluation(self, step: int, scores: dict[str, Any], *, split: str, seconds: float) -> None:
         """Tells the scores of an evaluation."""
         self._record({"step": step, "split": split, **scores, "seconds": seconds})
+        if math.isnan(scores["pixel_accuracy"]):
+            self.say(f"step {step} {split}: nothing was scored, since every label is void")
+            return
         self.say(
             f"step {step} {split}: mean IU {100 * scores['mean_iu']:.2f} %  pixel accuracy "
             f"{100 * scores['pixel_accuracy']:.2f} %  loss {scores['loss']:.4f}  ({seconds:.1f} s)"
@@ -348,7 +352,7 @@ class Reporter:
     def picture(self, step: int, name: str, rgb: np.ndarray) -> None:
         """Shows a picture [H, W, 3] uint8 in TensorBoard."""
         if self._board:
-            self._board.add_image(name, rgb, step, dataformats="HWC")
+            self._board.image(name, rgb, step)
 
     def _record(self, record: dict[str, Any]) -> None:
         """One line in metrics.jsonl, and its scalars in TensorBoard."""
@@ -358,10 +362,10 @@ class Reporter:
         step, split = record["step"], record["split"]
         for key, value in record.items():
             if isinstance(value, float) and math.isfinite(value):
-                self._board.add_scalar(f"{split}/{key}", value, step)
+                self._board.scalar(f"{split}/{key}", value, step)
         for layer, (y, x) in record.get("sigmas", {}).items():
-            self._board.add_scalar(f"sigma/{layer}/y", y, step)
-            self._board.add_scalar(f"sigma/{layer}/x", x, step)
+            self._board.scalar(f"sigma/{layer}/y", y, step)
+            self._board.scalar(f"sigma/{layer}/x", x, step)
 
 
 def _words(record: dict[str, Any]) -> list[str]:

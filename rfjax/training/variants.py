@@ -2,8 +2,8 @@
 
 from ml_collections import ConfigDict
 
-from rfjax import models
-from rfjax.training.config import ConfigError
+from rfjax import _names
+from rfjax._faults import ConfigError
 
 
 def apply(config: ConfigDict, variant: str) -> ConfigDict:
@@ -22,7 +22,7 @@ def apply(config: ConfigDict, variant: str) -> ConfigDict:
         >>> config.model.name, config.model.head
         ('resnet_tiny', 'composition')
     """
-    kinds = {"name": models.names(), "head": tuple(models.heads.HEADS)}
+    kinds = {"name": tuple(_names.NETWORKS), "head": tuple(_names.HEADS)}
     found: dict[str, str] = {}
     for part in filter(None, variant.split("+")):
         kind = next((kind for kind, names in kinds.items() if part in names), None)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
+from zlib import error as ZipError
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +13,13 @@ from flax import linen, traverse_util
 from ml_collections import ConfigDict
 
 from rfjax import models
+from rfjax._faults import CheckpointError, reason
 from rfjax.models.torch_import import not_finite
 from rfjax.training import checkpoints, composed
 from rfjax.training import config as configs
+
+# What damaged files of arrays raise, and those that hold something else than the network wants.
+_UNREADABLE = (KeyError, TypeError, ValueError, EOFError, OSError, BadZipFile, ZipError)
 
 
 def load(config: ConfigDict, variables: dict[str, Any], *, num_classes: int) -> dict[str, Any]:
@@ -41,8 +46,8 @@ def load(config: ConfigDict, variables: dict[str, Any], *, num_classes: int) -> 
         return _from_torch(path, config, num_classes)
     except FileNotFoundError as error:
         raise configs.ConfigError(f"model.weights: there is no {path}") from error
-    except (KeyError, TypeError, ValueError, BadZipFile, checkpoints.CheckpointError) as error:
-        raise configs.ConfigError(f"model.weights: {path}: {error}") from error
+    except (CheckpointError, *_UNREADABLE) as error:
+        raise configs.ConfigError(f"model.weights: {path}: {reason(error)}") from error
 
 
 def _from_torch(path: Path, config: ConfigDict, num_classes: int) -> dict[str, Any]:

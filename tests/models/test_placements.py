@@ -42,7 +42,6 @@ def on_one_device(head):
     ],
 )
 def test_same_values_and_gradients(place, head):
-    """Kinks of ReLU and of bilinear reads may turn on rounding, so many numbers are seldom alike."""
     placements.assert_same(place, *case(head), on_one_device(head))
 
 

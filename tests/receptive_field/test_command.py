@@ -9,6 +9,7 @@ from PIL import Image
 from rfjax import visualize
 from rfjax.receptive_field import ReceptiveField, networks
 from rfjax.receptive_field import __main__ as command
+from rfjax.receptive_field.command import listing
 from rfjax.training import loop
 from tests.training.runs import tiny_config
 
@@ -73,7 +74,7 @@ def test_a_run_comes_with_what_it_was_trained_with(workdir):
 def test_a_field_without_a_bound_has_no_numbers():
     nan = (float("nan"),) * 2
     field = ReceptiveField((129, 129), nan, nan, clipped=(True, True), data_dependent=True)
-    row = command.listing({"head": field}).splitlines()[1]
+    row = listing({"head": field}).splitlines()[1]
     assert row.split()[:4] == ["head", "any", "-", "-"] and row.endswith("depend on the input")
 
 

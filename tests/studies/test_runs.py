@@ -96,10 +96,28 @@ def test_a_run_is_trained_by_one_study_at_a_time(tmp_path, tiny):
     generations = plan(tmp_path, tiny)
     run = generations[0][0]
     run.workdir.mkdir(parents=True)
-    with (run.workdir / runs.LOG).open("a") as log:
-        fcntl.flock(log, fcntl.LOCK_EX)
-        with pytest.raises(runs.StudyError, match="is being trained by another study"):
+    with (run.workdir / ".lock").open("a") as lock:  # as another process has it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(runs.StudyError, match=f"{run.workdir} is in use by another process"):
             execute(generations)
+
+
+@pytest.mark.parametrize("name", ["result.json", "config.json"])
+def test_torn_files_of_a_run_are_told_in_one_line(name, tmp_path, tiny):
+    run = plan(tmp_path, tiny)[0][0]
+    run.workdir.mkdir(parents=True)
+    (run.workdir / name).write_text('{"mean_iu": 0.')
+    read = run.outcome if name == "result.json" else run.check
+    with pytest.raises(runs.StudyError, match=rf"{name} is damaged \(.*delete it"):
+        read()
+
+
+def test_a_run_without_scores_is_told(tmp_path, tiny):
+    run = plan(tmp_path, tiny)[0][0]
+    run.workdir.mkdir(parents=True)
+    (run.workdir / runs.RESULT).write_text('{"mean_iu": null}')
+    with pytest.raises(runs.StudyError, match="nothing was scored in"):
+        run.outcome()
 
 
 def test_an_interruption_is_passed_between_processes():

@@ -81,14 +81,9 @@ def arrays(workdir: Path) -> dict[str, np.ndarray]:
     import jax
 
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        step = checkpoints.latest_step
-        import orbax.checkpoint as ocp
-
-        args = ocp.args.Composite(
-            variables=ocp.args.StandardRestore(), optimizer=ocp.args.StandardRestore()
-        )
-        restored = checkpoints._manager.restore(step, args=args)
-    leaves = jax.tree_util.tree_leaves_with_path(dict(restored.items()))
+        step, stored = checkpoints.latest_step, checkpoints._store
+        restored = {item: stored.arrays(step, item) for item in ("variables", "optimizer")}
+    leaves = jax.tree_util.tree_leaves_with_path(restored)
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 

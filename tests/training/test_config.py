@@ -63,7 +63,7 @@ def test_all_faults_are_told_at_once():
     config.steps, config.model.name = 0, "nothing"
     with pytest.raises(configs.ConfigError) as fault:
         configs.validate(config)
-    assert "steps: got 0; want an integer of at least 1" in str(fault.value)
+    assert "steps: got 0; want an integer from 1 to" in str(fault.value)
     assert "model.name is one of resnet_18" in str(fault.value)
 
 

@@ -1,0 +1,51 @@
+"""What a config can name: networks, heads and data sets, with their options.
+
+The programs check their command lines by these tables before they import JAX. What the names stand
+for is in `rfjax.models` and `rfjax.data`; a test holds the tables against them.
+"""
+
+_TINY = ("width", "depth")
+_MERGED = ("down_ratio",)
+_TRANSITION = ("transition",)
+
+NETWORKS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("resnet_18", "resnet_34", "resnet_50", "resnet_101"), ()),
+    "resnet_tiny": (*_TINY, "output_stride"),
+    "dla_34": _MERGED,
+    "dla_tiny": (*_TINY, *_MERGED),
+    **dict.fromkeys(("drn_a_18", "drn_a_34", "drn_a_50"), _TRANSITION),
+    "drn_tiny": _TINY,
+    **dict.fromkeys((f"drn_c_{depth}" for depth in (26, 42, 58)), ()),
+    **dict.fromkeys((f"drn_d_{depth}" for depth in (22, 24, 38, 40, 54, 56, 105, 107)), ()),
+}
+
+_TAPS = ("dilation", "kernel_size")
+_COMPOSED = ("family", "method", "mode", "padding", "rate", "resample", "support", "truncate")
+_REGRESSED = ("bound", "family", "link", "mean", "mode", "rate", "sigma")
+
+# Of the options of a head's layer those that a config has keys for.
+HEADS: dict[str, tuple[str, ...]] = {
+    "score": ("dilation",),
+    "conv3": ("dilation",),
+    "composition": (*_TAPS, *_COMPOSED, "sigma", "structure", "components"),
+    "dog": (*_TAPS, *_COMPOSED, "sigma_center", "sigma_surround", "max_surround", "variant"),
+    "gauss_deform": (*_TAPS, *_REGRESSED),
+    "dynamic": (*_TAPS, *_REGRESSED),
+    "deform": _TAPS,
+    "stn": (*_TAPS, "extent", "padding"),
+    "static_deform": _TAPS,
+    "ccl": (*_TAPS, "blur", "dilations", "fusion", "normalize", "width"),
+    "aspp": (*_TAPS, "blur", "dropout", "rates", "variant", "width"),
+}
+SEARCHED_HEADS = ("composition", "dog", "dynamic")  # those whose covariances a search sets
+
+_SCENES = ("size", "min_scale", "max_scale", "train_scenes", "val_scenes", "seed")
+DATA_SETS: dict[str, tuple[str, ...]] = {
+    "digit_scenes": (*_SCENES, "enlargement"),
+    "camvid": ("enlargement",),
+    "cityscapes": ("enlargement",),
+}
+
+MAPPINGS = ("auto", "loop", "map", "vmap")  # of a search's candidates to devices
+FAMILIES = ("own", "spherical", "diagonal", "full")  # of covariances that a search starts from
+PUBLISHED = ("fcn_alexnet", "fcn_vgg16", "googlenet")  # networks of which the fields are known

@@ -1,0 +1,143 @@
+"""Mistakes on the command lines of all programs: one line, soon, before JAX is imported."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rfjax import _names, data, models
+from rfjax.models import heads, registry
+from rfjax.receptive_field import published
+from rfjax.search import engine
+from rfjax.search.population import FAMILIES
+from rfjax.training import config as configs
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Runs each program in a fork of a process that has imported what all of them begin with; tells what
+# it said, its status, and whether JAX was imported.
+RUNNER = """
+import os, runpy, sys
+from absl import app
+from ml_collections import config_flags
+for line in sys.stdin.read().splitlines():
+    read, write = os.pipe()
+    if child := os.fork():
+        os.close(write)
+        with os.fdopen(read) as said:
+            text = said.read()
+        _, status = os.waitpid(child, 0)
+        print(repr((os.waitstatus_to_exitcode(status), text)), flush=True)
+        continue
+    os.dup2(write, 1), os.dup2(write, 2)
+    program, *arguments = line.split()
+    sys.argv = [program, *arguments]
+    try:
+        if program.endswith(".py"):
+            runpy.run_path(program, run_name="__main__")
+        else:
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
+    finally:
+        if "jax" in sys.modules:
+            print("JAX was imported")
+"""
+
+TRAIN = "train.py --config=configs/quickstart.py --workdir=W/run "
+SEARCH = "rfjax.search --config=configs/search.py --workdir=W/run "
+MISTAKES = {
+    "train.py": "flag --config=None: needed, as --config=configs/quickstart.py",
+    "train.py --config=configs/quickstart.py": "flag --workdir=None: needed",
+    "train.py --config=configs/none.py --workdir=W": "configs/none.py: No such file",
+    "train.py --config=W/syntax.py --workdir=W": "invalid syntax",
+    "train.py --config=W/raises.py --workdir=W": "boom (RuntimeError at W/raises.py:2)",
+    "train.py --config=W/empty.py --workdir=W": "has no function get_config",
+    "train.py --config=configs/quickstart.py:nose --workdir=W": "'nose' is no model",
+    "train.py --config=configs/quickstart.py --workdir=W/empty.py": "W/empty.py: File exists",
+    TRAIN + "more": "unexpected arguments more",
+    TRAIN + "--config.optimizr.x=1": "the config has no key 'optimizr'",
+    TRAIN + "--config.stepz=3": "the config has no key 'stepz'",
+    TRAIN + "--config.steps=many": "flag --config.steps=many: invalid literal",
+    TRAIN + "--config.steps=1000000000000": "steps: got 1000000000000; want an integer from 1 to",
+    TRAIN + "--config.optimizer.momentum=7.0": "optimizer.momentum: got 7.0; want",
+    TRAIN + "--config.optimizer.learning_rate=nan": "optimizer.learning_rate: got nan",
+    TRAIN + "--config.data.augmentation.scale=('a','b')": "data.augmentation.scale: got ('a'",
+    TRAIN + "--config.data.options.size=-4": "data.options.size: got -4",
+    TRAIN + "--config.data.name=camvid --config.data.options.size=4": "camvid takes enlargement;",
+    TRAIN + "--config.model.head=conv3 --config.model.head_options.sigma=1": "takes dilation; got",
+    TRAIN + "--num_processes=2": "given together or not at all",
+    SEARCH + "--config.optimizr.x=1": "the config has no key 'optimizr'",
+    SEARCH + "--config.population.sigma=(-1.0,)": "population.sigma: got (-1.0,)",
+    SEARCH + "--config.training.steps=1000000000000": "steps: got 1000000000000",
+    SEARCH + "--config.halving.rungs=(1000,)": "rungs must come before the last of 1000 steps",
+    SEARCH + "--workdir=W/torn": "W/torn/config.json is damaged",
+    "rfjax.studies blurring --table=99 --workdir=W": "invalid choice: '99'",
+    "rfjax.studies blurring --table=4 --scale=paper --workdir=W": "no scale 'paper'",
+    "rfjax.studies blurring --table=4 --seeds=0 --workdir=W": "must be at least 1; got 0",
+    "rfjax.studies scales --run=W/none --workdir=W": "W/none is not a directory",
+    "rfjax.studies figures --workdir=W/empty.py": "W/empty.py: File exists",
+    "rfjax.predict --workdir=W/none --output=W a.png": "W/none is not a directory",
+    "rfjax.predict --workdir=W --output=W a.png": "W holds no checkpoints/",
+    "rfjax.predict --workdir=W --output=W": "arguments are required: IMAGE",
+    "rfjax.receptive_field --model=vgg": "--model is one of resnet_18",
+    "rfjax.receptive_field --model=resnet_tiny --head=none": "--head is one of score",
+    "rfjax.receptive_field --model=resnet_tiny --image=W/a.png": "W/a.png is not a file",
+    "rfjax.receptive_field --workdir=W": "W holds no checkpoints/",
+    "rfjax.receptive_field --table --step=3": "--table does not take --step",
+}
+
+
+def test_mistakes_are_one_line_before_jax_is_imported(tmp_path):
+    (tmp_path / "syntax.py").write_text("def get_config(:\n")
+    (tmp_path / "raises.py").write_text("def get_config():\n    raise RuntimeError('boom')\n")
+    (tmp_path / "empty.py").write_text("")
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "config.json").write_text('{"key": 0, "enl')
+    lines = "\n".join(MISTAKES).replace("W/", f"{tmp_path}/").replace("=W", f"={tmp_path}")
+    ran = subprocess.run(
+        [sys.executable, "-c", RUNNER], input=lines, cwd=ROOT, capture_output=True, text=True,
+        timeout=120,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    outcomes = [ast.literal_eval(line) for line in ran.stdout.splitlines()]
+    for (line, wanted), (status, said) in zip(MISTAKES.items(), outcomes, strict=True):
+        said = said.replace(str(tmp_path), "W").strip()
+        assert wanted in said, (line, said)
+        assert "error: " in said and len(said.splitlines()) == 1, (line, said)
+        assert status in (1, 2), line
+
+
+@pytest.mark.parametrize(
+    ("program", "asked"),
+    [("import rfjax", "rfjax"), ("from rfjax import search", "search"),
+     ("from rfjax.training import config", "config.base()")],
+)  # fmt: skip
+def test_imports_are_lazy(program, asked):
+    code = f"import sys; {program}; {asked}; print('jax' in sys.modules)"
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == "False\n"
+
+
+def test_names_are_those_of_the_code():
+    """The tables by which command lines are checked, against what the names stand for."""
+    config = configs.base()
+    assert tuple(_names.NETWORKS) == models.names()
+    for name, options in _names.NETWORKS.items():
+        for option in config.model.backbone_options:
+            try:
+                registry.architecture(name, {option: None})
+                takes = True
+            except (ValueError, TypeError) as error:
+                takes = f"got {option}" not in str(error)
+            assert takes == (option in options), (name, option)
+    assert tuple(_names.HEADS) == tuple(heads.HEADS)
+    for name, options in _names.HEADS.items():
+        keys = set(heads.head_options(name)) & set(config.model.head_options)
+        assert keys == set(options), name
+    assert tuple(_names.DATA_SETS) == data.names()
+    assert tuple(engine.MAPPINGS) == _names.MAPPINGS
+    assert tuple(FAMILIES) == _names.FAMILIES
+    assert tuple(published.NETWORKS) == _names.PUBLISHED
