@@ -21,6 +21,7 @@ from rfjax._faults import ConfigError as ConfigError
 
 TRAINABLE = ("all", "last_stage", "structure")
 DTYPES = ("float32", "bfloat16")
+PARALLEL = ("pmap", "shard_map")
 
 # Keys that may differ from those of the run that is resumed: none of them changes what is learned.
 FREE_ON_RESUME = (
@@ -31,6 +32,7 @@ FREE_ON_RESUME = (
     "log_every",
     "data.dir",
     "model.remat",
+    "parallel",
 )
 
 
@@ -52,6 +54,7 @@ def base() -> ConfigDict:
     config.seed = 0
     config.steps = 1500  # updates in all; the learning rate reaches zero there
     config.batch_size = 16  # images per update, over all devices of all processes
+    config.parallel = "pmap"  # pmap | shard_map: how a batch is spread over devices
     config.trainable = "all"  # all | last_stage (the head) | structure (covariances and offsets)
 
     config.eval_every = 500  # besides at the end
@@ -352,6 +355,7 @@ def _choices(config: ConfigDict) -> Iterator[str]:
     model, data = config.model, config.data
     tables = (
         ("trainable", config.trainable, TRAINABLE),
+        ("parallel", config.parallel, PARALLEL),
         ("model.dtype", model.dtype, DTYPES),
         ("model.name", model.name, _names.NETWORKS),
         ("model.head", model.head, _names.HEADS),

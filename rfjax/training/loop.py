@@ -108,7 +108,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             if stored:
                 state = checkpoints.restore(state)
                 batches.set_state(stored["batches"])
-            state = steps.replicate(state)
+            state = steps.replicate(state, parallel=config.parallel)
             with _reporter(run, start=int(state.step)) as reporter:
                 reporter.say(_introduction(run, int(state.step)))
                 try:
@@ -231,8 +231,8 @@ def _set_up(config: ConfigDict, workdir: Path, *, fresh: bool) -> tuple[Run, Tra
         train_data=train_data,
         eval_data=eval_data,
         model=model,
-        train_step=steps.data_parallel(train_step, donate=True),
-        eval_step=steps.data_parallel(steps.make_eval_step(model)),
+        train_step=steps.data_parallel(train_step, donate=True, parallel=config.parallel),
+        eval_step=steps.data_parallel(steps.make_eval_step(model), parallel=config.parallel),
         schedule=schedule,
         structure=structure,
     )

@@ -6,6 +6,7 @@ W]}, and for a parallel step has one axis more in front, the devices of this pro
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,9 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from rfjax import nn
+from rfjax._choose import choose
 from rfjax.training import losses, metrics, optimizers
+from rfjax.training.config import PARALLEL
 from rfjax.training.sigmas import standard_deviations
 from rfjax.training.state import TrainState
 
@@ -26,7 +31,13 @@ Batch = dict[str, Any]
 MODES = {"all": {"train": True}, "last_stage": {"train": False, "train_head": True}}
 
 
-def data_parallel(step: Callable, *, donate: bool = False, devices: list | None = None) -> Callable:
+def data_parallel(
+    step: Callable,
+    *,
+    donate: bool = False,
+    devices: list | None = None,
+    parallel: str = "pmap",
+) -> Callable:
     """`step` over all devices: the first argument on every one, the batch split between them.
 
     Args:
@@ -34,11 +45,18 @@ def data_parallel(step: Callable, *, donate: bool = False, devices: list | None 
             over the axis `AXIS` make them.
         donate: whether the state's memory may be used for the result.
         devices: the devices, all of them by default.
+        parallel: pmap | shard_map. Both give the same bits.
 
     Returns:
-        A function of (state, batch), where the first state comes from `replicate` and batches come
-        from `shard`. State and results have no axis of devices: they read as ordinary arrays.
+        A function of (state, batch), where the first state comes from `replicate`, told the same
+        `parallel`, and batches come from `shard`. State and results have no axis of devices: they
+        read as ordinary arrays.
+
+    Raises:
+        ValueError: there is no such way to be parallel.
     """
+    if choose("parallel", parallel, PARALLEL) == "shard_map":
+        return _by_shard_map(step, donate, _mesh(devices, parallel))
     return jax.pmap(
         step,
         axis_name=AXIS,
@@ -49,14 +67,37 @@ def data_parallel(step: Callable, *, donate: bool = False, devices: list | None 
     )
 
 
-def replicate(tree: Any, devices: list | None = None) -> Any:
-    """`tree` on every device of this process, in the form in which parallel steps return it.
+def _by_shard_map(step: Callable, donate: bool, mesh: Mesh) -> Callable:
+    def of_one_device(state, batch):
+        return step(state, jax.tree.map(lambda rows: rows[0], batch))
+
+    # Steps sum over the devices themselves. With the check, JAX would sum gradients before.
+    specs = {"in_specs": (P(), P(AXIS)), "out_specs": P(), "check_vma": False}
+    mapped = jax.shard_map(of_one_device, mesh=mesh, **specs)
+    compiled = jax.jit(mapped, donate_argnums=0 if donate else ())
+    dealt = NamedSharding(mesh, P(AXIS))
+
+    def run(state, batch):
+        # Of every process the rows of its own devices.
+        place = partial(jax.make_array_from_process_local_data, dealt)
+        return compiled(state, jax.tree.map(place, batch))
+
+    return run
+
+
+def replicate(tree: Any, devices: list | None = None, *, parallel: str = "pmap") -> Any:
+    """`tree` on every device, in the form in which parallel steps return it.
 
     A step takes arrays of the host as well, but would be compiled once for them and again for the
     arrays that it returned.
     """
-    mesh = jax.sharding.Mesh(np.array(devices or jax.local_devices()), (AXIS,))
-    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    return jax.device_put(tree, NamedSharding(_mesh(devices, parallel), P()))
+
+
+def _mesh(devices: list | None, parallel: str) -> Mesh:
+    """The devices: pmap sees those of its process alone, shard_map those of all."""
+    everywhere = jax.local_devices() if parallel == "pmap" else jax.devices()
+    return Mesh(np.array(devices or everywhere), (AXIS,))
 
 
 def shard(batch: Batch, devices: int) -> Batch:

@@ -14,7 +14,8 @@ X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 8, 8, 4)), jnp.float32)
 
 LAYERS = {
     "AffineConv": nn.AffineConv(4),
-    "ASPP": nn.ASPP(4, width=4, dilations=(1, 2), blur=0.5),
+    "ASPP": nn.ASPP(4, rates=(1, 2), blur=0.5),
+    "ASPP v3": nn.ASPP(4, variant="v3", width=4, rates=(1, 2)),
     "BatchNorm": nn.BatchNorm(use_running_average=True),
     "BlurredDilatedConv": nn.BlurredDilatedConv(4, dilation=2),
     "CCL": nn.CCL(4, width=4, dilations=(2,)),

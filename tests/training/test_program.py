@@ -127,8 +127,9 @@ def start_two(workdir, data_dir, *more):
 
 
 @pytest.mark.slow
-def test_two_processes_agree_with_one(data_dir, tmp_path):
-    for process in start_two(tmp_path / "two", data_dir):
+@pytest.mark.parametrize("parallel", ["pmap", "shard_map"])
+def test_two_processes_agree_with_one(data_dir, tmp_path, parallel):
+    for process in start_two(tmp_path / "two", data_dir, f"--config.parallel={parallel}"):
         finish(process)
     finish(start(command(tmp_path / "one", data_dir), devices=4))
     two, one = arrays(tmp_path / "two"), arrays(tmp_path / "one")

@@ -51,9 +51,10 @@ def variables():
 
 
 @functools.cache
-def parallel_step(devices, trainable):
+def parallel_step(devices, trainable, parallel="pmap"):
     step = steps.make_train_step(make_model(steps.AXIS), make_optimizer(), trainable=trainable)
-    return steps.data_parallel(step, donate=True, devices=jax.devices()[:devices])
+    some = jax.devices()[:devices]
+    return steps.data_parallel(step, donate=True, devices=some, parallel=parallel)
 
 
 @functools.cache
@@ -61,13 +62,13 @@ def pure_step():
     return jax.jit(steps.make_train_step(make_model(), make_optimizer(), axis_name=None))
 
 
-def run(variables, devices, *, trainable="all", count=1):
+def run(variables, devices, *, trainable="all", count=1, parallel="pmap"):
     """The state and metrics after `count` steps on so many fake devices."""
-    step = parallel_step(devices, trainable)
+    step = parallel_step(devices, trainable, parallel)
     current = state.create(
         variables, make_optimizer(), trainable=trainable, is_structure=is_structure()
     )
-    current = steps.replicate(current, jax.devices()[:devices])
+    current = steps.replicate(current, jax.devices()[:devices], parallel=parallel)
     for number in range(count):
         current, metrics = step(current, steps.shard(make_batch(number), devices))
     return jax.device_get((current, metrics))
@@ -80,6 +81,17 @@ def test_eight_devices_equal_one(variables):
     np.testing.assert_allclose(metrics_of_one["loss"], metrics_of_eight["loss"], rtol=1e-6)
     np.testing.assert_array_equal(metrics_of_one["confusion"], metrics_of_eight["confusion"])
     assert metrics_of_one["confusion"].sum() == (make_batch(0)["label"] != VOID).sum()
+
+
+def test_both_ways_of_being_parallel_give_the_same_bits(variables):
+    by_pmap = run(variables, 4, count=8)
+    by_shard_map = run(variables, 4, count=8, parallel="shard_map")
+    assert not changed(by_pmap, by_shard_map)
+
+
+def test_there_are_two_ways_of_being_parallel():
+    with pytest.raises(ValueError, match="parallel is one of pmap, shard_map; got 'vmap'"):
+        steps.data_parallel(lambda state, batch: state, parallel="vmap")
 
 
 def test_parallel_step_equals_the_pure_step(variables):
