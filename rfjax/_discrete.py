@@ -69,11 +69,12 @@ def _by_debye(order: np.ndarray | jax.Array, sigma: jax.Array) -> jax.Array:
     n = jnp.asarray(order, t.dtype).reshape((1,) * (t.ndim - 1) + order.shape)
     s = jnp.sqrt(n * n + t * t)
     exponent = n * n / (s + t) - n * jnp.arcsinh(n / t)
-    q = (n / s) ** 2
+    inverse = 1.0 / s  # whose powers stay in range, where those of s leave it
+    q = (n * inverse) ** 2
     series = jnp.ones_like(s)
     for k, (numerator, denominator) in enumerate(_DEBYE, 1):
-        series += jnp.polyval(jnp.array(numerator[::-1], t.dtype), q) / (denominator * s**k)
-    return jnp.exp(exponent) / jnp.sqrt(s) * series
+        series += jnp.polyval(jnp.array(numerator[::-1], t.dtype), q) / denominator * inverse**k
+    return jnp.exp(exponent) * jnp.sqrt(inverse) * series
 
 
 def discrete_grid(factor: tuple, shape: tuple[int, int], margin: float) -> jax.Array:

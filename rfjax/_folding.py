@@ -66,7 +66,8 @@ def _smooth_sum(
     reach = jnp.floor(jax.lax.stop_gradient(tau))
     end = reach + 1.0
     partial = (tau - reach) * _derivative(end / sigma, sigma, 0, window)
-    hits = sum(jnp.mod(sign * end - residues, period) == 0 for sign in (-1, 1))
+    ends = [jnp.mod(sign * end - residues, period) == 0 for sign in (-1, 1)]
+    hits = sum(hit.astype(sigma.dtype) for hit in ends)
     return _strided_sum(sigma, residues, period, reach, window) + partial * hits
 
 

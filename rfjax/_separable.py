@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfjax._devices import alike
+from rfjax._devices import alike, is_known
 from rfjax._sums import FLAT, sum_of_products, sum_to
 from rfjax._switch import size_switch
 from rfjax._toeplitz import filter_by_matrix, in_order, precise
@@ -136,7 +136,7 @@ def _in_rows(taps: jax.Array, axis: Axis) -> _Taps:
 
 def _is_flat(n: int, step: int) -> bool:
     """Whether short rows are read as one long row, in which a pixel along the axis is K numbers."""
-    return n == 1 and step < FLAT
+    return is_known(n, step) and n == 1 and step < FLAT
 
 
 # Shift and add

@@ -158,7 +158,7 @@ def _forward(plan: _Plan, stride: int, x, weights, positions) -> jax.Array:
             return y + (sample if project else _matmul(sample.astype(x.dtype), matrix)), None
 
         y = zeros_for((size, features_out), _checks.accumulation_dtype(x), x)
-        y, _ = lax.scan(add, y, (jnp.arange(taps), weights, cells))
+        y, _ = lax.scan(add, y, (jnp.arange(taps, dtype=jnp.int32), weights, cells))
         return None, y.astype(x.dtype)
 
     _, y = lax.scan(block, None, _blocked(cells, size))
@@ -192,7 +192,7 @@ def _free_backward(plan: _Plan, stride: int, x, weights, positions, cotangent):
 
         rows_gradient, weights_gradient = carry
         rows_gradient, (outer, slopes) = lax.scan(
-            add, rows_gradient, (jnp.arange(taps), weights, cells)
+            add, rows_gradient, (jnp.arange(taps, dtype=jnp.int32), weights, cells)
         )
         return (rows_gradient, weights_gradient + outer), slopes
 
@@ -251,7 +251,7 @@ def _shared_backward(plan: _Plan, stride: int, x, weights, positions, cotangent)
             return map_gradient + _matmul(sample, matrix.T), (outer, slope)
 
         zeros = zeros_for((size, features_in), sums, x)
-        taps_in = jnp.arange(taps), weights, products, cells
+        taps_in = jnp.arange(taps, dtype=jnp.int32), weights, products, cells
         map_gradient, (outer, slopes) = lax.scan(add, zeros, taps_in)
         if project:
             samples = outer.swapaxes(0, 1).reshape(size, -1)

@@ -37,7 +37,8 @@ def _apply(matrix: jax.Array, x: jax.Array) -> jax.Array:
     """K [n, c, L, L] applied to [M, L, K] along L."""
     rows, length, step = x.shape
     n, c = matrix.shape[:2]
-    if n == c == 1 and (rows == 1 or step >= max(length, _WIDE)):
+    wide = is_known(length, step) and step >= max(length, _WIDE)
+    if n == c == 1 and (wide or (is_known(rows) and rows == 1)):
         return precise(jnp.matmul)(jnp.broadcast_to(matrix[0, 0], (rows, length, length)), x)
     if n == c == 1:
         return precise(jnp.einsum)("ij,ajb->aib", matrix[0, 0], x)
@@ -103,6 +104,9 @@ def _reflect_matrix(sigma, length, window):
 def _toeplitz(profile: jax.Array) -> jax.Array:
     """[..., L, L] with the entries profile[..., |i - j|]."""
     length = profile.shape[-1]
+    if not is_known(length):
+        i = jnp.arange(length)
+        return profile[..., abs(i[:, None] - i[None])]
     # Row i is the mirrored profile from position L - 1 - i: laid end to end with one number less
     # a row, the rows shift by themselves, which is a copy where indexing would be a gather.
     mirrored = jnp.concatenate([profile[..., :0:-1], profile, profile[..., :1]], -1)

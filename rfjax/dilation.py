@@ -63,7 +63,7 @@ def blurred_dilated_conv(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> stripes = jnp.cos(2 * jnp.pi * jnp.arange(48) / 4).reshape(1, 48, 1)
+      >>> stripes = jnp.cos(2 * jnp.pi * jnp.arange(48.0) / 4).reshape(1, 48, 1)
       >>> mean = jnp.full((1, 3, 1, 1), 1 / 3)
       >>> plain, blurred = (
       ...     blurred_dilated_conv(stripes, mean, dilation=4, blur=blur, padding="edge")[0, 24, 0]

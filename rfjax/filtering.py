@@ -19,6 +19,12 @@ With full covariances, edge, reflect and wrap are exact while the half size alon
 renormalised.
 
 Sums are kept in float32 at least, and results have the map's dtype.
+
+Both modes of differentiation work, to any order. Gradients are as quick as the blur; forward mode
+and second derivatives take matrix products, or for full covariances transforms, whatever sigma is.
+
+Sizes of a program that is exported may be symbols: the batch always; height and width unless the
+covariance is full or the padding is reflect.
 """
 
 import math

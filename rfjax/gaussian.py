@@ -238,7 +238,7 @@ def support_weight(
     size = abs(distance).reshape((1,) * sigma.ndim + (-1,))
     if window.support == "hard":
         reach = half_size(sigma, truncate=window.truncate)
-        return (size <= reach[..., None]).astype(sigma.dtype)
+        return (jnp.asarray(size, reach.dtype) <= reach[..., None]).astype(sigma.dtype)
     reach = window.truncate * sigma[..., None]
     return jnp.clip(reach + 1.0 - jnp.asarray(size, sigma.dtype), 0.0, 1.0)
 

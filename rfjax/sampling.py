@@ -126,8 +126,8 @@ def sampled_conv(
     v the bilinear interpolation of x, zero outside
 
     The samples are never stored as a whole: a block of outputs is read and multiplied at a time,
-    and the derivative reads the map again. Gradients are reverse-mode, of any order; there is no
-    forward mode (`jax.jvp`).
+    and the gradient reads the map again. Both modes of differentiation work, to any order; forward
+    mode and second derivatives read one tap of all outputs at a time.
 
     Args:
       x: [*batch, H, W, C_in] map.

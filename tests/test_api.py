@@ -40,17 +40,18 @@ def test_primitives_import_neither_flax_nor_data_libraries():
 def test_imports_run_one_way():
     """No module of a layer names a module of a layer above it."""
     layers = [
-        ["_choose", "_faults", "_lazy", "_names"],
+        ["_options", "_faults", "_lazy", "_names"],
         ["_console", "_files", "_flags"],
         ["_drawing"],
         ["_lock"],
-        ["_blocks", "_checks", "_clamp"],
+        ["_checks", "_clamp", "_devices"],
+        ["_blocks", "_derivatives"],
         ["covariance"],
         ["_discrete"],
         ["gaussian", "grids"],
         ["_folding", "_switch", "_taps"],
         ["_toeplitz"],
-        ["_sums"],
+        ["_sums", "_transforms"],
         ["_separable", "_stencil"],
         ["_full", "_passes"],
         ["_axes"],

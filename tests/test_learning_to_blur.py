@@ -22,6 +22,7 @@ TARGETS = {
     "up to the right": (3.0, 1.0, -math.pi / 4),
 }
 STEPS = 256
+LARGEST_ERROR = {"hard": 3e-3, "faded": 1e-5}  # as the README says
 
 
 def photograph():
@@ -43,7 +44,8 @@ def learn(image, target, start, options):
 
     def step(carry, _):
         params, state = carry
-        updates, state = OPTIMIZER.update(jax.grad(loss)(params), state)
+        with jax.numpy_dtype_promotion("standard"):  # optax counts on it
+            updates, state = OPTIMIZER.update(jax.grad(loss)(params), state)
         params = optax.apply_updates(params, updates)
         return (params, state), rfjax.covariance_matrix(params)
 
@@ -65,4 +67,4 @@ def test_every_target_is_recovered(method, support, start):
         covariances = np.asarray(run(jnp.asarray(blurred, jnp.float32)), np.float64)
         errors = np.linalg.norm(covariances - wanted, axis=(1, 2)) / np.linalg.norm(wanted)
         assert errors[0] > 0.5, name
-        assert errors[-1] < 1e-2, f"{name}: {errors[-1]:.2e}"
+        assert errors[-1] < LARGEST_ERROR[support], f"{name}: {errors[-1]:.2e}"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rfjax import models, predict
+from rfjax import models, predict, visualize
 from rfjax.training import config as configs
 from rfjax.training import inference, optimizers, state
 from rfjax.training.checkpoints import CheckpointError, Checkpoints
@@ -71,7 +71,7 @@ def test_a_picture_becomes_its_pictures(workdir, picture, tmp_path, capsys):
     image = np.asarray(Image.open(picture), np.float32) / 255
     normalized = (image - np.array([0.5, 0.4, 0.3])) / np.array([0.2, 0.2, 0.3])
     logits = jax.jit(make_model().apply)(make_variables(), normalized[None].astype(np.float32))
-    agreement = np.mean(np.asarray(classes) == np.argmax(logits[0], -1))
+    agreement = np.mean(np.asarray(classes) == np.argmax(np.asarray(logits[0]), -1))
     assert agreement > 0.999  # compiled as a whole, rounding may turn a tie
 
     overlay = np.asarray(Image.open(tmp_path / "scene_overlay.png"))
@@ -164,7 +164,7 @@ def test_no_picture_takes_the_place_of_another(workdir, tmp_path, capsys):
     assert written == {str(path) for path in output.iterdir()} - {str(output / "legend.png")}
     for line, number in zip(told, range(len(pictures)), strict=True):
         (overlay,) = (file for file in line.split(": ")[1].split(", ") if "overlay" in file)
-        seen = np.asarray(Image.open(overlay), int) - predict.visualize.overlay(
+        seen = np.asarray(Image.open(overlay), int) - visualize.overlay(
             np.full((8, 9, 3), 20 * number, np.uint8),
             np.asarray(Image.open(overlay.replace("overlay", "classes"))),
             PALETTE,
@@ -211,7 +211,7 @@ def test_folders_and_patterns(workdir, tmp_path, capsys):
     capsys.readouterr()
     (tmp_path / "empty").mkdir()
     arguments = [tmp_path / "empty", tmp_path / "*.gif"]
-    assert run(tmp_path / "no run", arguments, tmp_path / "out") == 1
+    assert run(workdir, arguments, tmp_path / "out") == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and all("there are no pictures (.png, .jpg" in line for line in lines)
 

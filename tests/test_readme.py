@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 
 import rfjax
@@ -12,8 +13,10 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def run(example: str) -> dict:
+    """The names that an example leaves; as a user's program runs, since optax promotes types."""
     names: dict = {}
-    exec(example, names)
+    with jax.numpy_dtype_promotion("standard"):
+        exec(example, names)
     return names
 
 

@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 
 from rfjax import _names
-from rfjax._choose import choose
 from rfjax._console import Parser, guarded, positive
 from rfjax._faults import Fault
+from rfjax._options import choose
 from rfjax.training import folders
 
 _DEFAULTS = {

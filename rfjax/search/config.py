@@ -7,9 +7,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rfjax import _names
-from rfjax._choose import choose
 from rfjax._faults import ConfigError, reason
 from rfjax._files import write_json
+from rfjax._options import choose
 from rfjax.search.halving import Halving
 from rfjax.training import config as configs
 from rfjax.training.config import is_number, is_whole

@@ -219,7 +219,8 @@ def _step(
     (value, state), gradients = jax.value_and_grad(loss, has_aux=True)(member.params)
     gradients = constrain(gradients, candidate, problem, gradients=True)
     rule = optimizer(candidate)
-    updates, opt_state = rule.update(gradients, member.opt_state, member.params)
+    with jax.numpy_dtype_promotion("standard"):  # optax counts on it
+        updates, opt_state = rule.update(gradients, member.opt_state, member.params)
     updates = constrain(updates, candidate, problem, gradients=False)
     params = optax.apply_updates(member.params, updates)
     alive = member.diverged < 0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rfjax import _checks
+from rfjax import _options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Halving:
     least: int = 1
 
     def __post_init__(self):
-        if not isinstance(self.rungs, Sequence) or not all(map(_checks.is_integer, self.rungs)):
+        if not isinstance(self.rungs, Sequence) or not all(map(_options.is_integer, self.rungs)):
             raise TypeError(
                 f"rungs must be a tuple of whole numbers, as (100,); got {self.rungs!r}"
             )
         object.__setattr__(self, "rungs", tuple(self.rungs))
-        _checks.number("keep", self.keep, above=0, below=1)
-        _checks.integer("least", self.least)
+        _options.number("keep", self.keep, above=0, below=1)
+        _options.integer("least", self.least)
         if not all(a < b for a, b in zip((0, *self.rungs), self.rungs, strict=False)):
             raise ValueError(f"want increasing rungs from 1; got {self.rungs}")
 

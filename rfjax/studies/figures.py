@@ -200,7 +200,8 @@ def _recover(truth: jax.Array, iterations: Sequence[int]) -> tuple[list[Any], li
     @jax.jit
     def step(params: jax.Array, state: Any) -> tuple[jax.Array, Any]:
         gradient = jax.grad(lambda p: jnp.mean((blur(p) - target) ** 2))(params)
-        updates, state = optimizer.update(gradient, state)
+        with jax.numpy_dtype_promotion("standard"):  # optax counts on it
+            updates, state = optimizer.update(gradient, state)
         return optax.apply_updates(params, updates), state
 
     params = rfjax.from_ellipse(0.5, 0.5, 0.0)

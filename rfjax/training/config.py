@@ -16,8 +16,8 @@ from typing import Any
 from ml_collections import ConfigDict, config_dict
 
 from rfjax import _names
-from rfjax._choose import choose
 from rfjax._faults import ConfigError as ConfigError
+from rfjax._options import choose
 
 TRAINABLE = ("all", "last_stage", "structure")
 DTYPES = ("float32", "bfloat16")

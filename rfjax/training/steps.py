@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from rfjax import nn
-from rfjax._choose import choose
+from rfjax._options import choose
 from rfjax.training import losses, metrics, optimizers
 from rfjax.training.config import PARALLEL
 from rfjax.training.sigmas import standard_deviations

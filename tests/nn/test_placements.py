@@ -19,7 +19,7 @@ LAYERS = {
     "BatchNorm": nn.BatchNorm(use_running_average=True),
     "BlurredDilatedConv": nn.BlurredDilatedConv(4, dilation=2),
     "CCL": nn.CCL(4, width=4, dilations=(2,)),
-    "ComposedConv": nn.ComposedConv(4, covariance="full"),
+    "ComposedConv": nn.ComposedConv(4, family="full"),
     "ComposedConv channel": nn.ComposedConv(4, structure="channel", stride=2),
     "ComposedConv multiple": nn.ComposedConv(4, structure="multiple", resample=False),
     "Conv": nn.Conv(4, stride=2),

@@ -108,7 +108,8 @@ def test_components_find_the_scales_of_a_mixture():
 
     def step(carry, _):
         params, state = carry
-        updates, state = optimizer.update(jax.grad(loss)(params), state)
+        with jax.numpy_dtype_promotion("standard"):  # optax counts on it
+            updates, state = optimizer.update(jax.grad(loss)(params), state)
         return (optax.apply_updates(params, updates), state), None
 
     start = (params, optimizer.init(params))

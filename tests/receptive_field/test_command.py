@@ -84,7 +84,7 @@ def test_what_bounds_a_layer_is_told_below_the_table():
     notes = ("`svd` has no rule here",)
     bound = ReceptiveField((9, 9), nan, nan, clipped=clipped, missing=("svd",), notes=notes)
     more = dataclasses.replace(bound, notes=(*notes, "`sort` depends on the whole axis"))
-    rows = command.listing({"whitening": bound, "head": more}).splitlines()
+    rows = listing({"whitening": bound, "head": more}).splitlines()
     assert rows[1].split()[:4] == ["whitening", "any", "-", "-"]
     assert rows[1].endswith("no rule for svd: a bound")
     assert rows[3:] == [f"whitening: {notes[0]}", "head: `sort` depends on the whole axis"]

@@ -101,7 +101,9 @@ def test_gradients_of_overlapping_maxima():
 RANDOM = {
     "noise": lambda x, key: x + jax.random.normal(key, x.shape),
     "dropout": lambda x, key: conv(jnp.where(jax.random.bernoulli(key, 0.5, x.shape), x, 0.0)),
-    "masked by a product": lambda x, key: x * jax.random.bernoulli(key, 0.1, x.shape),
+    "masked by a product": lambda x, key: (
+        x * jax.random.bernoulli(key, 0.1, x.shape).astype(x.dtype)
+    ),
 }
 
 
@@ -141,7 +143,7 @@ def on_devices(function, spec=EXAMPLES, **options):
         on_devices(conv),
         on_devices(lambda x: conv(x) - lax.pmean(x, "devices")),
         on_devices(lambda x: conv(x) - lax.pmean(x, "devices"), check_vma=False),
-        on_devices(lambda x: conv(x) * lax.axis_index("devices")),
+        on_devices(lambda x: conv(x) * lax.axis_index("devices").astype(x.dtype)),
         on_devices(lambda x: conv(lax.all_gather(x, "devices", tiled=True)[:1])),
         on_devices(lambda x: conv(lax.all_gather(x, "devices").max(0))),
         lambda x: jax.pmap(conv, devices=jax.devices()[:4])(x[:, None])[:, 0],

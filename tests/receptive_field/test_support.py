@@ -46,14 +46,17 @@ def pool(x, size, stride):
 
 def masked_kernel(x):
     mask = jnp.arange(9).reshape(3, 3, 1, 1) <= 4  # pixels before, in reading order
-    weights = kernel(3, 3, 2, 2) * mask
+    weights = kernel(3, 3, 2, 2) * mask.astype(x.dtype)
     return lax.conv_general_dilated(
         x, weights, (1, 1), [(1, 1)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
 def scanned(x):
-    rows = lambda carry, row: ((carry + row) * (jnp.arange(13) > 2)[None, :, None], carry)
+    rows = lambda carry, row: (
+        (carry + row) * (jnp.arange(13) > 2).astype(x.dtype)[None, :, None],
+        carry,
+    )
     return jnp.moveaxis(lax.scan(rows, x[:, 0], jnp.moveaxis(x, 1, 0))[1], 0, 1)
 
 

@@ -178,7 +178,7 @@ def test_evaluation_counts_are_sums_over_devices(variables):
     counts = step(steps.replicate(variables), steps.shard(batch, 8))
     np.testing.assert_array_equal(pure["confusion"], counts["confusion"])
     np.testing.assert_allclose(pure["loss"], counts["loss"], rtol=1e-5)
-    assert counts["count"] == (batch["label"] != VOID).sum()
+    assert float(counts["count"]) == (batch["label"] != VOID).sum()
 
 
 def test_shard_deals_rows_in_order():

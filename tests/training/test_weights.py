@@ -158,13 +158,13 @@ def test_numbers_that_would_spoil_the_network_are_refused(tmp_path, number, faul
 
 
 def test_numbers_of_another_run_have_to_be_finite():
-    given, fresh = make("score")[1], make("conv3")[1]
+    (network, given), (other, fresh) = make("score"), make("conv3")
     backbone = given["params"]["backbone"]
     kernel = backbone["conv1"]["kernel"].at[0, 0, 0, 0].set(jnp.nan)
     backbone = backbone | {"conv1": {"kernel": kernel}}
     given = given | {"params": given["params"] | {"backbone": backbone}}
     with pytest.raises(ValueError, match=r"not finite .*: params/backbone/conv1/kernel$"):
-        weights.transplant(given, fresh)
+        weights.transplant(given, fresh, (network, other))
 
 
 def test_errors_name_the_path(tmp_path):
