@@ -181,10 +181,3 @@ def test_every_primitive_is_here():
 @pytest.mark.parametrize("place, name", list(every_case()))
 def test_same_values_and_gradients(place, name):
     placements.assert_same(place, *CASES[name], on_one_device(name))
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_no_map_leaves_its_device(name):
-    """With the batch sharded, only sums of gradients cross devices."""
-    program, _ = placements.sharded("N", *CASES[name])
-    assert placements.moves(program.as_text()) == []

@@ -43,9 +43,3 @@ def on_one_device(head):
 )
 def test_same_values_and_gradients(place, head):
     placements.assert_same(place, *case(head), on_one_device(head))
-
-
-@pytest.mark.parametrize("head", HEADS)
-def test_no_map_leaves_its_device(head):
-    program, _ = placements.sharded("N", *case(head))
-    assert placements.moves(program.as_text()) == []

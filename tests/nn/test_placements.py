@@ -69,9 +69,3 @@ def test_every_layer_is_here():
 )
 def test_same_values_and_gradients(place, name):
     placements.assert_same(place, *case(name), on_one_device(name))
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_no_map_leaves_its_device(name):
-    program, _ = placements.sharded("N", *case(name))
-    assert placements.moves(program.as_text()) == []
