@@ -45,7 +45,7 @@ def accumulation_dtype(*arrays: jax.Array) -> jnp.dtype:
 def common_dtype(*arrays: Any) -> jnp.dtype:
     """The narrowest dtype that holds those of all arrays, under strict promotion as well."""
     with jax.numpy_dtype_promotion("standard"):
-        return jnp.result_type(*arrays)
+        return jnp.result_type(*(getattr(array, "dtype", array) for array in arrays))
 
 
 def known(value: Any) -> np.ndarray | None:

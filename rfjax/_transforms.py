@@ -39,7 +39,7 @@ def irfft2(spectrum: jax.Array, period: tuple[int, int], *, by_matrix: bool) -> 
 
 def scaled(spectrum: jax.Array, factors: jax.Array) -> jax.Array:
     """A spectrum times real numbers."""
-    return jax.lax.complex(spectrum.real * factors, spectrum.imag * factors)
+    return spectrum * factors.astype(spectrum.dtype)
 
 
 def _waves(size: int, dtype: jnp.dtype) -> jax.Array:

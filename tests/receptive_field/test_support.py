@@ -195,7 +195,8 @@ DEEP = {
 @pytest.mark.parametrize("name", slow_ones(BACKBONES | DEEP, {*DEEP, "drn_a_18", "drn_d_22"}))
 def test_of_networks(name, monkeypatch):
     """Along a row. A maximum's gradient is at one pixel of a window; a mean's is at all."""
-    monkeypatch.setattr(linen, "max_pool", linen.avg_pool)
+    with_promotion = jax.numpy_dtype_promotion("standard")(linen.avg_pool)  # Flax counts on it
+    monkeypatch.setattr(linen, "max_pool", with_promotion)
     net, shape = narrow(name), (1, 1, 1024 if name in BACKBONES else 1280, 3)
     with jax.enable_x64(True):
         x = jax.ShapeDtypeStruct(shape, jnp.float64)
@@ -235,7 +236,7 @@ def test_of_segmenters_in_two_dimensions(head):
         trained = positive(variables)
         for name, leaf in variables["params"]["head"].items():
             if name.startswith("covariance"):
-                trained["params"]["head"][name] = leaf + jnp.arange(3) * 0.1
+                trained["params"]["head"][name] = leaf + 0.1 * jnp.arange(3, dtype=leaf.dtype)
         apply = lambda x, v: model.apply(v, x)
         field = rf.theoretical(apply, shape, trained, dtype=jnp.float64)
         middle = lambda x: (y := apply(x, trained))[0, y.shape[1] // 2, y.shape[2] // 2].sum()
