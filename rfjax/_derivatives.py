@@ -49,10 +49,10 @@ def operator(
     @gradients.defjvp
     def gradient_tangents(primals, tangents):
         (operands, kept, cotangent), (changes, _, change) = primals, tangents
-        _, along = jax.jvp(_plain_gradients, (operands, cotangent), (changes, change))
+        _, along = jax.jvp(plain_gradients, (operands, cotangent), (changes, change))
         return gradients(operands, kept, cotangent), along
 
-    def _plain_gradients(operands, cotangent):
+    def plain_gradients(operands, cotangent):
         return jax.vjp(plain, *operands)[1](cotangent)
 
     def tangent(operands, kept, y, tangents):

@@ -116,13 +116,8 @@ def run(
     key = checks.key(key)
     checks.population(population)
     checks.batches(batches)
-    checks.settings(
-        steps=steps,
-        eval_every=eval_every,
-        checkpoint_every=checkpoint_every,
-        steps_per_dispatch=steps_per_dispatch,
-        chunk=chunk,
-    )
+    counts = dict(eval_every=eval_every, checkpoint_every=checkpoint_every, chunk=chunk)
+    checks.settings(steps=steps, steps_per_dispatch=steps_per_dispatch, **counts)
     checks.validation(validation, problem)
     checks.devices(devices)
     checks.halving(halving, steps)
