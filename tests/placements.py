@@ -42,9 +42,13 @@ def values_and_gradients(function: Callable) -> Callable:
 
 
 def cotangent_for(function: Callable, operands: Sequence[Any]) -> jax.Array:
-    """Random numbers like the function's value."""
+    """Random numbers like the function's value, of length one in all.
+
+    So gradients are of the size of one, where a sum over all numbers would drown in its rounding.
+    """
     value = jax.eval_shape(function, *operands)
-    return jnp.asarray(np.random.default_rng(7).normal(size=value.shape), value.dtype)
+    numbers = np.random.default_rng(7).normal(size=value.shape)
+    return jnp.asarray(numbers / np.linalg.norm(numbers), value.dtype)
 
 
 def run(place: str, function: Callable, of_each: Sequence[bool], operands: Sequence[Any]) -> Any:
