@@ -10,6 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from rfjax import _extras
+
+if fault := _extras.missing(__name__, "matplotlib", "PIL"):
+    raise fault
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Patch, Rectangle

@@ -40,7 +40,7 @@ def test_primitives_import_neither_flax_nor_data_libraries():
 def test_imports_run_one_way():
     """No module of a layer names a module of a layer above it."""
     layers = [
-        ["_options", "_faults", "_lazy", "_names"],
+        ["_extras", "_options", "_faults", "_lazy", "_names"],
         ["_console", "_files", "_flags"],
         ["_drawing"],
         ["_lock"],

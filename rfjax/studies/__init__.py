@@ -9,3 +9,8 @@ runs      the training runs of a table: planned, chained, resumed
 report    filled tables with the spread over seeds, verdicts on the claims, pictures
 figures   the figures
 """
+
+from rfjax import _extras
+
+if fault := _extras.missing(__name__, "flax", "matplotlib", "ml_collections", "optax"):
+    raise fault
