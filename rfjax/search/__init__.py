@@ -14,7 +14,6 @@ from rfjax import _lazy
 __all__ = _lazy.install(
     __name__,
     {
-        "adapter": ("segmentation",),
         "driver": ("run",),
         "engine": ("layout",),
         "enumeration": ("enumerate",),
@@ -31,5 +30,6 @@ __all__ = _lazy.install(
             "Result",
             "load",
         ),
+        ".studies.search.adapter": ("segmentation",),  # networks and data of the library
     },
 )
