@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from rfjax.receptive_field import reach as reaches
-from rfjax.receptive_field.reach import NOTHING, WHOLE_AXIS, WHOLE_MATRIX, Reach
-from rfjax.receptive_field.rules import Operand, dependent, note_of, rule
+from rfjax.receptive_field._interpreter import reach as reaches
+from rfjax.receptive_field._interpreter.reach import NOTHING, WHOLE_AXIS, WHOLE_MATRIX, Reach
+from rfjax.receptive_field._interpreter.rules import Operand, dependent, note_of, rule
 
 
 @rule("triangular_solve")

@@ -10,9 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from rfjax.receptive_field import reach as reaches
-from rfjax.receptive_field.constants import DRAWN, Constant
-from rfjax.receptive_field.reach import NO_RULE, NOTHING, WHOLE_AXIS, Note, Reach, Window
+from rfjax.receptive_field._interpreter import reach as reaches
+from rfjax.receptive_field._interpreter.constants import DRAWN, Constant
+from rfjax.receptive_field._interpreter.reach import (
+    NO_RULE,
+    NOTHING,
+    WHOLE_AXIS,
+    Note,
+    Reach,
+    Window,
+)
 
 Operand = Reach | Constant
 RULES: dict[str, Callable] = {}

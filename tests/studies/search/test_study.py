@@ -12,7 +12,7 @@ import pytest
 from rfjax import models, search
 from rfjax.models import heads
 from rfjax.receptive_field import networks
-from rfjax.search import adapter, report, study
+from rfjax.studies.search import adapter, report, study
 from rfjax.training import ConfigError, Interrupted, composed
 from tests.training.runs import ROOT, SETTINGS, set_key
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from rfjax.receptive_field import reach as reaches
-from rfjax.receptive_field.reach import COMPUTED_KERNEL, NOTHING, Reach, Window
-from rfjax.receptive_field.rules import Operand, as_reach, dependent, note_of, rule
+from rfjax.receptive_field._interpreter import reach as reaches
+from rfjax.receptive_field._interpreter.reach import COMPUTED_KERNEL, NOTHING, Reach, Window
+from rfjax.receptive_field._interpreter.rules import Operand, as_reach, dependent, note_of, rule
 
 
 @rule("conv_general_dilated")

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rfjax.receptive_field.reach import Reach
-from rfjax.receptive_field.rules import Operand, dependent, rule
+from rfjax.receptive_field._interpreter.reach import Reach
+from rfjax.receptive_field._interpreter.rules import Operand, dependent, rule
 
 
 @rule("random_bits random_wrap random_unwrap random_split bitcast_convert_type")

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from rfjax.receptive_field import (  # noqa: F401 (they register rules)
+from rfjax.receptive_field._interpreter import (  # noqa: F401 (they register rules)
     bits,
     fourier,
     matrices,
@@ -20,10 +20,10 @@ from rfjax.receptive_field import (  # noqa: F401 (they register rules)
     rules,
     windows,
 )
-from rfjax.receptive_field import reach as reaches
-from rfjax.receptive_field.constants import Constant, Given, compute
-from rfjax.receptive_field.reach import Note, Reach
-from rfjax.receptive_field.rules import Operand, as_reach, dependent
+from rfjax.receptive_field._interpreter import reach as reaches
+from rfjax.receptive_field._interpreter.constants import Constant, Given, compute
+from rfjax.receptive_field._interpreter.reach import Note, Reach
+from rfjax.receptive_field._interpreter.rules import Operand, as_reach, dependent
 
 # Operations that call a function, and the parameter that holds it.
 _CALLS = {

@@ -7,10 +7,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfjax.receptive_field import reach as reaches
-from rfjax.receptive_field.constants import Constant
-from rfjax.receptive_field.reach import DATA_DEPENDENT, NOTHING, UNKNOWN_POSITIONS, Note, Reach
-from rfjax.receptive_field.rules import Operand, as_reach, dependent, note_of, part, rule
+from rfjax.receptive_field._interpreter import reach as reaches
+from rfjax.receptive_field._interpreter.constants import Constant
+from rfjax.receptive_field._interpreter.reach import (
+    DATA_DEPENDENT,
+    NOTHING,
+    UNKNOWN_POSITIONS,
+    Note,
+    Reach,
+)
+from rfjax.receptive_field._interpreter.rules import (
+    Operand,
+    as_reach,
+    dependent,
+    note_of,
+    part,
+    rule,
+)
 
 
 def _positions(

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from rfjax.receptive_field import reach as reaches
-from rfjax.receptive_field import rules
-from rfjax.receptive_field.constants import Constant
-from rfjax.receptive_field.reach import NOTHING, WHOLE_AXIS, Reach
-from rfjax.receptive_field.rules import Operand, dependent, rule
+from rfjax.receptive_field._interpreter import reach as reaches
+from rfjax.receptive_field._interpreter import rules
+from rfjax.receptive_field._interpreter.constants import Constant
+from rfjax.receptive_field._interpreter.reach import NOTHING, WHOLE_AXIS, Reach
+from rfjax.receptive_field._interpreter.rules import Operand, dependent, rule
 
 # Taps of less than this part of the largest are rounding errors of the transforms.
 _ROUNDING = 1e-6

@@ -13,11 +13,12 @@ from flax import linen
 from ml_collections import ConfigDict
 
 from rfjax import _names, covariance, data, nn
+from rfjax._sgd import names
 from rfjax.receptive_field import ReceptiveField as Field
 from rfjax.receptive_field import networks
 from rfjax.search import optimizers
 from rfjax.search.population import Population
-from rfjax.search.problem import Problem, names
+from rfjax.search.problem import Problem
 from rfjax.training import composed, loop, losses, metrics
 from rfjax.training import config as configs
 from rfjax.training.feed import Feed

@@ -11,15 +11,16 @@ at most a fifth of the enumeration's.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from rfjax import visualize
 from rfjax._console import tell
 from rfjax._files import write_json, write_text
-from rfjax.search import figures
 from rfjax.search.result import Result
 
 TOLERANCE = 0.15  # of sigma, relative
@@ -143,8 +144,8 @@ def compare(searched: Result, enumerated: Result) -> dict[str, Any]:
     rows, table = chosen(searched), grid(enumerated)
     sigma, score, reach = None, None, None
     if len(rows):
-        sigmas = np.sqrt(np.prod(searched.final_sigmas[rows, 0], -1))
-        sigma, score = float(np.mean(sigmas)), float(np.mean(searched.final_scores[rows]))
+        sigmas, scores = _ends(searched)
+        sigma, score = float(np.mean(sigmas)), float(np.mean(scores))
         reach = [float(sigmas.min()), float(sigmas.max())]
     follows, fine = False, False
     if len(rows) and table["optimum"] is not None:
@@ -290,11 +291,34 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "result.json", summary)
     write_text(folder / "report.md", markdown(summary))
-    makers = {"trajectories": figures.trajectories}
-    if any("enumeration" in kinds for kinds in found.values()):
-        makers["scores"] = figures.scores_against_sigma
     failed = visualize.Failures()
-    for name, make in makers.items():
+    for name, make in figures(found).items():
         with failed.of(name):
-            visualize.save(make(found), folder / "figures" / f"{name}.png")
+            visualize.save(make(), folder / "figures" / f"{name}.png")
     failed.tell(say)
+
+
+def figures(found: Mapping[int, Mapping[str, Result]]) -> dict[str, Callable[[], Figure]]:
+    """What draws the figures of a study, by name."""
+    enumerated = {f: kinds["enumeration"] for f, kinds in found.items() if "enumeration" in kinds}
+    tables = {factor: grid(result) for factor, result in enumerated.items()}
+    searched = {factor: kinds["search"] for factor, kinds in found.items()}
+    paths = {factor: _paths(result) for factor, result in searched.items()}
+    makers = {"trajectories": partial(visualize.trajectories, paths, tables)}
+    if tables:
+        ends = {factor: _ends(result) for factor, result in searched.items()}
+        makers["scores"] = partial(visualize.scores_against_sigma, ends, tables)
+    return makers
+
+
+def _paths(result: Result) -> visualize.Paths:
+    """How the candidates moved, for a figure."""
+    sigmas = np.sqrt(np.prod(result.sigmas, -1))
+    ended = (result.diverged_at >= 0) | (result.dropped_at >= 0)
+    return visualize.Paths(sigmas, np.asarray(result.population.seed), ended)
+
+
+def _ends(result: Result) -> tuple[np.ndarray, np.ndarray]:
+    """Sigma of the first layer and score where each seed's best candidate ended."""
+    rows = chosen(result)
+    return np.sqrt(np.prod(result.final_sigmas[rows, 0], -1)), result.final_scores[rows]

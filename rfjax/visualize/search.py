@@ -1,35 +1,49 @@
 """Pictures of a search: sigma over the steps, and scores against sigma."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from rfjax.search import report
-from rfjax.search.result import Result
-from rfjax.visualize import LINES, MUTED, RULE, finish
+from rfjax.visualize._style import LINES, MUTED, RULE, finish
 
 SIGMA = "σ (pixels of the layer's map)"
-Found = Mapping[int, Mapping[str, Result]]
+# An enumeration by value: "values", "mean", "low" and "high" scores, "optimum" and "flat_top".
+Table = Mapping[str, Any]
 
 
-def trajectories(found: Found) -> Figure:
+class Paths(NamedTuple):
+    """How the candidates of a search moved.
+
+    Attributes:
+        sigmas: [K, T + 1, L] standard deviation of each layer before the first step and after each.
+        seeds: [K], which color the lines.
+        ended: [K] bool, whether a candidate diverged or was dropped.
+    """
+
+    sigmas: np.ndarray
+    seeds: np.ndarray
+    ended: np.ndarray
+
+
+def trajectories(searched: Mapping[int, Paths], tables: Mapping[int, Table]) -> Figure:
     """The sigma of every candidate over the steps, a panel for each enlargement.
 
-    One line for each candidate and layer (geometric mean of y and x), colored by seed; the
-    enumerated optimum of the first layer is a dashed line, its flat top a band.
+    One line for each candidate and layer, colored by seed; the enumerated optimum of the first
+    layer is a dashed line, its flat top a band.
 
     Args:
-        found: by enlargement, "search" and perhaps "enumeration".
+        searched: by enlargement.
+        tables: by those enlargements that were enumerated as well.
     """
-    figure, panels = _panels(len(found))
-    for axes, (factor, kinds) in zip(panels, found.items(), strict=True):
-        if "enumeration" in kinds:
-            _optimum(axes, kinds["enumeration"])
-        _lines(axes, kinds["search"])
+    figure, panels = _panels(len(searched))
+    for axes, (factor, paths) in zip(panels, searched.items(), strict=True):
+        if factor in tables:
+            _optimum(axes, tables[factor])
+        _lines(axes, paths)
         finish(axes, title=f"enlarged ×{factor}", xlabel="step")
         axes.set_yscale("log")
         _plain_ticks(axes.yaxis)
@@ -37,17 +51,21 @@ def trajectories(found: Found) -> Figure:
     return figure
 
 
-def scores_against_sigma(found: Found) -> Figure:
+def scores_against_sigma(
+    ends: Mapping[int, tuple[np.ndarray, np.ndarray]], tables: Mapping[int, Table]
+) -> Figure:
     """Final scores against sigma, enumerated and searched, a panel for each enlargement.
 
     Args:
-        found: by enlargement, "search" and "enumeration" of standard deviations.
+        ends: by enlargement, sigma [S] and score [S] in 0 ... 1 where the best candidate of each
+            seed ended.
+        tables: by those enlargements that were enumerated as well.
     """
-    figure, panels = _panels(len(found))
-    for axes, (factor, kinds) in zip(panels, found.items(), strict=True):
-        if "enumeration" in kinds:
-            _enumerated(axes, kinds["enumeration"])
-        _searched(axes, kinds["search"])
+    figure, panels = _panels(len(ends))
+    for axes, (factor, (sigmas, scores)) in zip(panels, ends.items(), strict=True):
+        if factor in tables:
+            _enumerated(axes, tables[factor])
+        _searched(axes, sigmas, scores)
         axes.set_xscale("log")
         finish(axes, title=f"enlarged ×{factor}", xlabel=SIGMA)
         _plain_ticks(axes.xaxis)
@@ -60,18 +78,15 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
     return figure, list(figure.subplots(1, count, squeeze=False, sharey=True)[0])
 
 
-def _lines(axes: Axes, result: Result) -> None:
+def _lines(axes: Axes, paths: Paths) -> None:
     """Trajectories, thin where a candidate diverged or was dropped."""
-    seeds = np.unique(result.population.seed).tolist()
+    seeds = np.unique(paths.seeds).tolist()
     known = set()
-    for k in range(len(result)):
-        seed = int(result.population.seed[k])
+    for candidate, seed, ended in zip(*paths, strict=True):
         color = LINES[seeds.index(seed) % len(LINES)]
-        ended = result.diverged_at[k] >= 0 or result.dropped_at[k] >= 0
-        for place in range(len(result.layers)):
-            sigma = np.sqrt(np.prod(result.sigmas[k, :, place], -1))
+        for place, sigmas in enumerate(candidate.T):
             axes.plot(
-                sigma,
+                sigmas,
                 color=color,
                 linewidth=0.8 if ended else 1.6,
                 linestyle="-" if place == 0 else ":",
@@ -81,9 +96,8 @@ def _lines(axes: Axes, result: Result) -> None:
             known.add(seed)
 
 
-def _optimum(axes: Axes, result: Result) -> None:
+def _optimum(axes: Axes, table: Table) -> None:
     """The enumerated optimum and its flat top, across the panel."""
-    table = report.grid(result)
     if table["optimum"] is None:
         return
     axes.axhspan(*_flat_top(table), color=RULE, alpha=0.6, linewidth=0)
@@ -96,15 +110,14 @@ def _optimum(axes: Axes, result: Result) -> None:
     )
 
 
-def _flat_top(table: Mapping[str, Any]) -> tuple[float, float]:
+def _flat_top(table: Table) -> tuple[float, float]:
     """Its ends on a logarithmic axis, which cannot show an end at 0."""
     low, high = table["flat_top"]
     return low or 0.5 * table["values"][0], high
 
 
-def _enumerated(axes: Axes, result: Result) -> None:
+def _enumerated(axes: Axes, table: Table) -> None:
     """Mean score by value with the range over seeds, and the optimum."""
-    table = report.grid(result)
     values = np.asarray(table["values"])
     mean, low, high = (100 * np.asarray(table[name], float) for name in ("mean", "low", "high"))
     if table["optimum"] is None:
@@ -128,13 +141,11 @@ def _enumerated(axes: Axes, result: Result) -> None:
     )
 
 
-def _searched(axes: Axes, result: Result) -> None:
+def _searched(axes: Axes, sigmas: np.ndarray, scores: np.ndarray) -> None:
     """Where each seed's best candidate ended."""
-    rows = report.chosen(result)
-    sigma = np.sqrt(np.prod(result.final_sigmas[rows, 0], -1))
     axes.plot(
-        sigma,
-        100 * result.final_scores[rows],
+        sigmas,
+        100 * scores,
         color=LINES[1],
         marker="D",
         markersize=6,

@@ -19,11 +19,12 @@ from ml_collections import ConfigDict
 
 from rfjax._faults import reason
 from rfjax._lock import held
-from rfjax.search import adapter, driver, enumeration, report, result
-from rfjax.search.config import KINDS, check_same, halving, validate, write
-from rfjax.search.config import base as base
+from rfjax.search import driver, enumeration, result
 from rfjax.search.population import grid
 from rfjax.search.result import Result
+from rfjax.studies.search import adapter, report
+from rfjax.studies.search.config import KINDS, check_same, halving, validate, write
+from rfjax.studies.search.config import base as base
 
 
 def run(
@@ -42,7 +43,7 @@ def run(
         stop: as in `rfjax.search.run`.
 
     Returns:
-        The content of `result.json`: see `rfjax.search.report.summarize`.
+        The content of `result.json`: see `rfjax.studies.search.report.summarize`.
 
     Raises:
         ConfigError: the config cannot be run, or is not that of the study in `workdir`.
