@@ -2,7 +2,7 @@
 
 A checkpoint holds the variables, the optimizer's state, the position in the training data, the
 config and what is needed to use the network without its data set. How it is written, and verified
-before it is read, is in `store`. The latest few are kept, and the one with the highest mean IU.
+before it is read: `rfjax._store`. The latest few are kept, and the one with the highest mean IU.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rfjax._faults import CheckpointError
+from rfjax._store import Layout, Store
 from rfjax.training import config as configs
 from rfjax.training import folders
 from rfjax.training.state import TrainState
-from rfjax.training.store import Layout, Store
 
 LAYOUT = Layout(
     items=("variables", "optimizer"),
