@@ -11,11 +11,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from rfjax._faults import CheckpointError
 from rfjax._store import Layout, Store
-from rfjax.training import config as configs
 from rfjax.training import folders
 from rfjax.training.state import TrainState
 
@@ -146,22 +144,6 @@ def _non_finite(state: TrainState) -> str:
         if np.issubdtype(leaf.dtype, np.floating) and not np.isfinite(leaf).all():
             return jax.tree_util.keystr(path)
     return ""
-
-
-def check_compatible(old: ConfigDict, new: ConfigDict, workdir: Path) -> None:
-    """Refuses to resume a run under a config that would have made it another run.
-
-    Raises:
-        configs.ConfigError: naming every key that differs, old -> new.
-    """
-    differences = configs.incompatible(old, new)
-    if differences:
-        listed = "; ".join(map(str, differences))
-        raise configs.ConfigError(
-            f"the run in {workdir} was started with another config (old -> new): {listed}. "
-            "Take these back, or give another --workdir. Free to change when resuming: "
-            f"{', '.join(configs.FREE_ON_RESUME)}, and steps if optimizer.poly_power is 0."
-        )
 
 
 def load(
