@@ -9,7 +9,10 @@
 `python -m rfjax.search --config=configs/search.py --workdir=DIR` runs both on digit scenes.
 """
 
-from rfjax import _lazy
+from rfjax import _extras, _lazy
+
+if fault := _extras.missing(__name__, "flax", "ml_collections", "optax", "orbax"):
+    raise fault
 
 __all__ = _lazy.install(
     __name__,

@@ -10,3 +10,8 @@ report    filled tables with the spread over seeds, verdicts on the claims, pict
 figures   the figures
 search    search of receptive fields against enumeration: python -m rfjax.search
 """
+
+from rfjax import _extras
+
+if fault := _extras.missing(__name__, "flax", "matplotlib", "ml_collections", "optax"):
+    raise fault

@@ -12,6 +12,11 @@ a display and in any thread. `save` writes one to a file and `to_rgb` turns one 
 maps are integers [H, W]; values without a color, as 255 for void, are drawn in light grey.
 """
 
+from rfjax import _extras
+
+if fault := _extras.missing(__name__, "matplotlib", "PIL"):
+    raise fault
+
 from rfjax.visualize._files import Failures as Failures
 from rfjax.visualize._files import save as save
 from rfjax.visualize._files import to_rgb as to_rgb

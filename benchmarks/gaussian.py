@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import rfjax
-from tests.benchmarks import peers
-from tests.benchmarks.report import Row, compared
-from tests.benchmarks.timing import interleave
+from benchmarks import peers
+from benchmarks.report import Row, compared
+from benchmarks.timing import interleave
 
 SUITE = "gaussian"
 SHAPES = ((1, 128, 128, 64), (8, 64, 64, 32), (2, 100, 100, 512), (1, 512, 512, 3))

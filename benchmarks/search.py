@@ -15,12 +15,12 @@ import numpy as np
 import optax
 
 import rfjax
+from benchmarks import peers
+from benchmarks.deform import convolution
+from benchmarks.report import Row, compared
+from benchmarks.timing import interleave
 from rfjax import search
 from rfjax.search import driver, engine
-from tests.benchmarks import peers
-from tests.benchmarks.deform import convolution
-from tests.benchmarks.report import Row, compared
-from tests.benchmarks.timing import interleave
 
 SUITE = "search"
 CANDIDATES = 16

@@ -13,12 +13,12 @@ from typing import Any
 
 import jax
 
+from benchmarks import train
+from benchmarks.report import Row
+from benchmarks.timing import quartiles
 from rfjax import data
 from rfjax.training import config as configs
 from rfjax.training import steps
-from tests.benchmarks import train
-from tests.benchmarks.report import Row
-from tests.benchmarks.timing import quartiles
 
 SUITE = "data"
 SCENES = {"train_scenes": 256, "val_scenes": 16}

@@ -1,7 +1,7 @@
 """Measures rfjax against every peer that is installed, in one interleaved run.
 
-    python -m tests.benchmarks gaussian --output=benchmarks
-    python -m tests.benchmarks --check
+    python -m benchmarks gaussian --output=runs/benchmarks
+    python -m benchmarks --check
 
 Writes benchmarks.json and benchmarks.md; with --check, ends with 1 if an aim is not reached.
 """
@@ -17,7 +17,7 @@ SUITES = ("gaussian", "deform", "resample", "search", "train", "data")
 def main(arguments: list[str] | None = None) -> int:
     """Runs the suites that are named; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks",
+        prog="python -m benchmarks",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -25,18 +25,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=15, help="turns of each function (15)")
     parser.add_argument("--check", action="store_true", help="fail where an aim is not reached")
     parser.add_argument(
-        "--output", type=Path, default=Path("benchmarks"), help="folder (%(default)s)"
+        "--output", type=Path, default=Path("runs/benchmarks"), help="folder (%(default)s)"
     )
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.suites) - set(SUITES))
     if unknown or options.rounds < 1:
         parser.error(f"no suite {unknown}" if unknown else "--rounds must be at least 1")
-    from tests.benchmarks import report
+    from benchmarks import report
 
     rows = []
     for name in options.suites or SUITES:
         print(f"{name}:", flush=True)
-        for row in importlib.import_module(f"tests.benchmarks.{name}").run(rounds=options.rounds):
+        for row in importlib.import_module(f"benchmarks.{name}").run(rounds=options.rounds):
             print(report.line(row), flush=True)
             rows.append(row)
             report.write(rows, options.output)

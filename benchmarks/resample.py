@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import jax.numpy as jnp
 
 import rfjax
-from tests.benchmarks import peers
-from tests.benchmarks.deform import case, convolution, operands
-from tests.benchmarks.report import Row, compared
-from tests.benchmarks.timing import interleave
+from benchmarks import peers
+from benchmarks.deform import case, convolution, operands
+from benchmarks.report import Row, compared
+from benchmarks.timing import interleave
 
 SUITE = "resample"
 CASES = (((2, 64, 64, 64), 64), ((1, 100, 100, 256), 256), ((2, 100, 100, 512), 19))

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import rfjax
-from tests.benchmarks import peers
-from tests.benchmarks.report import Row, compared
-from tests.benchmarks.timing import interleave
+from benchmarks import peers
+from benchmarks.report import Row, compared
+from benchmarks.timing import interleave
 
 SUITE = "deform"
 # (map [N, H, W, C], output channels): aims forward, forward + backward of grid_sample
@@ -236,7 +236,7 @@ def _memory(shape: tuple[int, ...], features: int) -> Iterator[Row]:
 
 def _peak(name: str, shape: tuple[int, ...], features: int) -> float:
     """MiB of a process of its own."""
-    code = f"from tests.benchmarks import deform; deform.hold({name!r}, {shape}, {features})"
+    code = f"from benchmarks import deform; deform.hold({name!r}, {shape}, {features})"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     return float(done.stdout.split()[-1])
 

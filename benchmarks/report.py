@@ -9,8 +9,8 @@ from typing import Any
 
 import jax
 
-from tests.benchmarks import peers
-from tests.benchmarks.timing import Times
+from benchmarks import peers
+from benchmarks.timing import Times
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks import peers
+from benchmarks.report import Row, compared
+from benchmarks.timing import Times, interleave, quartiles
 from rfjax import models
-from tests.benchmarks import peers
-from tests.benchmarks.report import Row, compared
-from tests.benchmarks.timing import Times, interleave, quartiles
 
 SUITE = "train"
 
