@@ -14,6 +14,11 @@ Networks and heads of your own are made known by `register` and `register_head`;
 of is in `stages` (backbones), `decoders` (heads) and `resizing`.
 """
 
+from rfjax import _extras
+
+if fault := _extras.missing(__name__, "flax"):
+    raise fault
+
 from rfjax.models.heads import register_head
 from rfjax.models.registry import create, names, register
 from rfjax.models.torch_import import import_torch
