@@ -114,7 +114,7 @@ class Architecture:
         """Parts of the reference that nothing reads and that are not built here: none."""
         return ()
 
-    def build(self, **options: Any) -> linen.Module:
+    def build(self, **options: Any) -> "Backbone":
         """The backbone; options are its other attributes."""
         return Backbone(self, **options)
 

@@ -101,7 +101,8 @@ def head_options(head: str) -> tuple[str, ...]:
     Raises:
       ValueError: there is no such head.
     """
-    layer, fixed = _checks.choose("head", head, HEADS)
+    _checks.choose("head", head, HEADS)
+    layer, fixed = HEADS[head]
     return tuple(sorted(_fields(layer).difference(_RESERVED, fixed)))
 
 
