@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Patch, Rectangle
 from numpy.typing import ArrayLike
+from PIL import Image
 
 from rfjax import covariance
 from rfjax._drawing import Failures as Failures
@@ -69,6 +70,19 @@ def overlay(
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
 
 
+def palette_image(classes: ArrayLike, palette: ArrayLike) -> Image.Image:
+    """A picture whose values are the classes and whose palette is theirs.
+
+    Args:
+        classes: [H, W] integers below 256.
+        palette: [K, 3] uint8.
+    """
+    classes = np.ascontiguousarray(classes, np.uint8)
+    image = Image.frombytes("P", classes.shape[::-1], classes.tobytes())
+    image.putpalette(np.asarray(palette, np.uint8).ravel().tolist())
+    return image
+
+
 def legend(class_names: Sequence[str], palette: ArrayLike) -> Figure:
     """The colors of the classes with their names, and that of void."""
     patches = _patches(class_names, palette)
@@ -91,20 +105,29 @@ def _patches(class_names: Sequence[str], palette: ArrayLike) -> list[Patch]:
 # -- curves ----------------------------------------------------------------------------------------
 
 
-def training_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
-    """Loss and mean IU over the steps of a run, on training batches and in evaluations.
+def training_curves(
+    records: Sequence[Mapping[str, Any]],
+    *,
+    score: str = "mean_iu",
+    title: str = "mean IU",
+    percent: bool = True,
+) -> Figure:
+    """Loss and score over the steps of a run, on training batches and in evaluations.
 
     Args:
         records: the lines of metrics.jsonl as dictionaries with "step" and "split".
+        score, title: the entry of a record, and what it is called.
+        percent: whether it is a share, to be shown in percent.
     """
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     _split_lines(left, records, "loss", scale=1.0)
-    _split_lines(right, records, "mean_iu", scale=100.0)
+    _split_lines(right, records, score, scale=100.0 if percent else 1.0)
     finish(left, title="loss", xlabel="step")
-    finish(right, title="mean IU (%)", xlabel="step")
+    finish(right, title=f"{title} (%)" if percent else title, xlabel="step")
     left.set_ylim(bottom=0)
-    right.set_ylim(bottom=0)
+    if percent:
+        right.set_ylim(bottom=0)
     return figure
 
 
@@ -421,6 +444,23 @@ def _used_classes(maps: Sequence[ArrayLike], num_classes: int) -> list[int]:
     """The classes that are seen somewhere in `maps`."""
     seen = np.unique(np.concatenate([np.unique(np.asarray(labels)) for labels in maps]))
     return [int(label) for label in seen if 0 <= label < num_classes]
+
+
+def captioned_images(images: Sequence[ArrayLike], captions: Sequence[str]) -> Figure:
+    """Images side by side, a line over each.
+
+    Args:
+        images: uint8 [H, W, 3].
+        captions: as many.
+    """
+    figure = Figure(figsize=(2.2 * len(images), 2.6), layout="constrained")
+    for axes, image, caption in zip(
+        figure.subplots(1, len(images), squeeze=False)[0], images, captions, strict=True
+    ):
+        axes.imshow(np.asarray(image), interpolation="nearest")
+        axes.set_title(caption, fontsize=9)
+        axes.set_axis_off()
+    return figure
 
 
 def scale_panels(images: Sequence[ArrayLike], scale_maps: Sequence[ArrayLike]) -> Figure:

@@ -18,7 +18,8 @@ from rfjax.receptive_field import networks
 from rfjax.search import optimizers
 from rfjax.search.population import Population
 from rfjax.search.problem import Problem, names
-from rfjax.training import composed, loop, losses, metrics
+from rfjax.tasks import losses, metrics
+from rfjax.training import composed, loop
 from rfjax.training import config as configs
 from rfjax.training.feed import Feed
 
@@ -70,7 +71,7 @@ def segmentation(config: ConfigDict) -> Task:
     if config.trainable != "all":
         raise configs.ConfigError(f"a search trains all parameters; trainable={config.trainable!r}")
     train_data, eval_data = loop.datasets(config)
-    model = loop.build_model(config, train_data.num_classes)
+    model = composed.build_model(config, train_data.num_classes)
     image_shape = np.shape(train_data.source[0]["image"])
     structure = composed.declared(model)
     problem = Problem(

@@ -22,6 +22,9 @@ from rfjax._options import choose
 TRAINABLE = ("all", "last_stage", "structure")
 DTYPES = ("float32", "bfloat16")
 PARALLEL = ("pmap", "shard_map")
+ACCUMULATIONS = ("mean", "sum")
+SCHEMES = ("dataset", "imagenet", "caffe")  # of normalising images
+NORMALIZATIONS = ("count", "none")
 
 # Keys that may differ from those of the run that is resumed: none of them changes what is learned.
 FREE_ON_RESUME = (
@@ -55,7 +58,9 @@ def base() -> ConfigDict:
     config.steps = 1500  # updates in all; the learning rate reaches zero there
     config.batch_size = 16  # images per update, over all devices of all processes
     config.parallel = "pmap"  # pmap | shard_map: how a batch is spread over devices
-    config.trainable = "all"  # all | last_stage (the head) | structure (covariances and offsets)
+    # all | last_stage (the head) | structure (covariances and offsets), or patterns of the paths of
+    # parameters, as "backbone/layer4_*, head/*"
+    config.trainable = "all"
 
     config.eval_every = 500  # besides at the end
     config.eval_batch_size = 16  # over all devices; rounded up to a multiple of their number
@@ -63,10 +68,19 @@ def base() -> ConfigDict:
     config.keep_latest = 2  # checkpoints; the best one is kept besides
     config.log_every = 50
 
+    config.task = _task()
     config.data = _data()
     config.model = _model()
     config.optimizer = _optimizer()
     return config.lock()
+
+
+def _task() -> ConfigDict:
+    """What is learned."""
+    task = ConfigDict()
+    task.name = "segmentation"  # segmentation | classification
+    task.normalize = "count"  # the sum of losses over what counts (pixels), or none: the sum itself
+    return task
 
 
 def _data() -> ConfigDict:
@@ -83,6 +97,7 @@ def _data() -> ConfigDict:
     data.options.val_scenes = option(int)
     data.options.seed = option(int)
 
+    data.normalization = "dataset"  # its own mean and deviation | imagenet | caffe
     data.augmentation = ConfigDict()
     data.augmentation.scale = (1.0, 1.0)  # factor drawn uniformly between the two
     data.augmentation.rotation = 0.0  # degrees, drawn from [-rotation, rotation]
@@ -172,6 +187,10 @@ def _optimizer() -> ConfigDict:
     optimizer.grad_clip = 0.0  # largest global norm of the gradient; 0 is no clipping
     optimizer.covariance_multiplier = 1.0  # of the learning rate, for covariances and offsets
     optimizer.covariance_decay = False  # whether weight decay acts on covariances and offsets
+    optimizer.accumulate = 1  # steps whose gradients make one update
+    optimizer.accumulation = "mean"  # mean | sum of these gradients
+    optimizer.rates = ()  # factors on the learning rate by pattern of paths, as ("*/bias=2",)
+    optimizer.decays = ()  # factors on the weight decay, likewise
     return optimizer
 
 
@@ -239,6 +258,29 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
 
+def is_patterns(value: Any) -> bool:
+    """Whether `value` is a text of patterns of paths, which commas separate."""
+    return _is_text(value) and ("/" in value or "*" in value)
+
+
+def _is_factor(value: Any) -> bool:
+    """Whether `value` is "PATTERN=FACTOR"."""
+    pattern, _, factor = value.rpartition("=") if _is_text(value) else ("", "", "")
+    try:
+        return bool(pattern.strip()) and 0 <= float(factor) < math.inf
+    except ValueError:
+        return False
+
+
+def _texts(holds: Callable[[Any], bool], wanted: str) -> Rule:
+    """Of a tuple, all of whose entries are such texts."""
+
+    def all_hold(value: Any) -> bool:
+        return isinstance(value, Sequence) and not isinstance(value, str) and all(map(holds, value))
+
+    return all_hold, wanted
+
+
 def _pair(wanted: str, kind: Callable[[Any], bool], holds: Callable[[Any, Any], bool]) -> Rule:
     def both(value: Any) -> bool:
         pair = isinstance(value, Sequence) and len(value) == 2 and all(map(kind, value))
@@ -246,6 +288,8 @@ def _pair(wanted: str, kind: Callable[[Any], bool], holds: Callable[[Any, Any], 
 
     return both, wanted
 
+
+_FACTORS = 'a tuple of texts "PATTERN=FACTOR" with a factor of at least 0, as ("*/bias=2",)'
 
 RULES = {
     "seed": _integer(0, 2**32 - 1),
@@ -268,9 +312,8 @@ RULES = {
     "data.augmentation.color": _number(0, 1),
     "data.augmentation.lighting": _number(0),
     "data.augmentation.flip": _flag(),
-    "model.composed.patterns": (
-        lambda v: isinstance(v, Sequence) and not isinstance(v, str) and all(map(_is_text, v)),
-        "a tuple of patterns of paths, each a text that is not empty",
+    "model.composed.patterns": _texts(
+        _is_text, "a tuple of patterns of paths, each a text that is not empty"
     ),
     "model.batch_norm.unbiased": _flag(),
     "model.remat": _flag(),
@@ -282,6 +325,9 @@ RULES = {
     "optimizer.grad_clip": _number(0),
     "optimizer.covariance_multiplier": _number(0),
     "optimizer.covariance_decay": _flag(),
+    "optimizer.accumulate": _integer(1),
+    "optimizer.rates": _texts(_is_factor, _FACTORS),
+    "optimizer.decays": _texts(_is_factor, _FACTORS),
 }
 
 
@@ -353,8 +399,16 @@ def validate(config: ConfigDict, *, devices: int = 1) -> None:
 def _choices(config: ConfigDict) -> Iterator[str]:
     """Faults of the keys that name something, and of the options of what they name."""
     model, data = config.model, config.data
+    if config.trainable not in TRAINABLE and not is_patterns(config.trainable):
+        yield (
+            f"trainable is one of {', '.join(TRAINABLE)}, or patterns of paths, as 'head/*'; got "
+            f"{config.trainable!r}"
+        )
     tables = (
-        ("trainable", config.trainable, TRAINABLE),
+        ("task.name", config.task.name, _names.TASKS),
+        ("task.normalize", config.task.normalize, NORMALIZATIONS),
+        ("data.normalization", data.normalization, SCHEMES),
+        ("optimizer.accumulation", config.optimizer.accumulation, ACCUMULATIONS),
         ("parallel", config.parallel, PARALLEL),
         ("model.dtype", model.dtype, DTYPES),
         ("model.name", model.name, _names.NETWORKS),

@@ -5,7 +5,9 @@ network say: `is_structure` is a function of a parameter's path, such as that of
 `rfjax.nn.structure(model, variables)`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -16,6 +18,7 @@ from ml_collections import ConfigDict
 
 from rfjax import _checks
 from rfjax._checks import choose
+from rfjax.training.config import ACCUMULATIONS, is_patterns
 
 Path = tuple[str, ...]
 IsStructure = Callable[[Path], bool]
@@ -27,6 +30,24 @@ SELECTIONS: dict[str, Callable[[Path, IsStructure], bool]] = {
 }
 
 
+def matches(path: Path, patterns: str) -> bool:
+    """Whether one of the patterns, which commas separate, is that of a path; * is any text.
+
+    Example:
+        >>> matches(("backbone", "layer4_0", "conv1", "kernel"), "backbone/layer4_*, head/*")
+        True
+    """
+    name = "/".join(path)
+    return any(fnmatchcase(name, pattern.strip()) for pattern in patterns.split(","))
+
+
+def _selection(trainable: str) -> Callable[[Path, IsStructure], bool]:
+    """The choice of this name, or that of patterns."""
+    if trainable in SELECTIONS or not is_patterns(trainable):
+        return choose("trainable", trainable, SELECTIONS)
+    return lambda path, is_structure: matches(path, trainable)
+
+
 def select(
     params: Mapping[str, Any], trainable: str, *, is_structure: IsStructure | None = None
 ) -> tuple[dict, dict]:
@@ -34,7 +55,8 @@ def select(
 
     Args:
         params: a nested dictionary of arrays, with "head" at the top for `last_stage`.
-        trainable: all | last_stage (what is under "head") | structure (covariances and offsets).
+        trainable: all | last_stage (what is under "head") | structure (covariances and offsets), or
+            patterns of paths, as "backbone/layer4_*, head/*".
         is_structure: of a path; must be given for `structure`.
 
     Returns:
@@ -43,7 +65,7 @@ def select(
     Raises:
         ValueError: for an unknown `trainable`, or when it selects nothing.
     """
-    chosen = choose("trainable", trainable, SELECTIONS)
+    chosen = _selection(trainable)
     if trainable == "structure" and is_structure is None:
         raise ValueError("trainable='structure' wants is_structure, to tell which parameters it is")
     flat = traverse_util.flatten_dict(params)
@@ -98,11 +120,15 @@ def poly_schedule(
 def from_config(
     config: ConfigDict, is_structure: IsStructure
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The optimizer and the learning rate that a run's config asks for."""
+    """The optimizer of a run's config, and its learning rate as a function of the run's step.
+
+    Where the gradients of several steps make one update, the schedule counts updates.
+    """
     options = config.optimizer
+    every = options.accumulate
     schedule = poly_schedule(
         options.learning_rate,
-        steps=config.steps,
+        steps=-(-config.steps // every),
         power=options.poly_power,
         warmup_steps=options.warmup_steps,
     )
@@ -114,8 +140,39 @@ def from_config(
         grad_clip=options.grad_clip,
         covariance_multiplier=options.covariance_multiplier,
         covariance_decay=options.covariance_decay,
+        rates=factors(options.rates),
+        decays=factors(options.decays),
     )
-    return optimizer, schedule
+    optimizer = accumulated(optimizer, every, options.accumulation)
+    return optimizer, lambda step: schedule(step // every)
+
+
+def factors(texts: Sequence[str]) -> dict[str, float]:
+    """The factors by pattern that texts of the form "PATTERN=FACTOR" give.
+
+    Example:
+        >>> factors(("*/bias=2", "head/*=10"))
+        {'*/bias': 2.0, 'head/*': 10.0}
+    """
+    pairs = (text.rpartition("=") for text in texts)
+    return {pattern.strip(): float(factor) for pattern, _, factor in pairs}
+
+
+def accumulated(
+    optimizer: optax.GradientTransformation, steps: int, how: str
+) -> optax.GradientTransformation:
+    """`optimizer`, acting once in so many steps on the mean or the sum of their gradients.
+
+    Args:
+        optimizer: of one update.
+        steps: 1 for the optimizer itself.
+        how: mean | sum.
+    """
+    choose("accumulation", how, ACCUMULATIONS)
+    if _checks.integer("steps", steps) == 1:
+        return optimizer
+    several = optax.MultiSteps(optimizer, steps, use_grad_mean=how == "mean")
+    return several.gradient_transformation()
 
 
 def sgd(
@@ -127,10 +184,14 @@ def sgd(
     grad_clip: float = 0.0,
     covariance_multiplier: float = 1.0,
     covariance_decay: bool = False,
+    rates: Mapping[str, float] = MappingProxyType({}),
+    decays: Mapping[str, float] = MappingProxyType({}),
 ) -> optax.GradientTransformation:
     """Gradient descent in which weight decay is added before momentum, as in the references.
 
         g <- clip(g) + weight_decay * p;   m <- momentum * m + g;   p <- p - lr(t) * multiplier * m
+
+    where the decay and the multiplier may differ from parameter to parameter.
 
     Args:
         schedule: the learning rate as a function of the step.
@@ -140,6 +201,8 @@ def sgd(
         covariance_multiplier: factor on the learning rate of structure.
         covariance_decay: whether weight decay acts on structure. On log sigma it would pull sigma
             to 1.
+        rates, decays: factors on the learning rate and on the weight decay by patterns of paths, as
+            {"*/bias": 2.0}; of several that match the last one holds, and 1 where none does.
 
     Returns:
         An `optax.GradientTransformation` on nested dictionaries of parameters.
@@ -161,14 +224,47 @@ def sgd(
             )
         is_structure = lambda path: False
     clip = optax.clip_by_global_norm(grad_clip) if grad_clip else optax.identity()
-    decayed = _mask(lambda path: covariance_decay or not is_structure(path))
+    decayed = lambda path: covariance_decay or not is_structure(path)
     return optax.chain(
         clip,
-        optax.add_decayed_weights(weight_decay, mask=decayed),
+        _decay(weight_decay, decayed, decays),
         optax.trace(decay=momentum),
         optax.masked(optax.scale(covariance_multiplier), _mask(is_structure)),
+        *([_scale(rates)] if rates else []),
         optax.scale_by_learning_rate(schedule),
     )
+
+
+def _decay(
+    weight_decay: float, decayed: IsStructure, by_pattern: Mapping[str, float]
+) -> optax.GradientTransformation:
+    """Adds `weight_decay` times the parameter, times the factor of its pattern."""
+    if not by_pattern:
+        return optax.add_decayed_weights(weight_decay, mask=_mask(decayed))
+
+    def factor(path: Path, _: Any) -> float:
+        return weight_decay * _factor(by_pattern, path) if decayed(path) else 0.0
+
+    def add(updates: Any, params: Any) -> Any:
+        by_leaf = traverse_util.path_aware_map(factor, params)
+        return jax.tree.map(lambda u, p, f: u + f * p, updates, params, by_leaf)
+
+    return optax.stateless(add)
+
+
+def _scale(by_pattern: Mapping[str, float]) -> optax.GradientTransformation:
+    """Updates times the factors of their patterns."""
+    return optax.stateless(
+        lambda updates, params: traverse_util.path_aware_map(
+            lambda path, u: _factor(by_pattern, path) * u, updates
+        )
+    )
+
+
+def _factor(by_pattern: Mapping[str, float], path: Path) -> float:
+    """That of the last pattern that matches, 1 without any."""
+    found = [factor for pattern, factor in by_pattern.items() if matches(path, pattern)]
+    return found[-1] if found else 1.0
 
 
 def _mask(holds: IsStructure) -> Callable:

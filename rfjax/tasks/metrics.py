@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfjax.training.losses import VOID
+from rfjax.tasks.losses import VOID
 
 
 def confusion_matrix(labels: jax.Array, predictions: jax.Array, *, num_classes: int) -> jax.Array:
@@ -38,10 +38,16 @@ def confusion_matrix(labels: jax.Array, predictions: jax.Array, *, num_classes: 
     return counts[:-1].reshape(num_classes, num_classes)
 
 
-def _quotient(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+def quotient(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """numerator / denominator, nan where the latter is zero."""
     safe = np.where(denominator > 0, denominator, 1)
     return np.where(denominator > 0, numerator / safe, np.nan)
+
+
+def widened(array: np.ndarray) -> np.ndarray:
+    """Sums of a batch as sums of many: integers in int64, other numbers in float64."""
+    whole = np.issubdtype(np.asarray(array).dtype, np.integer)
+    return np.asarray(array, np.int64 if whole else np.float64)
 
 
 def _mean(values: np.ndarray) -> float:
@@ -75,13 +81,13 @@ def summarize(confusion: np.ndarray) -> dict[str, float | list[float]]:
     """
     counts = np.asarray(confusion, np.float64)
     hits, true, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
-    class_iu = _quotient(hits, true + predicted - hits)
+    class_iu = quotient(hits, true + predicted - hits)
     pixels = counts.sum()
     weighted = np.where(true > 0, true * class_iu, 0.0).sum()
     return {
         "mean_iu": _mean(class_iu),
-        "pixel_accuracy": float(_quotient(hits.sum(), pixels)),
-        "mean_accuracy": _mean(_quotient(hits, true)),
-        "frequency_weighted_iu": float(_quotient(weighted, pixels)),
+        "pixel_accuracy": float(quotient(hits.sum(), pixels)),
+        "mean_accuracy": _mean(quotient(hits, true)),
+        "frequency_weighted_iu": float(quotient(weighted, pixels)),
         "class_iu": class_iu.tolist(),
     }
