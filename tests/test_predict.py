@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from rfjax import models, predict, visualize
-from rfjax.training import config as configs
 from rfjax.tasks import inference
+from rfjax.training import config as configs
 from rfjax.training import optimizers, state
 from rfjax.training.checkpoints import CheckpointError, Checkpoints
 from tests.data import files

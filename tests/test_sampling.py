@@ -8,7 +8,8 @@ import pytest
 from jax import lax
 from jax.test_util import check_grads
 
-from rfjax import _taps, grids, sampling
+from rfjax import grids, sampling
+from rfjax._engine import reads
 
 PADDINGS = ("zero", "edge", "reflect", "wrap")
 
@@ -191,9 +192,9 @@ def test_many_blocks_agree_with_loops():
     operands = case((1, 67, 71, 128), 2, (3, 3), free=True)
     wanted = operands[0].astype(np.float32)
     got = sampling.sampled_conv(*(jnp.array(a, jnp.float32) for a in operands))
+    _, kernel, positions = operands
     rows = [0, 31, 66]
     for i in rows:
-        x, kernel, positions = operands
         some = positions[:, i : i + 1, :5] + np.array([i, 0.0])
         line = np.stack(
             [
@@ -422,8 +423,8 @@ def test_samples_are_never_stored_as_a_whole():
 @pytest.fixture
 def accelerator_plan(monkeypatch):
     """What other platforms run, on this one."""
-    operators = _taps._shared_operator, _taps._free_operator
-    monkeypatch.setattr(_taps, "_CPU", _taps._ACCELERATOR)
+    operators = reads._shared_operator, reads._free_operator
+    monkeypatch.setattr(reads, "_CPU", reads._ACCELERATOR)
     for operator in operators:
         operator.cache_clear()
     yield
@@ -443,7 +444,7 @@ def test_the_plan_of_other_platforms(free, features, accelerator_plan):
 
         def plain(x, kernel, positions):
             positions = jnp.broadcast_to(positions, (2, 5, 4, 9, 2))
-            return _taps._plain(1, x, kernel.reshape(9, 10, features), positions)
+            return reads._plain(1, x, kernel.reshape(9, 10, features), positions)
 
         wanted = jax.vjp(plain, *arguments)[1](jnp.array(weights))
         for ours, theirs in zip(pull(jnp.array(weights)), wanted, strict=True):

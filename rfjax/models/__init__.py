@@ -11,6 +11,11 @@
 Heads are listed in `rfjax.models.heads`. Parameters lie under "backbone" and "head".
 """
 
+from rfjax import _extras
+
+if fault := _extras.missing(__name__, "flax"):
+    raise fault
+
 from rfjax.models.registry import create, names
 from rfjax.models.torch_import import import_torch
 

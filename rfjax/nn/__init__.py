@@ -25,6 +25,11 @@ A layer declares which of its parameters are structure and what its covariances 
 variables)` ask all layers of a network. The names of parameters and modules mean nothing.
 """
 
+from rfjax import _extras
+
+if fault := _extras.missing(__name__, "flax"):
+    raise fault
+
 from rfjax.nn._structure import Structure, Structured, covariances, declared, structure
 from rfjax.nn.blur import GaussianBlur
 from rfjax.nn.context import ASPP, CCL, BlurredDilatedConv

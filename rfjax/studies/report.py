@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from rfjax import nn, visualize
 from rfjax._console import tell
 from rfjax._files import write_text
-from rfjax.studies import charts
 from rfjax.studies.runs import Run
 from rfjax.studies.specs import ROLES, Cell, Table
 from rfjax.training import composed, loop, optimizers, reporting
@@ -244,7 +243,7 @@ class Filled:
 
     def figure(self) -> Figure:
         """Every cell's seeds as points, with the mean as a bar."""
-        return charts.seed_bars(
+        return visualize.seed_bars(
             {place: self.iu(*place) for place in self.table.cells}, title=self.table.title
         )
 
