@@ -40,7 +40,7 @@ def test_primitives_import_neither_flax_nor_data_libraries():
 def test_imports_run_one_way():
     """No module of a layer names a module of a layer above it."""
     layers = [
-        ["_extras", "_options", "_faults", "_lazy", "_names", "_registry"],
+        ["_extras", "_options", "_faults", "_lazy", "_names", "_registry", "places"],
         ["_console", "_files", "_flags"],
         ["_lock"],
         ["_checks"],

@@ -58,12 +58,13 @@ def by_layer(
         seen = {}
 
         def record(call, args, kwargs, context):
-            y = call(*args, **kwargs)
+            result = call(*args, **kwargs)
+            y = _map_of(result)
             path = "/".join(context.module.path)
             maps = bool(args) and hasattr(args[0], "ndim") and hasattr(y, "ndim")
-            if path and maps and context.method_name == "__call__":
+            if path and maps and context.method_name in ("__call__", "run"):
                 seen[path] = (y, jnp.asarray(args[0]))
-            return y
+            return result
 
         with linen.intercept_methods(record):
             y = model.apply(variables, x, method=method)
@@ -75,6 +76,12 @@ def by_layer(
     return {
         name: LayerField(fields[y], fields[x]) for name, (y, x) in rows if fields[y] is not None
     }
+
+
+def _map_of(result: Any) -> Any:
+    """The map in what a module returns: perhaps with a carry, or the last one among others."""
+    y = result[0] if isinstance(result, tuple) else result
+    return y.get("last") if isinstance(y, Mapping) else y
 
 
 def changes(fields: Mapping[str, LayerField]) -> dict[str, ReceptiveField]:

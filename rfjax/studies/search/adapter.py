@@ -82,7 +82,7 @@ def segmentation(config: ConfigDict) -> Task:
         structure=structure,
         score=partial(_confusion, model),
         summarize=lambda confusion: metrics.summarize(confusion)["mean_iu"],
-        receptive_field=_receptive_field(config, model.head),
+        receptive_field=_receptive_field(config, getattr(model.head, "layer", None)),
     )
     section = config.optimizer
     rule = optimizers.sgd(
