@@ -55,6 +55,7 @@ def test_imports_run_one_way():
         ["nn"],
         ["models"],
         ["data", "visualize"],
+        ["tasks"],
         ["training"],
         ["predict"],
         ["receptive_field"],

@@ -42,7 +42,7 @@ class Classification(Task):
         )
 
     def model(self, build: Callable[..., linen.Module]) -> linen.Module:
-        """A network with one output for each class, and the head "classify" unless told."""
+        """A network with one output for each class."""
         return build(self.facts["num_classes"])
 
     def inputs(self, batch: Batch) -> tuple:
@@ -51,6 +51,11 @@ class Classification(Task):
 
     def loss(self, outputs: Any, batch: Batch, key: jax.Array | None = None) -> tuple:
         """The sum of the images' cross-entropies, and the number of images with a class."""
+        if outputs.ndim != 2:
+            raise ValueError(
+                f"classification wants scores [N, K], as model.head=classify makes them; got "
+                f"{outputs.shape}"
+            )
         return losses.cross_entropy(outputs, batch["label"])
 
     def measure(self, outputs: Any, batch: Batch) -> Any:

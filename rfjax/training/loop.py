@@ -206,7 +206,7 @@ def _set_up(config: ConfigDict, workdir: Path, *, fresh: bool) -> tuple[Run, Tra
     with faults("data"):
         for dataset in (train_data, eval_data):
             task.check(dataset)
-        inputs = _shapes(task, train_data)
+        inputs = shapes(task, train_data)
     model = build(config, task, axis_name=steps.AXIS)
     try:  # the head's layers check their options as they are built
         variables = states.initial_variables(model, jax.random.key(config.seed), *inputs)
@@ -253,7 +253,7 @@ def _set_up(config: ConfigDict, workdir: Path, *, fresh: bool) -> tuple[Run, Tra
     return run, state
 
 
-def _shapes(task: tasks.Task, dataset: data.Dataset) -> tuple:
+def shapes(task: tasks.Task, dataset: data.Dataset) -> tuple:
     """What the network is called with for one example, as shapes and types."""
     row = task.row(dataset.source[0])
     batch = {name: np.asarray(array)[None] for name, array in row.items()}
