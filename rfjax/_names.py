@@ -46,6 +46,10 @@ DATA_SETS: dict[str, tuple[str, ...]] = {
     "digit_scenes": (*_SCENES, "enlargement"),
     "camvid": ("enlargement",),
     "cityscapes": ("enlargement",),
+    "digit_images": (
+        *("size", "min_scale", "max_scale", "train_images", "val_images", "seed", "enlargement"),
+    ),
+    "image_folder": ("enlargement",),
 }
 
 TASKS: dict[str, tuple[str, ...]] = {"segmentation": (), "classification": ()}

@@ -5,7 +5,8 @@
 Of a segmentation it writes for each picture NAME.png: `NAME_classes.png` (class indices as a
 palette image), `NAME_overlay.png`, and, for networks that choose scales by the input,
 `NAME_scales_LAYER.png`; and once `legend.png`. No file is ever overwritten: where a name is taken,
-a number is added to it, and what was written is told. Of a classification it prints the likeliest classes.
+a number is added to it, and what was written is told. Of a classification it prints the likeliest
+classes.
 
 Takes the checkpoint of the highest score unless `--step` names another. Pictures may have any size;
 each new size compiles the network anew. They are read as training reads them (see

@@ -86,7 +86,8 @@ def _task() -> ConfigDict:
 def _data() -> ConfigDict:
     """The data set and how its training images are varied."""
     data = ConfigDict()
-    data.name = "digit_scenes"  # digit_scenes | camvid | cityscapes
+    # digit_scenes | camvid | cityscapes, to be segmented; digit_images | image_folder, classified
+    data.name = "digit_scenes"
     data.dir = ""  # where the data lie or are put; "" is the data set's own default
     data.options = ConfigDict()  # of `rfjax.data.load`; None is the data set's own default
     data.options.enlargement = option(int)  # whole factor, in training and evaluation
@@ -95,6 +96,8 @@ def _data() -> ConfigDict:
     data.options.max_scale = option(float)
     data.options.train_scenes = option(int)
     data.options.val_scenes = option(int)
+    data.options.train_images = option(int)  # of digit images
+    data.options.val_images = option(int)
     data.options.seed = option(int)
 
     data.normalization = "dataset"  # its own mean and deviation | imagenet | caffe
@@ -337,7 +340,10 @@ _COUNT, _POSITIVE = _integer(1), _number(0, open_low=True)
 _OPTION_RULES = {
     "data.options": {
         "seed": _integer(0, 2**32 - 1),
-        **dict.fromkeys(("enlargement", "size", "train_scenes", "val_scenes"), _COUNT),
+        **dict.fromkeys(
+            ("enlargement", "size", "train_scenes", "val_scenes", "train_images", "val_images"),
+            _COUNT,
+        ),
         **dict.fromkeys(("min_scale", "max_scale"), _POSITIVE),
     },
     "model.backbone_options": dict.fromkeys(
