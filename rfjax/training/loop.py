@@ -23,7 +23,7 @@ from rfjax.tasks import metrics
 from rfjax.training import config as configs
 from rfjax.training import optimizers, pictures, reporting, sigmas, steps, weights
 from rfjax.training import state as states
-from rfjax.training.checkpoints import Checkpoints, NonFiniteState, check_compatible
+from rfjax.training.checkpoints import Checkpoints, NonFiniteState
 from rfjax.training.composed import build, create_task, facts
 from rfjax.training.feed import Feed, faults
 from rfjax.training.interruption import Interrupted, Interruption
@@ -94,7 +94,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         latest = checkpoints.latest_step
         stored = None if latest is None else checkpoints.meta(latest)
         if stored:
-            check_compatible(configs.from_dict(stored["config"]), config, workdir)
+            configs.check_compatible(configs.from_dict(stored["config"]), config, workdir)
         run, state = _set_up(config, workdir, fresh=stored is None)
         with train_batches(config, run.train_data, run.task) as batches:
             if stored:
