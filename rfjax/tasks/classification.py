@@ -95,6 +95,20 @@ class Classification(Task):
         names = self.facts["class_names"]
         return [f"{names[index]} {100 * output[index]:.1f} %" for index in likeliest], {}
 
+    def table(self, scores: Mapping[str, Any], totals: Any) -> tuple[list[str], list[list[Any]]]:
+        """By class: accuracy and share of the images, in percent."""
+        return ["class", "accuracy %", "images %"], metrics.by_class(
+            totals, self.facts["class_names"]
+        )
+
+    def charts(self, totals: Any) -> dict[str, Callable[[], Any]]:
+        """The confusion matrix."""
+        from rfjax import visualize
+
+        if totals is None:
+            return {}
+        return {"confusion": lambda: visualize.confusion(totals, self.facts["class_names"])}
+
     def draw(
         self, examples: Sequence[Example], outputs: Any, scale_maps: Mapping[str, np.ndarray]
     ) -> dict[str, Callable[[], Any]]:

@@ -1,5 +1,7 @@
 """Measures of segmentation, all from one confusion matrix of pixel counts."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,3 +93,30 @@ def summarize(confusion: np.ndarray) -> dict[str, float | list[float]]:
         "frequency_weighted_iu": float(quotient(weighted, pixels)),
         "class_iu": class_iu.tolist(),
     }
+
+
+def by_class(
+    confusion: np.ndarray | None, names: Sequence[str], class_iu: Sequence[float] | None = None
+) -> list[list[str]]:
+    """A row for each class: its name, its IU where given, its accuracy, and its share; percent.
+
+    Args:
+        confusion: [K, K] counts; None for no rows.
+        names: of the K classes.
+        class_iu: K numbers.
+
+    Example:
+        >>> by_class(np.array([[3, 1], [0, 4]]), ["sky", "road"])
+        [['sky', '75.00', '50.00'], ['road', '100.00', '50.00']]
+    """
+    if confusion is None:
+        return []
+    counts = np.asarray(confusion, np.float64)
+    true = counts.sum(1)
+    columns = [quotient(np.diag(counts), true), quotient(true, counts.sum())]
+    if class_iu is not None:
+        columns.insert(0, np.asarray(class_iu))
+    return [
+        [name, *(f"{100 * column[index]:.2f}" for column in columns)]
+        for index, name in enumerate(names)
+    ]

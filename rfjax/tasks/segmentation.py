@@ -102,6 +102,20 @@ class Segmentation(Task):
             "overlay": Image.fromarray(visualize.overlay(image, output, palette)),
         }
 
+    def table(self, scores: Mapping[str, Any], totals: Any) -> tuple[list[str], list[list[Any]]]:
+        """By class: IU, accuracy and share of the pixels, in percent."""
+        return ["class", "IU %", "accuracy %", "pixels %"], metrics.by_class(
+            totals, self.facts["class_names"], scores["class_iu"]
+        )
+
+    def charts(self, totals: Any) -> dict[str, Callable[[], Any]]:
+        """The confusion matrix."""
+        from rfjax import visualize
+
+        if totals is None:
+            return {}
+        return {"confusion": lambda: visualize.confusion(totals, self.facts["class_names"])}
+
     def draw(
         self, examples: Sequence[Example], outputs: Any, scale_maps: Mapping[str, np.ndarray]
     ) -> dict[str, Callable[[], Any]]:

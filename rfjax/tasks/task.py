@@ -115,6 +115,20 @@ class Task:
         value = scores[self.score]
         return value is not None and bool(np.isfinite(value))
 
+    def table(self, scores: Mapping[str, Any], totals: Any) -> tuple[list[str], list[list[Any]]]:
+        """The heading and the rows of what is printed of an evaluation; by default all numbers.
+
+        Args:
+          scores: of `summarize`.
+          totals: that they were made of.
+        """
+        numbers = [name for name, value in scores.items() if np.ndim(value) == 0]
+        return ["score", "value"], [[name, f"{scores[name]:.4f}"] for name in numbers]
+
+    def charts(self, totals: Any) -> dict[str, Callable[[], Any]]:
+        """By name, the functions that draw figures of an evaluation; by default none."""
+        return {}
+
     def draw(
         self, examples: Sequence[Example], outputs: Any, scale_maps: Mapping[str, np.ndarray]
     ) -> dict[str, Callable[[], Any]]:
