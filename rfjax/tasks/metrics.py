@@ -117,6 +117,10 @@ def by_class(
     if class_iu is not None:
         columns.insert(0, np.asarray(class_iu))
     return [
-        [name, *(f"{100 * column[index]:.2f}" for column in columns)]
-        for index, name in enumerate(names)
+        [name, *(_percent(column[index]) for column in columns)] for index, name in enumerate(names)
     ]
+
+
+def _percent(share: float) -> str:
+    """A share in percent, or a dash where it is not defined."""
+    return "–" if np.isnan(share) else f"{100 * share:.2f}"

@@ -146,7 +146,8 @@ def predictions(
         for batch in batches:
             outputs, _ = apply(trained.variables, steps.arrays(batch))
             classes = np.asarray(likeliest(outputs), np.int32)
-            yield from ((name, found) for name, found in zip(batch["id"], classes) if name)
+            named = zip(batch["id"], classes, strict=True)
+            yield from ((name, found) for name, found in named if name)
 
 
 def folder_of(workdir: Path, name: str) -> Path:
