@@ -70,6 +70,17 @@ def test_another_config_is_refused(finished, data_dir):
         study.run(config, finished[1])
 
 
+def test_a_study_of_a_version_with_fewer_keys_goes_on(tmp_path):
+    config = study.base()
+    values = config.to_dict()
+    del values["halving"], values["training"]["parallel"]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    study.check_same(config, tmp_path)
+    config.halving.rungs = (3,)
+    with pytest.raises(ConfigError, match=r"halving.rungs: \(\) -> \(3,\)"):
+        study.check_same(config, tmp_path)
+
+
 @pytest.mark.parametrize(
     "key, value, message",
     [
