@@ -72,17 +72,17 @@ def _train() -> int:
     workdir.mkdir(parents=True, exist_ok=True)
     with nullcontext() if _PROCESS_ID.value else held(workdir):  # of several, process 0
         _prepare_jax()
-        from rfjax.training import loop
+        from rfjax.training import composed, loop
 
         result = loop.train(_FLAGS.config.value, workdir)
-    if not loop.is_scored(result):
+    task = composed.create_task(_FLAGS.config.value, {})
+    if not task.is_scored(result):
         tell(
             "train.py: error: nothing was scored, since every validation label is void; the "
             f"network is trained and saved in {workdir}"
         )
         return 1
-    scores = f"mean IU {100 * result['mean_iu']:.2f} % at step {result['step']}"
-    print(f"{scores}; see {workdir}/result.json")
+    print(f"{task.headline(result)} at step {result['step']}; see {workdir}/result.json")
     return 0
 
 

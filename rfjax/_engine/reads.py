@@ -28,15 +28,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from rfjax import _checks
+from rfjax._engine import tuning
 from rfjax._engine.derivatives import operator
 from rfjax._engine.devices import alike, by_device, is_known, zeros_for
 
 # Zeros around the map: positions outside fall into a cell all of whose four corners are zero, so
 # that neither their values nor their slopes need a mask.
 _BORDER = 2
-
-# Positions are cut here: farther out than any map, and small enough for exact integers in float32.
-_FAR = 2.0**22
 
 
 class _Cells(NamedTuple):
@@ -330,7 +328,7 @@ def _unbordered(rows: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _whole_and_inside(positions: jax.Array) -> tuple[jax.Array, jax.Array]:
-    positions = jnp.clip(positions, -_FAR, _FAR)
+    positions = jnp.clip(positions, -tuning.FAR_POSITION, tuning.FAR_POSITION)
     whole = lax.stop_gradient(jnp.floor(positions))
     return whole, positions - whole
 
@@ -375,7 +373,7 @@ def _block_size(plan: _Plan, positions: jax.Array, features: int) -> int:
     outputs = batch * height * width
     if not is_known(outputs):
         return outputs
-    largest = max(256, plan.block_elements // features)
+    largest = max(tuning.LEAST_OUTPUTS, plan.block_elements // features)
     return -(-outputs // -(-outputs // largest))
 
 
@@ -417,7 +415,9 @@ def _splat_windows(rows: _Rows, cells: _Cells, tap: jax.Array, values: jax.Array
         return lax.dynamic_update_slice(image, window, start)
 
     image = rows.values.reshape(-1, rows.width, rows.groups * features)
-    return lax.fori_loop(0, top.size, add, image, unroll=4).reshape(rows.values.shape)
+    return lax.fori_loop(0, top.size, add, image, unroll=tuning.SPLAT_UNROLL).reshape(
+        rows.values.shape
+    )
 
 
 def _splat_scatter(rows: _Rows, cells: _Cells, tap: jax.Array, values: jax.Array) -> jax.Array:
@@ -441,13 +441,13 @@ def _dot_products(slopes: list[jax.Array], values: jax.Array) -> jax.Array:
 
 
 _CPU = _Plan(
-    block_elements=2**19,
+    block_elements=tuning.READ_BLOCK_CPU,
     splat=_splat_windows,
     row_sums=_row_products,
     dot=_dot_products,
 )
 _ACCELERATOR = _Plan(
-    block_elements=2**26,
+    block_elements=tuning.READ_BLOCK,
     splat=_splat_scatter,
     row_sums=lambda values: values.sum(-1),
     dot=lambda slopes, values: jnp.stack([jnp.sum(slope * values) for slope in slopes]),
