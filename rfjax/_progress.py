@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -40,7 +40,9 @@ class Bar:
 
     def __init__(self, start: int, steps: int):
         # A terminal that does not tell its size would otherwise get an empty bar.
-        size = {"dynamic_ncols": True} if _knows_its_size() else {"ncols": 100, "nrows": 24}
+        size: dict[str, Any] = {"ncols": 100, "nrows": 24}
+        if _knows_its_size():
+            size = {"dynamic_ncols": True}
         self._bar = tqdm(total=steps, initial=start, unit="step", smoothing=0.05, **size)
 
     def advance(self) -> None:

@@ -9,13 +9,14 @@ are passed on.
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
 from rfjax import _names
+from rfjax import _rules as rules
 from rfjax._faults import ConfigError as ConfigError
 from rfjax._options import choose
 from rfjax._runs import Difference, differences, refuse
@@ -222,126 +223,76 @@ def options(config: ConfigDict) -> dict[str, Any]:
 # -- checks ----------------------------------------------------------------------------------------
 
 
-Rule = tuple[Callable[[Any], bool], str]
-
-_LARGEST_STEP = 2**31 - 1  # steps are counted in int32
 _LARGEST_BATCH = 2**16
-
-
-def is_whole(value: Any) -> bool:
-    """Whether `value` is an integer, and no truth value."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_number(value: Any) -> bool:
-    """Whether `value` is a finite number, and no truth value."""
-    real = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return real and abs(value) < math.inf
-
-
-def _integer(least: int, largest: int = _LARGEST_STEP) -> Rule:
-    wanted = f"an integer from {least} to {largest}"
-    return lambda v: is_whole(v) and least <= v <= largest, wanted
-
-
-def _number(low: float, high: float = math.inf, *, open_low: bool = False) -> Rule:
-    bound = f"above {low}" if open_low else f"of at least {low}"
-    upper = "" if high == math.inf else f" and at most {high}"
-
-    def holds(value: Any) -> bool:
-        above = is_number(value) and (value > low if open_low else value >= low)
-        return above and value <= high
-
-    return holds, f"a finite number {bound}{upper}"
-
-
-def _flag() -> Rule:
-    return lambda v: isinstance(v, bool), "True or False"
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
 
 
 def is_patterns(value: Any) -> bool:
     """Whether `value` is a text of patterns of paths, which commas separate."""
-    return _is_text(value) and ("/" in value or "*" in value)
+    return rules.is_text(value) and ("/" in value or "*" in value)
 
 
 def _is_factor(value: Any) -> bool:
     """Whether `value` is "PATTERN=FACTOR"."""
-    pattern, _, factor = value.rpartition("=") if _is_text(value) else ("", "", "")
+    pattern, _, factor = value.rpartition("=") if rules.is_text(value) else ("", "", "")
     try:
         return bool(pattern.strip()) and 0 <= float(factor) < math.inf
     except ValueError:
         return False
 
 
-def _texts(holds: Callable[[Any], bool], wanted: str) -> Rule:
-    """Of a tuple, all of whose entries are such texts."""
-
-    def all_hold(value: Any) -> bool:
-        return isinstance(value, Sequence) and not isinstance(value, str) and all(map(holds, value))
-
-    return all_hold, wanted
-
-
-def _pair(wanted: str, kind: Callable[[Any], bool], holds: Callable[[Any, Any], bool]) -> Rule:
-    def both(value: Any) -> bool:
-        pair = isinstance(value, Sequence) and len(value) == 2 and all(map(kind, value))
-        return pair and holds(*value)
-
-    return both, wanted
-
-
-_FACTORS = 'a tuple of texts "PATTERN=FACTOR" with a factor of at least 0, as ("*/bias=2",)'
+_FACTORS = rules.several((_is_factor, 'a text "PATTERN=FACTOR" with a factor of at least 0'))
 
 RULES = {
-    "seed": _integer(0, 2**32 - 1),
-    "steps": _integer(1),
-    "batch_size": _integer(1, _LARGEST_BATCH),
-    "eval_every": _integer(1),
-    "eval_batch_size": _integer(1, _LARGEST_BATCH),
-    "checkpoint_every": _integer(1),
-    "keep_latest": _integer(1),
-    "log_every": _integer(1),
-    "data.augmentation.scale": _pair(
-        "(lowest, highest) with 0 < lowest <= highest", is_number, lambda a, b: 0 < a <= b
+    "seed": rules.integer(0, 2**32 - 1),
+    "parallel": rules.one_of(PARALLEL),
+    "steps": rules.integer(1),
+    "batch_size": rules.integer(1, _LARGEST_BATCH),
+    "eval_every": rules.integer(1),
+    "eval_batch_size": rules.integer(1, _LARGEST_BATCH),
+    "checkpoint_every": rules.integer(1),
+    "keep_latest": rules.integer(1),
+    "log_every": rules.integer(1),
+    "task.normalize": rules.one_of(NORMALIZATIONS),
+    "data.normalization": rules.one_of(SCHEMES),
+    "data.augmentation.scale": rules.pair(
+        "(lowest, highest) with 0 < lowest <= highest", rules.is_number, lambda a, b: 0 < a <= b
     ),
-    "data.augmentation.rotation": _number(0, 180),
-    "data.augmentation.crop": _pair(
+    "data.augmentation.rotation": rules.number(0, 180),
+    "data.augmentation.crop": rules.pair(
         "(height, width) in pixels, or (0, 0) for none",
-        is_whole,
+        rules.is_whole,
         lambda a, b: a == b == 0 or min(a, b) >= 1,
     ),
-    "data.augmentation.color": _number(0, 1),
-    "data.augmentation.lighting": _number(0),
-    "data.augmentation.flip": _flag(),
-    "model.composed.patterns": _texts(
-        _is_text, "a tuple of patterns of paths, each a text that is not empty"
+    "data.augmentation.color": rules.number(0, 1),
+    "data.augmentation.lighting": rules.number(0),
+    "data.augmentation.flip": rules.flag(),
+    "model.composed.patterns": rules.several(
+        (rules.is_text, "a text that is not empty, a pattern of paths")
     ),
-    "model.batch_norm.unbiased": _flag(),
-    "model.remat": _flag(),
-    "optimizer.learning_rate": _number(0, open_low=True),
-    "optimizer.poly_power": _number(0),
-    "optimizer.warmup_steps": _integer(0),
-    "optimizer.momentum": _number(0, 1),
-    "optimizer.weight_decay": _number(0),
-    "optimizer.grad_clip": _number(0),
-    "optimizer.covariance_multiplier": _number(0),
-    "optimizer.covariance_decay": _flag(),
-    "optimizer.accumulate": _integer(1),
-    "optimizer.rates": _texts(_is_factor, _FACTORS),
-    "optimizer.decays": _texts(_is_factor, _FACTORS),
+    "model.batch_norm.unbiased": rules.flag(),
+    "model.dtype": rules.one_of(DTYPES),
+    "model.remat": rules.flag(),
+    "optimizer.learning_rate": rules.number(0, open_low=True),
+    "optimizer.poly_power": rules.number(0),
+    "optimizer.warmup_steps": rules.integer(0),
+    "optimizer.momentum": rules.number(0, 1),
+    "optimizer.weight_decay": rules.number(0),
+    "optimizer.grad_clip": rules.number(0),
+    "optimizer.covariance_multiplier": rules.number(0),
+    "optimizer.covariance_decay": rules.flag(),
+    "optimizer.accumulation": rules.one_of(ACCUMULATIONS),
+    "optimizer.accumulate": rules.integer(1),
+    "optimizer.rates": _FACTORS,
+    "optimizer.decays": _FACTORS,
 }
 
 
 # Options that are set are in these bounds for every layer and data set that takes them; what else a
 # layer wants of them it says itself.
-_COUNT, _POSITIVE = _integer(1), _number(0, open_low=True)
+_COUNT, _POSITIVE = rules.integer(1), rules.number(0, open_low=True)
 _OPTION_RULES = {
     "data.options": {
-        "seed": _integer(0, 2**32 - 1),
+        "seed": rules.integer(0, 2**32 - 1),
         **dict.fromkeys(
             ("enlargement", "size", "train_scenes", "val_scenes", "train_images", "val_images"),
             _COUNT,
@@ -355,13 +306,13 @@ _OPTION_RULES = {
     "model.head_options": {
         **dict.fromkeys(("kernel_size", "dilation", "components", "width"), _COUNT),
         **dict.fromkeys(("sigma", "sigma_center", "sigma_surround", "truncate"), _POSITIVE),
-        "dropout": _number(0, 1),
+        "dropout": rules.number(0, 1),
     },
 }
 RULES |= {
-    f"{section}.{key}": (lambda v, holds=holds: v is None or holds(v), wanted)
-    for section, rules in _OPTION_RULES.items()
-    for key, (holds, wanted) in rules.items()
+    f"{section}.{key}": rules.optional(rule)
+    for section, own in _OPTION_RULES.items()
+    for key, rule in own.items()
 }
 
 
@@ -389,12 +340,7 @@ def validate(config: ConfigDict, *, devices: int = 1) -> None:
         raise ConfigError(
             f"config has no {', '.join(missing)}; start from rfjax.training.config.base()"
         )
-    faults = [
-        f"{key}: got {flat[key]!r}; want {wanted}"
-        for key, (holds, wanted) in RULES.items()
-        if not holds(flat[key])
-    ]
-    faults += list(_choices(config))
+    faults = [*rules.faults(RULES, flat), *_choices(config)]
     if not faults and config.batch_size % devices:
         faults.append(
             f"batch_size: got {config.batch_size}; want a multiple of the {devices} devices "
@@ -414,11 +360,6 @@ def _choices(config: ConfigDict) -> Iterator[str]:
         )
     tables = (
         ("task.name", config.task.name, _names.TASKS),
-        ("task.normalize", config.task.normalize, NORMALIZATIONS),
-        ("data.normalization", data.normalization, SCHEMES),
-        ("optimizer.accumulation", config.optimizer.accumulation, ACCUMULATIONS),
-        ("parallel", config.parallel, PARALLEL),
-        ("model.dtype", model.dtype, DTYPES),
         ("model.name", model.name, _names.NETWORKS),
         ("model.head", model.head, _names.HEADS),
         ("data.name", data.name, _names.DATA_SETS),
