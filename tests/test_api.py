@@ -40,9 +40,9 @@ def test_primitives_import_neither_flax_nor_data_libraries():
 def test_imports_run_one_way():
     """No module of a layer names a module of a layer above it."""
     layers = [
-        ["_extras", "_options", "_faults", "_lazy", "_names", "_registry", "places"],
-        ["_console", "_files", "_flags"],
-        ["_lock"],
+        ["_extras", "_options", "_faults", "_lazy", "_markdown", "_names", "_registry", "places"],
+        ["_console", "_files", "_flags", "_runs"],
+        ["_lock", "_progress", "_store"],
         ["_checks"],
         ["_engine"],
         ["_sgd"],

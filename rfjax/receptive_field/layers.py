@@ -186,6 +186,43 @@ class Parallel:
         return _Interval(low, high, fields[0].stride)
 
 
+def composed_reach(
+    sigmas: ArrayLike,
+    *,
+    kernel_size: int = 3,
+    dilation: int = 1,
+    truncate: float = 2.0,
+    rate: float = 1.0,
+    resample: bool = True,
+    mode: str = "residual",
+) -> np.ndarray:
+    """How many pixels of its map a composed layer reads to each side: a Gaussian, then its taps.
+
+    max(1, ceil(truncate sigma)) of the blur, and of the taps, with r = (kernel_size - 1) / 2,
+
+        blur: r dilation;  residual: ceil(r (dilation + rate sigma));  absolute: ceil(r dilation
+        rate sigma)
+
+    Args:
+      sigmas: [...] standard deviations along an axis, of any number of layers; NaN stays NaN.
+      kernel_size, dilation, truncate, rate, resample, mode: of the layer.
+
+    Example:
+      >>> composed_reach(np.array([0.5, 2.0])).tolist()  # 1 + ceil(1.5), 4 + 3
+      [3.0, 7.0]
+    """
+    sigmas = np.asarray(sigmas, np.float32)
+    blur = np.where(np.isnan(sigmas), np.nan, half_size(sigmas, truncate=truncate))
+    taps = (np.asarray(kernel_size) - 1) // 2
+    # Bilinear reads reach the next whole pixel; an ulp above a pixel is none, as in `half_size`.
+    spread = abs(rate) * sigmas * (1.0 - 8.0 * np.finfo(np.float32).eps)
+    if not resample:
+        return blur + taps * dilation
+    if mode == "residual":
+        return blur + np.ceil(taps * (dilation + spread))
+    return blur + np.ceil(taps * dilation * spread)
+
+
 Layer = Conv | Gaussian | Taps | Parallel
 
 

@@ -16,6 +16,7 @@ from rfjax import _names, covariance, data, nn
 from rfjax._sgd import names
 from rfjax.receptive_field import ReceptiveField as Field
 from rfjax.receptive_field import networks
+from rfjax.receptive_field.layers import composed_reach
 from rfjax.search import optimizers
 from rfjax.search.population import Population
 from rfjax.search.problem import Problem
@@ -185,47 +186,10 @@ def _receptive_field(config: ConfigDict, head: linen.Module) -> Callable | None:
 
     def sizes(values: np.ndarray) -> np.ndarray:
         field = _backbone(config.model.name, options)
-        reach = np.max(head_reach(values, **own), axis=-2)  # the widest of a head's Gaussians
+        reach = np.max(composed_reach(values, **own), axis=-2)  # the widest of a head's Gaussians
         return np.asarray(field.size) + 2 * np.asarray(field.stride) * reach
 
     return sizes
 
 
 _REACH = ("kernel_size", "dilation", "truncate", "rate", "resample", "mode")
-
-
-def head_reach(
-    sigmas: np.ndarray,
-    *,
-    kernel_size: int = 3,
-    dilation: int = 1,
-    truncate: float = 2.0,
-    rate: float = 1.0,
-    resample: bool = True,
-    mode: str = "residual",
-) -> np.ndarray:
-    """How many pixels of its map a composed layer reads to each side.
-
-    max(1, ceil(truncate sigma)) of the blur, and of the taps, with r = (kernel_size - 1) / 2,
-
-        blur: r dilation;  residual: ceil(r (dilation + rate sigma));  absolute: ceil(r dilation
-        rate sigma)
-
-    Args:
-        sigmas: [..., 2] standard deviations (y, x).
-        kernel_size, dilation, truncate, rate, resample, mode: of the layer.
-
-    Example:
-        >>> head_reach(np.array([0.5, 2.0])).tolist()  # 1 + ceil(1.5), 4 + 3
-        [3.0, 7.0]
-    """
-    sigmas = np.asarray(sigmas, np.float32)
-    least = 1.0 - 8.0 * np.finfo(np.float32).eps  # as `rfjax.gaussian.half_size` has it
-    blur = np.maximum(1, np.ceil(np.float32(truncate * least) * sigmas))
-    taps = (np.asarray(kernel_size) - 1) // 2
-    spread = abs(rate) * sigmas * least  # bilinear reads reach the next whole pixel
-    if not resample:
-        return blur + taps * dilation
-    if mode == "residual":
-        return blur + np.ceil(taps * (dilation + spread))
-    return blur + np.ceil(taps * dilation * spread)

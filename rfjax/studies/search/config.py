@@ -1,21 +1,21 @@
 """The keys of a study of search, and their checks; imported without JAX, as every config is."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 from ml_collections import ConfigDict
 
 from rfjax import _names
-from rfjax._faults import ConfigError, reason
+from rfjax._faults import ConfigError
 from rfjax._files import write_json
 from rfjax._options import choose
+from rfjax._runs import differences, flatten, read, refuse
 from rfjax.search.halving import Halving
 from rfjax.training import config as configs
 from rfjax.training.config import is_number, is_whole
 
 KINDS = ("search", "enumeration")
 FILE = "config.json"  # in the study's directory
+FREE_ON_RESUME = ("mapping", "chunk", "devices", "checkpoint_every", "training.data.dir")
 
 
 def base() -> ConfigDict:
@@ -121,33 +121,11 @@ def check_same(config: ConfigDict, workdir: Path) -> None:
     """
     file = workdir / FILE
     if file.exists():
-        before = configs.flatten(_read(file))
-        after = configs.flatten(json.loads(json.dumps(config.to_dict())))
-        free = ("mapping", "chunk", "devices", "checkpoint_every", "training.data.dir")
-        different = [
-            f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
-            for key in {**before, **after}
-            if key not in free and before.get(key) != after.get(key)
-        ]
-        if different:
-            raise ConfigError(
-                f"the study in {workdir} was started with another config (old -> new): "
-                f"{'; '.join(different)}. Take these back, or give another --workdir."
-            )
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """The config that a study was started with."""
-    try:
-        values = json.loads(file.read_text())
-    except ValueError as error:
-        values = reason(error)
-    if not isinstance(values, dict):
-        raise ConfigError(
-            f"{file} is damaged ({values}); delete it to go on with the config that is given, "
-            "if it is that of the study"
-        )
-    return values
+        hint = "delete it to go on with the config that is given, if it is that of the study"
+        before = read(file, ConfigError, hint)
+        whole = flatten(base()) | flatten(before)  # it may be of a version with fewer keys
+        found = differences(whole, config, free=FREE_ON_RESUME)
+        refuse(f"the study in {workdir}", found, ConfigError)
 
 
 def write(config: ConfigDict, workdir: Path) -> None:

@@ -21,7 +21,9 @@ from matplotlib.figure import Figure
 from rfjax import visualize
 from rfjax._console import tell
 from rfjax._files import write_json, write_text
+from rfjax._markdown import table
 from rfjax.search.result import Result
+from rfjax.studies.statistics import mean_sigma, spread
 
 TOLERANCE = 0.15  # of sigma, relative
 BUDGET = 0.2  # of the enumeration's compute
@@ -91,7 +93,7 @@ def grid(result: Result) -> dict[str, Any]:
     The last ones are None where every candidate diverged.
     """
     values, means, lows, highs = by_value(result)
-    table = {
+    found = {
         "over": result.over,
         "values": values.tolist(),
         "mean": _numbers(means),
@@ -101,13 +103,13 @@ def grid(result: Result) -> dict[str, Any]:
     top = dict.fromkeys(("optimum", "score", "spread", "flat_top"))
     if np.any(np.isfinite(means)):
         best = int(np.nanargmax(means))
-        spread = highs[best] - lows[best]
-        flat = values[means >= means[best] - spread]
+        width = highs[best] - lows[best]
+        flat = values[means >= means[best] - width]
         open_end = result.over == "sigma" and flat.min() == values.min()
         top["optimum"], top["score"] = float(values[best]), float(means[best])
-        top["spread"] = float(spread)
+        top["spread"] = float(width)
         top["flat_top"] = [0.0 if open_end else float(flat.min()), float(flat.max())]
-    return {**table, **top, **compute(result)}
+    return {**found, **top, **compute(result)}
 
 
 def by_value(result: Result) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -116,13 +118,12 @@ def by_value(result: Result) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
     Of pairs (y, x) the geometric mean. Scores are nan where all seeds diverged.
     """
     values, scores = np.asarray(result.values, float), result.final_scores
-    values = np.sqrt(np.prod(values, -1)) if values.ndim == 2 else values
+    values = mean_sigma(values) if values.ndim == 2 else values
     usable = (result.diverged_at < 0) & np.isfinite(scores)
     ordered = np.unique(values)
-    rows = [scores[usable & (values == value)] for value in ordered]
-    kinds = np.mean, np.min, np.max
-    over_seeds = ([kind(row) if len(row) else np.nan for row in rows] for kind in kinds)
-    return ordered, *map(np.array, over_seeds)
+    over_seeds = [spread(scores[usable & (values == value)]) for value in ordered]
+    means, lows, highs, _, _ = map(np.array, zip(*over_seeds, strict=True))
+    return ordered, means, lows, highs
 
 
 def chosen(result: Result) -> np.ndarray:
@@ -141,27 +142,27 @@ def compare(searched: Result, enumerated: Result) -> dict[str, Any]:
     Sigma is the geometric mean of (y, x) of the first layer, the mean over the seeds' best
     candidates. Without a candidate that did not diverge, numbers are None and verdicts false.
     """
-    rows, table = chosen(searched), grid(enumerated)
+    rows, best = chosen(searched), grid(enumerated)
     sigma, score, reach = None, None, None
     if len(rows):
         sigmas, scores = _ends(searched)
         sigma, score = float(np.mean(sigmas)), float(np.mean(scores))
         reach = [float(sigmas.min()), float(sigmas.max())]
     follows, fine = False, False
-    if len(rows) and table["optimum"] is not None:
-        low, high = table["flat_top"]
-        follows = abs(sigma / table["optimum"] - 1.0) <= TOLERANCE or low <= sigma <= high
-        fine = score >= table["score"] - table["spread"]
+    if len(rows) and best["optimum"] is not None:
+        low, high = best["flat_top"]
+        follows = abs(sigma / best["optimum"] - 1.0) <= TOLERANCE or low <= sigma <= high
+        fine = score >= best["score"] - best["spread"]
     costs, theirs = compute(searched), compute(enumerated)
     steps = costs["gradient_steps"] / theirs["gradient_steps"]
     return {
         "sigma": sigma,
         "sigma_range": reach,
-        "optimum": table["optimum"],
-        "flat_top": table["flat_top"],
+        "optimum": best["optimum"],
+        "flat_top": best["flat_top"],
         "sigma_follows": bool(follows),
         "score": score,
-        "score_enumerated": table["score"],
+        "score_enumerated": best["score"],
         "score_within_spread": bool(fine),
         "compute_ratio_steps": steps,
         "compute_ratio_seconds": costs["seconds"] / max(theirs["seconds"], 1e-9),
@@ -210,73 +211,72 @@ def _range(ends: list[float] | None) -> str:
 
 def markdown(summary: Mapping[str, Any]) -> str:
     """The tables of a study."""
-    lines = ["# Search of receptive fields", ""]
-    head = "| enlargement | searched sigma (range) | enumerated optimum | flat top | score | "
-    head += "enumerated | steps | seconds | verdict |"
-    rows = []
-    for factor, part in summary["enlargements"].items():
-        if "comparison" in part:
-            rows.append(_comparison_row(factor, part["comparison"]))
-    if rows:
-        lines += ["## Against enumeration", "", head, "|" + "---|" * 9, *rows, ""]
-    for factor, part in summary["enlargements"].items():
-        lines += [f"## Enlarged {factor} times", "", *_candidate_rows(part["search"]), ""]
+    parts = summary["enlargements"]
+    sections = {}
+    if compared := [factor for factor, part in parts.items() if "comparison" in part]:
+        rows = (_comparison_row(factor, parts[factor]["comparison"]) for factor in compared)
+        sections["Against enumeration"] = [table(_COMPARISON, rows)]
+    for factor, part in parts.items():
+        section = [table(_CANDIDATES, map(_candidate_row, part["search"]["candidates"]))]
         if "enumeration" in part:
-            lines += [*_grid_rows(part["enumeration"]), ""]
-    lines += [
-        "## Compute",
-        "",
-        "| | gradient steps | times pixels of an image | seconds | compiling |",
-    ]
-    lines += ["|" + "---|" * 5]
-    for kind, total in summary["compute"].items():
-        lines.append(
-            f"| {kind} | {total['gradient_steps']} | {total['pixel_steps']} "
-            f"| {total['seconds']:.1f} | {total['compile_seconds']:.1f} |"
-        )
-    return "\n".join(lines) + "\n"
+            section.append(_grid_table(part["enumeration"]))
+        sections[f"Enlarged {factor} times"] = section
+    rows = (
+        [kind, *(total[name] for name in ("gradient_steps", "pixel_steps")),
+         *(f"{total[name]:.1f}" for name in ("seconds", "compile_seconds"))]
+        for kind, total in summary["compute"].items()
+    )  # fmt: skip
+    sections["Compute"] = [table(_COMPUTE, rows)]
+    texts = ["\n".join([f"## {title}\n", *section]) for title, section in sections.items()]
+    return "\n".join(["# Search of receptive fields\n", *texts])
 
 
-def _comparison_row(factor: str, c: Mapping[str, Any]) -> str:
+_COMPARISON = ("enlargement", "searched sigma (range)", "enumerated optimum", "flat top")
+_COMPARISON += ("score", "enumerated", "steps", "seconds", "verdict")
+_CANDIDATES = ("start", "seed", "rate", "multiplier", "sigma (y, x)", "receptive field")
+_CANDIDATES += ("score", "ended")
+_COMPUTE = ("", "gradient steps", "times pixels of an image", "seconds", "compiling")
+
+
+def _comparison_row(factor: str, c: Mapping[str, Any]) -> list[str]:
     fine = c["sigma_follows"] and c["score_within_spread"] and c["within_budget"]
-    return (
-        f"| {factor} | {_pixels(c['sigma'])} ({_range(c['sigma_range'])}) "
-        f"| {_pixels(c['optimum'])} | {_range(c['flat_top'])} "
-        f"| {_percent(c['score'])} | {_percent(c['score_enumerated'])} "
-        f"| {c['compute_ratio_steps']:.2f} | {c['compute_ratio_seconds']:.2f} "
-        f"| {'follows' if fine else '**does not follow**'} |"
-    )
-
-
-def _candidate_rows(part: Mapping[str, Any]) -> list[str]:
-    lines = [
-        "| start | seed | rate | multiplier | sigma (y, x) | receptive field | score | ended |"
+    return [
+        factor,
+        f"{_pixels(c['sigma'])} ({_range(c['sigma_range'])})",
+        _pixels(c["optimum"]),
+        _range(c["flat_top"]),
+        _percent(c["score"]),
+        _percent(c["score_enumerated"]),
+        f"{c['compute_ratio_steps']:.2f}",
+        f"{c['compute_ratio_seconds']:.2f}",
+        "follows" if fine else "**does not follow**",
     ]
-    lines.append("|" + "---|" * 8)
-    for row in part["candidates"]:
-        sigmas = "; ".join(f"{_pixels(y)}, {_pixels(x)}" for y, x in row["sigmas"].values())
-        field = row["receptive_field"]
-        ended = f"diverged at {row['diverged_at']}" if row["diverged_at"] >= 0 else ""
-        ended = f"dropped at {row['dropped_at']}" if row["dropped_at"] >= 0 else ended
-        size = "" if field is None or None in field else f"{field[0]:.0f} x {field[1]:.0f}"
-        score = _percent(row["score"])
-        lines.append(
-            f"| {row['sigma_start'][0]:g} | {row['seed']} | {row['learning_rate']:g} "
-            f"| {row['covariance_multiplier']:g} | {sigmas} | {size} | {score} | {ended} |"
-        )
-    return lines
 
 
-def _grid_rows(part: Mapping[str, Any]) -> list[str]:
-    lines = [f"| fixed {part['over']} | mean score | range over seeds |", "|---|---|---|"]
-    for value, mean, low, high in zip(
-        *(part[name] for name in ("values", "mean", "low", "high")), strict=True
-    ):
+def _candidate_row(row: Mapping[str, Any]) -> list[Any]:
+    field = row["receptive_field"]
+    ended = f"diverged at {row['diverged_at']}" if row["diverged_at"] >= 0 else ""
+    return [
+        f"{row['sigma_start'][0]:g}",
+        row["seed"],
+        f"{row['learning_rate']:g}",
+        f"{row['covariance_multiplier']:g}",
+        "; ".join(f"{_pixels(y)}, {_pixels(x)}" for y, x in row["sigmas"].values()),
+        "" if field is None or None in field else f"{field[0]:.0f} x {field[1]:.0f}",
+        _percent(row["score"]),
+        f"dropped at {row['dropped_at']}" if row["dropped_at"] >= 0 else ended,
+    ]
+
+
+def _grid_table(part: Mapping[str, Any]) -> str:
+    columns = zip(*(part[name] for name in ("values", "mean", "low", "high")), strict=True)
+    rows = []
+    for value, mean, low, high in columns:
         bold = "**" if value == part["optimum"] else ""
-        lines.append(
-            f"| {bold}{value:g}{bold} | {_percent(mean)} | {_percent(low, '')}-{_percent(high)} |"
+        rows.append(
+            [f"{bold}{value:g}{bold}", _percent(mean), f"{_percent(low, '')}-{_percent(high)}"]
         )
-    return lines
+    return table([f"fixed {part['over']}", "mean score", "range over seeds"], rows)
 
 
 def write(
@@ -313,12 +313,11 @@ def figures(found: Mapping[int, Mapping[str, Result]]) -> dict[str, Callable[[],
 
 def _paths(result: Result) -> visualize.Paths:
     """How the candidates moved, for a figure."""
-    sigmas = np.sqrt(np.prod(result.sigmas, -1))
     ended = (result.diverged_at >= 0) | (result.dropped_at >= 0)
-    return visualize.Paths(sigmas, np.asarray(result.population.seed), ended)
+    return visualize.Paths(mean_sigma(result.sigmas), np.asarray(result.population.seed), ended)
 
 
 def _ends(result: Result) -> tuple[np.ndarray, np.ndarray]:
     """Sigma of the first layer and score where each seed's best candidate ended."""
     rows = chosen(result)
-    return np.sqrt(np.prod(result.final_sigmas[rows, 0], -1)), result.final_scores[rows]
+    return mean_sigma(result.final_sigmas[rows, 0]), result.final_scores[rows]

@@ -12,6 +12,7 @@ import pytest
 from rfjax import models, search
 from rfjax.models import heads
 from rfjax.receptive_field import networks
+from rfjax.receptive_field.layers import composed_reach
 from rfjax.studies.search import adapter, report, study
 from rfjax.training import ConfigError, Interrupted, composed
 from tests.training.runs import ROOT, SETTINGS, set_key
@@ -183,7 +184,7 @@ def test_the_area_of_training_images(factor, crop, area, data_dir):
 def test_receptive_fields_are_those_of_the_layers(options):
     for sigma in (0.3, 2.0):
         wanted = networks.of_head("composition", options | {"sigma": sigma}).size
-        reach = adapter.head_reach(np.array([sigma, sigma]), **options)
+        reach = composed_reach(np.array([sigma, sigma]), **options)
         assert (1 + 2 * reach).tolist() == list(wanted)
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from rfjax import predict
+from rfjax import _store, predict
 from rfjax.receptive_field import networks
-from rfjax.training import checkpoints, config, optimizers, state, store
+from rfjax.training import checkpoints, config, optimizers, state
 from rfjax.training.checkpoints import CheckpointError, Checkpoints
 from tests.training.damage import DAMAGES, files
 
@@ -158,7 +158,7 @@ def test_leftovers_of_two_runs_are_no_checkpoints(tmp_path, blank, capsys):
     folder = tmp_path / "checkpoints"
     for name in ("4", "6.orbax-checkpoint-tmp/optimizer.orbax-checkpoint-tmp", "8.tmp", "2.delete"):
         (folder / name / "d").mkdir(parents=True)
-    (folder / "4" / store._COMMIT).write_text(json.dumps({"commit_timestamp_nsecs": None}))
+    (folder / "4" / _store._COMMIT).write_text(json.dumps({"commit_timestamp_nsecs": None}))
     with Checkpoints(tmp_path) as written:
         assert written.latest_step is None
         written.save(at(blank, 4), meta={"step": 4})
