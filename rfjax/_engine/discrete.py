@@ -141,7 +141,7 @@ def _selling(yy: jax.Array, yx: jax.Array, xx: jax.Array) -> tuple[jax.Array, ja
         lambda carry: (carry[0] + 1, exchange(carry[1])),
         (0, start),
     )
-    # lambda_k = -b_i^T Sigma b_j for the other two of the three, and e_k is b_k turned by 90 degrees.
+    # lambda_k = -b_i^T Sigma b_j for the other two of the three; e_k is b_k turned by 90 degrees.
     base = jax.lax.stop_gradient(base)
     weights = at_least(-jnp.roll(_pair_products((yy, yx, xx), base), -1, -1), 0.0)
     directions = jnp.stack([base[..., 1], -base[..., 0]], -1)
