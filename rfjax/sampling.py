@@ -118,11 +118,16 @@ def _read_map(boundary: _Boundary, x: jax.Array, places: jax.Array) -> jax.Array
 
 
 def sampled_conv(
-    x: ArrayLike, kernel: ArrayLike, positions: ArrayLike, *, stride: int = 1
+    x: ArrayLike,
+    kernel: ArrayLike,
+    positions: ArrayLike,
+    *,
+    mask: ArrayLike | None = None,
+    stride: int | tuple[int, int] = 1,
 ) -> jax.Array:
-    """The convolution whose taps read the map at arbitrary positions about each output's centre.
+    """The convolution whose taps read the map at arbitrary positions about each output's center.
 
-    y[i, j] = sum_k theta_k^T v(stride (i, j) + p_k)
+    y[i, j] = sum_k theta_k^T m_k v((stride_y i, stride_x j) + p_k)
     v the bilinear interpolation of x, zero outside
 
     The samples are never stored as a whole: a block of outputs is read and multiplied at a time,
@@ -132,11 +137,17 @@ def sampled_conv(
     Args:
       x: [*batch, H, W, C_in] map.
       kernel: [kh, kw, C_in, C_out] weights of the K = kh * kw taps in reading order; used in the
-        dtype of `x`.
+        dtype of `x`. A kernel of fewer channels, [kh, kw, C_in / groups, C_out], is a convolution
+        of channel groups: of as many equal parts of the channels, in order, each of which makes the
+        same part of the outputs.
       positions: [K, 2] (y, x) in pixels of `x`, the same at all outputs, or
-        [*batch, H', W', K, 2], those of each output. Relative to the output's centre; any real
-        numbers. Traced.
-      stride: the distance of neighbouring centres, in pixels; static, at least 1.
+        [*batch, H', W', K, 2], those of each output. Relative to the output's center; any real
+        numbers. With an axis in front of K, [G, K, 2] or [*batch, H', W', G, K, 2], each of G equal
+        parts of the channels (offset groups) has positions of its own. Traced.
+      mask: [*batch, H', W', K] or, with offset groups, [*batch, H', W', G, K] factors m on the
+        samples; None for 1. Traced.
+      stride: the distance of neighbouring centers in pixels, one number or (y, x); static, at
+        least 1.
 
     Returns:
       [*batch, H', W', C_out], H' = (H - 1) // stride + 1, in the dtype of `x`; sums in float32 at
@@ -154,66 +165,156 @@ def sampled_conv(
       >>> print(sampled_conv(x, jnp.ones((1, 1, 1, 1)), half_a_pixel_right)[0, :, 0])
       [0.5 1.5 2.5 1.5]
 
-    Reference: Dai et al., "Deformable Convolutional Networks", 2017, equation 2.
+    Reference: Dai et al., "Deformable Convolutional Networks", 2017, equation 2; Zhu et al.,
+      "Deformable ConvNets v2", 2019, equation 1 (the mask).
     """
     x = _checks.float_array("x", x, min_ndim=3, layout=_LAYOUT)
     kernel = _checks.float_array("kernel", kernel).astype(x.dtype)
     positions = _checks.float_array("positions", positions)
-    stride = _checks.integer("stride", stride)
-    output = output_size(x.shape[-3:-1], stride)
-    _check_taps(x, kernel, positions, output)
+    strides = _checks.pair("stride", stride)
+    output = output_size(x.shape[-3:-1], strides)
+    groups = check_kernel(x, kernel)
+    if 0 in x.shape[-3:]:
+        raise ValueError(f"x must have pixels and channels, {_LAYOUT}; got shape {x.shape}")
+    check_positions("positions", positions, x, kernel, output)
+    if mask is not None:
+        mask = check_mask(mask, x, kernel, output)
+    parts = _parts(positions, mask, x, kernel)
     batch = x.shape[:-3]
     if 0 in batch:
         return jnp.zeros((*batch, *output, kernel.shape[-1]), x.dtype)
     maps = x.reshape(math.prod(batch), *x.shape[-3:])
-    weights = kernel.reshape(-1, *kernel.shape[2:])
+    weights = _weights(kernel, groups, parts)
     positions = positions.astype(_checks.accumulation_dtype(x, positions))
-    if positions.ndim == 2:
-        y = _taps.shared(maps, weights, positions, stride=stride)
+    if positions.ndim == 2 and mask is None:
+        y = _taps.shared(maps, weights, positions, strides=strides)
     else:
-        positions = positions.reshape(maps.shape[0], *positions.shape[-4:])
-        y = _taps.free(maps, weights, positions, stride=stride)
+        places = _places(positions, mask, (*batch, *output), parts)
+        y = _taps.free(maps, weights, places, strides=strides)
     return y.reshape(*batch, *y.shape[1:])
 
 
-def output_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
+def output_size(size: tuple[int, int], stride: int | tuple[int, int]) -> tuple[int, int]:
     """The height and width of a same-padded convolution's output.
 
     Example:
       >>> output_size((7, 8), 2)
       (4, 4)
     """
-    stride = _checks.integer("stride", stride)
-    return (size[0] - 1) // stride + 1, (size[1] - 1) // stride + 1
+    down, right = _checks.pair("stride", stride)
+    return (size[0] - 1) // down + 1, (size[1] - 1) // right + 1
 
 
-def check_kernel(x: jax.Array, kernel: jax.Array) -> None:
-    """Raise unless `kernel` is [kh, kw, C_in, C_out] with the channels of `x`.
+def check_kernel(x: jax.Array, kernel: jax.Array) -> int:
+    """The number of channel groups of a kernel [kh, kw, C_in / groups, C_out], if it fits `x`.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> check_kernel(jnp.zeros((8, 8, 3)), jnp.zeros((3, 3, 3, 16)))
+      >>> check_kernel(jnp.zeros((8, 8, 6)), jnp.zeros((3, 3, 2, 9)))
+      3
     """
     if kernel.ndim != 4:
         raise ValueError(f"kernel must have shape [kh, kw, C_in, C_out]; got {kernel.shape}")
-    if kernel.shape[2] != x.shape[-1]:
+    channels, (own, features) = x.shape[-1], kernel.shape[2:]
+    groups = channels // own if own else 0
+    if groups * own != channels or (groups > 1 and features % groups):
         raise ValueError(
-            f"kernel [kh, kw, C_in, C_out] {kernel.shape} must take the {x.shape[-1]} channels of "
-            f"x {x.shape}"
+            f"kernel [kh, kw, C_in, C_out] {kernel.shape} must take the {channels} channels of x "
+            f"{x.shape}, or an equal part of them for an equal part of its outputs"
         )
+    return groups
 
 
-def _check_taps(
-    x: jax.Array, kernel: jax.Array, positions: jax.Array, output: tuple[int, int]
+def check_positions(
+    name: str, positions: jax.Array, x: jax.Array, kernel: jax.Array, output: tuple[int, int]
 ) -> None:
-    check_kernel(x, kernel)
-    if 0 in x.shape[-3:]:
-        raise ValueError(f"x must have pixels and channels, {_LAYOUT}; got shape {x.shape}")
+    """Raises unless `positions` are (y, x) of all taps of a kernel, as `sampled_conv` takes them.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x, kernel = jnp.ones((9, 9, 4)), jnp.ones((3, 3, 4, 1))
+      >>> check_positions("positions", jnp.zeros((9, 9, 2, 9, 2)), x, kernel, (9, 9))
+    """
     taps = kernel.shape[0] * kernel.shape[1]
-    wanted = (taps, 2), (*x.shape[:-3], *output, taps, 2)
-    if positions.shape not in wanted:
+    shared, free = (taps, 2), (*x.shape[:-3], *output, taps, 2)
+    if _without_groups(positions.shape, (len(shared), len(free)), 2) not in (shared, free):
         raise ValueError(
-            f"positions must have shape {wanted[0]}, the same at all outputs, or {wanted[1]}, for "
-            f"x {x.shape} and the {kernel.shape[0]} x {kernel.shape[1]} taps of kernel; "
-            f"got {positions.shape}"
+            f"{name} must have shape {shared}, the same at all outputs, or {free}, for x {x.shape} "
+            f"and the {kernel.shape[0]} x {kernel.shape[1]} taps of kernel, or one axis of offset "
+            f"groups more before the taps; got {positions.shape}"
         )
+
+
+def check_mask(
+    mask: ArrayLike, x: jax.Array, kernel: jax.Array, output: tuple[int, int]
+) -> jax.Array:
+    """The mask of `sampled_conv` as an array.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x, kernel = jnp.ones((9, 9, 4)), jnp.ones((3, 3, 4, 1))
+      >>> check_mask(jnp.ones((9, 9, 9)), x, kernel, (9, 9)).shape
+      (9, 9, 9)
+    """
+    mask = _checks.float_array("mask", mask)
+    wanted = (*x.shape[:-3], *output, kernel.shape[0] * kernel.shape[1])
+    if _without_groups(mask.shape, (len(wanted),), 1) != wanted:
+        raise ValueError(
+            f"mask must have shape {wanted}, a factor for each tap of each output, or one axis of "
+            f"offset groups more before the taps; got {mask.shape}"
+        )
+    return mask
+
+
+def _without_groups(shape: tuple[int, ...], lengths: tuple[int, ...], last: int) -> tuple[int, ...]:
+    """A shape less its axis of offset groups, which lies in front of the `last` axes."""
+    if len(shape) - 1 in lengths and len(shape) not in lengths:
+        return shape[: -last - 1] + shape[-last:]
+    return shape
+
+
+def _parts(positions: jax.Array, mask: jax.Array | None, x: jax.Array, kernel: jax.Array) -> int:
+    """The number of offset groups."""
+    found = {positions.shape[-3] if positions.ndim in (3, x.ndim + 2) else 1}
+    if mask is not None and mask.ndim == x.ndim + 1:
+        found.add(mask.shape[-2])
+    found -= {1}
+    parts = max(found, default=1)
+    if len(found) > 1 or x.shape[-1] % max(parts, 1) or parts < 1:
+        raise ValueError(
+            f"offset groups must be equal parts of the {x.shape[-1]} channels of x {x.shape}, as "
+            f"many in positions as in mask; got {' and '.join(map(str, sorted(found)))}"
+        )
+    return parts
+
+
+def _places(
+    positions: jax.Array, mask: jax.Array | None, outputs: tuple[int, ...], parts: int
+) -> jax.Array:
+    """Positions, and the mask beside them, of each output: [N, H', W', parts * K, 2 | 3]."""
+    if positions.ndim not in (3, len(outputs) + 3):
+        positions = positions[..., None, :, :]
+    taps = positions.shape[-2]
+    if positions.ndim == 3:
+        positions = positions.reshape((1,) * len(outputs) + positions.shape)
+    positions = jnp.broadcast_to(positions, (*outputs, parts, taps, 2))
+    if mask is not None:
+        mask = mask if mask.ndim == len(outputs) + 2 else mask[..., None, :]
+        mask = jnp.broadcast_to(mask.astype(positions.dtype), (*outputs, parts, taps))
+        positions = jnp.concatenate([positions, mask[..., None]], -1)
+    return positions.reshape(-1, *outputs[-2:], parts * taps, positions.shape[-1])
+
+
+def _weights(kernel: jax.Array, groups: int, parts: int) -> jax.Array:
+    """The kernel as the engine takes it; taps that read parts of the channels part by part."""
+    kernel = kernel.reshape(-1, *kernel.shape[2:])
+    taps, own, features = kernel.shape
+    if groups > 1:
+        kernel = kernel.reshape(taps, own, groups, -1).swapaxes(1, 2)
+    if parts == 1:
+        return kernel
+    if groups > 1:  # every part makes all outputs, most of them by weights of 0
+        same = jnp.eye(groups, dtype=bool)[None, :, None, :, None]
+        kernel = jnp.where(same, kernel[:, :, :, None, :], jnp.zeros((), kernel.dtype))
+    kernel = kernel.reshape(taps, parts, -1, features)
+    return kernel.swapaxes(0, 1).reshape(parts * taps, -1, features)

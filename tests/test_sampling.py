@@ -443,7 +443,7 @@ def test_the_plan_of_other_platforms(free, features, accelerator_plan):
 
         def plain(x, kernel, positions):
             positions = jnp.broadcast_to(positions, (2, 5, 4, 9, 2))
-            return _taps._plain(1, x, kernel.reshape(9, 10, features), positions)
+            return _taps._plain((1, 1), x, kernel.reshape(9, 10, features), positions)
 
         wanted = jax.vjp(plain, *arguments)[1](jnp.array(weights))
         for ours, theirs in zip(pull(jnp.array(weights)), wanted, strict=True):
