@@ -29,33 +29,34 @@ covariance is full or the padding is reflect.
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rfjax import _axes, _checks, _full, covariance
-from rfjax._axes import ALGORITHMS, Filter, filter_axes
-from rfjax._devices import alike, is_known, zeros_for
-from rfjax._full import Plane, filter_plane
-from rfjax._separable import PAD_MODES
+from rfjax import _checks, covariance
+from rfjax._engine.blur import Blur as Blur
+from rfjax._engine.blur import BlurOptions, blur_of, spelled
+from rfjax._engine.correlated import filter_plane
+from rfjax._engine.devices import is_known
+from rfjax._engine.local import correlate_locally
+from rfjax._engine.plan import ALGORITHMS, Filter, Plan, Plane
+from rfjax._engine.plan import PADDINGS as PADDINGS
+from rfjax._engine.separable import filter_axes
 from rfjax.gaussian import Window, check_params_bound, gaussian_kernel, half_size
 
-PADDINGS = ("zero", "edge", "reflect", "wrap", "renormalized")
 
-
+@spelled
 def gaussian_blur(
     x: ArrayLike,
     params: ArrayLike,
     *,
-    truncate: float = 2.0,
-    padding: str = "zero",
-    method: str = "sampled",
-    support: str = "hard",
+    blur: Blur | None = None,
     spatial_ndim: int = 2,
     algorithm: str = "auto",
+    **options: Unpack[BlurOptions],
 ) -> jax.Array:
     """The map filtered by a Gaussian: y(p) = sum_d g(d; Sigma) x(p + d).
 
@@ -64,10 +65,7 @@ def gaussian_blur(
       params: [..., F] log-Cholesky parameters, F = 1 spherical, 2 diagonal, 3 full (two spatial
         axes; 1 or `spatial_ndim` otherwise), in pixels of `x`. Leading axes broadcast against the
         leading axes of `x` and its channels. Traced, unbounded.
-      truncate: how many standard deviations the support reaches, static.
-      padding: zero | edge | reflect | wrap | renormalized, see the module's docstring.
-      method: sampled | integrated | discrete, see `rfjax.gaussian`.
-      support: hard | faded, likewise. A hard support's size carries no gradient.
+      blur, truncate, padding, method, support: see `Blur`. Static.
       spatial_ndim: number of spatial axes, 1, 2 or 3, static.
       algorithm: auto | shift_add | toeplitz, static: how spherical and diagonal covariances are
         computed. The results agree to rounding; `plan` tells what auto chooses.
@@ -87,13 +85,15 @@ def gaussian_blur(
 
     Reference: "Blurring the Line between Structure and Learning", sections 3.1 and 4.1.
     """
-    window = check_blur(truncate, padding, method, support)
+    blur = blur_of(blur, options)
     x = _map(x, spatial_ndim)
     params = _checks.float_array("params", params, min_ndim=1, layout="[..., F]")
     _check_algorithm(algorithm, params, spatial_ndim)
     batch, _, channels = _split(x, spatial_ndim)
     params = _per_map(params, batch, channels)
-    return _blur(x, params, how=Filter(padding, window, algorithm), spatial_ndim=spatial_ndim)
+    return _blur(
+        x, params, how=Filter(blur.padding, blur.window, algorithm), spatial_ndim=spatial_ndim
+    )
 
 
 # Compiled as one function so that calls outside jit do not build the switch anew each time.
@@ -114,16 +114,6 @@ def _blur(x: jax.Array, params: jax.Array, *, how: Filter, spatial_ndim: int) ->
         sigmas = covariance.standard_deviations(params, spatial_ndim=spatial_ndim)
         y = filter_axes(y, sigmas, how)
     return y.reshape(x.shape).astype(x.dtype)
-
-
-class Plan(NamedTuple):
-    """How `gaussian_blur` computes: see `plan`."""
-
-    platform: str
-    algorithms: tuple[str, ...]
-    half_sizes: tuple[int, ...]
-    static_half_sizes: tuple[int, ...]
-    block: tuple[int, int]
 
 
 def plan(
@@ -182,30 +172,11 @@ def plan(
     needed = np.asarray(half_size(sigmas, truncate=truncate)).reshape(-1, spatial_ndim).max(0)
     needed = tuple(map(int, needed))
     merged = (math.prod(batch), *spatial, channels)
-    full = covariance.is_full(known, spatial_ndim=spatial_ndim)
-    limits = _full.LIMITS if full else _axes.LIMITS
-    block = limits.block(merged) if platform == "cpu" else (merged[0], channels)
-    if full:
-        form, grid = Plane(*spatial, padding, window).choice(needed)
-        return Plan(platform, (form,), needed, grid, block)
-    how = Filter(padding, window, algorithm)
-    algorithms, statics = [], []
-    for size, length in zip(needed, spatial, strict=True):
-        sizes = [s for s in how.half_sizes(length, platform) if s >= size]
-        algorithms.append("shift_add" if sizes else "toeplitz")
-        statics.append(sizes[0] if sizes else length - 1)
-    return Plan(platform, tuple(algorithms), needed, tuple(statics), block)
-
-
-def check_blur(truncate: float, padding: str, method: str, support: str) -> Window:
-    """The options of a blur as a window, after they were found valid.
-
-    Example:
-      >>> check_blur(2.0, "zero", "sampled", "hard").truncate
-      2.0
-    """
-    _checks.choose("padding", padding, PADDINGS)
-    return Window(truncate, method, support).checked()
+    if covariance.is_full(known, spatial_ndim=spatial_ndim):
+        how = Plane(*spatial, padding, window)
+    else:
+        how = Filter(padding, window, algorithm)
+    return how.plan(merged, needed, platform)
 
 
 def _check_algorithm(algorithm: str, params: jax.Array, spatial_ndim: int) -> None:
@@ -217,16 +188,15 @@ def _check_algorithm(algorithm: str, params: jax.Array, spatial_ndim: int) -> No
         )
 
 
+@spelled
 def difference_of_gaussians(
     x: ArrayLike,
     center: ArrayLike,
     surround: ArrayLike,
     *,
-    truncate: float = 2.0,
-    padding: str = "zero",
-    method: str = "sampled",
-    support: str = "hard",
+    blur: Blur | None = None,
     spatial_ndim: int = 2,
+    **options: Unpack[BlurOptions],
 ) -> jax.Array:
     """The map filtered by a difference of Gaussians: (g_center - g_surround) * x.
 
@@ -237,10 +207,7 @@ def difference_of_gaussians(
       center: [..., F] log-Cholesky parameters of the positive Gaussian, as in `gaussian_blur`.
       surround: [..., F'] of the negative one. That it is the wider one is up to the caller:
         `cascade(center, delta)` always is.
-      truncate: how many standard deviations the supports reach, static.
-      padding: zero | edge | reflect | wrap | renormalized.
-      method: sampled | integrated | discrete.
-      support: hard | faded.
+      blur, truncate, padding, method, support: see `Blur`. Static.
       spatial_ndim: number of spatial axes, 1, 2 or 3, static.
 
     Returns:
@@ -259,24 +226,22 @@ def difference_of_gaussians(
 
     Reference: "Blurring the Line between Structure and Learning", section 4.1 (compound structure).
     """
-    options = dict(truncate=truncate, padding=padding, method=method, support=support)
-    options["spatial_ndim"] = spatial_ndim
+    same = {"blur": blur_of(blur, options), "spatial_ndim": spatial_ndim}
     wide = _checks.accumulation_dtype(_map(x, spatial_ndim))
     # Subtracting before rounding keeps the digits of low-precision maps.
     y = jnp.asarray(x).astype(wide)
-    y = gaussian_blur(y, center, **options) - gaussian_blur(y, surround, **options)
+    y = gaussian_blur(y, center, **same) - gaussian_blur(y, surround, **same)
     return y.astype(jnp.asarray(x).dtype)
 
 
+@spelled
 def local_gaussian_blur(
     x: ArrayLike,
     params_map: ArrayLike,
     *,
     max_half_size: int,
-    truncate: float = 2.0,
-    padding: str = "zero",
-    method: str = "sampled",
-    support: str = "hard",
+    blur: Blur | None = None,
+    **options: Unpack[BlurOptions],
 ) -> jax.Array:
     """The map filtered by a Gaussian of its own at every pixel: y(p) = sum_d g(d; Sigma(p)) x(p+d).
 
@@ -289,10 +254,7 @@ def local_gaussian_blur(
       params_map: [..., H, W, F] log-Cholesky parameters at each pixel, or [H, W, F] for all
         examples. Traced.
       max_half_size: static bound R on the half size.
-      truncate: how many standard deviations the support reaches, static.
-      padding: zero | edge | reflect | wrap | renormalized.
-      method: sampled | integrated | discrete.
-      support: hard | faded.
+      blur, truncate, padding, method, support: see `Blur`. Static.
 
     Returns:
       The filtered map, with the shape and dtype of `x`. A traced covariance beyond the bound
@@ -312,8 +274,8 @@ def local_gaussian_blur(
 
     Reference: "Blurring the Line between Structure and Learning", section 4.2 (local filtering).
     """
-    window = check_blur(truncate, padding, method, support)
-    check_params_bound(params_map, max_half_size, window)
+    blur = blur_of(blur, options)
+    check_params_bound(params_map, max_half_size, blur.window)
     x = _map(x, 2)
     params = _checks.float_array("params_map", params_map, min_ndim=3, layout="[..., H, W, F]")
     batch, spatial, channels = _split(x, 2)
@@ -327,38 +289,10 @@ def local_gaussian_blur(
         return x
     leading = math.prod(params.shape[:-3])
     params = params.astype(dtype).reshape(leading, *spatial, params.shape[-1])
-    kernels = gaussian_kernel(
-        params, max_half_size=max_half_size, truncate=truncate, method=method, support=support
-    )
+    kernels = gaussian_kernel(params, max_half_size=max_half_size, **blur.window._asdict())
     y = x.astype(dtype).reshape(math.prod(batch), *spatial, channels)
-    y = _correlate_locally(y, kernels, max_half_size, padding)
+    y = correlate_locally(y, kernels, max_half_size, blur.padding)
     return y.reshape(x.shape).astype(x.dtype)
-
-
-@partial(jax.jit, static_argnums=(2, 3))
-def _correlate_locally(x: jax.Array, kernels: jax.Array, size: int, padding: str) -> jax.Array:
-    """x [N, H, W, C] under kernels [n, H, W, K, K]: a scan over taps, one shifted map at a time."""
-    x, kernels = alike(x, kernels)
-    height, width = x.shape[1:3]
-    pad = ((0, 0), (size, size), (size, size), (0, 0))
-    mode = PAD_MODES.get(padding, "constant")
-    padded = jnp.pad(x, pad, mode=mode)
-    side = 2 * size + 1
-    inside = jnp.pad(jnp.ones((1, height, width, 1), x.dtype), pad)
-
-    def add(carry, tap):
-        total, mass = carry
-        index, kernel = tap
-        row, column = index // side, index % side
-        window = jax.lax.dynamic_slice(padded, (0, row, column, 0), x.shape)
-        weight = kernel[..., None]
-        seen = jax.lax.dynamic_slice(inside, (0, row, column, 0), (1, height, width, 1))
-        return (total + weight * window, mass + weight * seen), None
-
-    taps = jnp.moveaxis(kernels.reshape(*kernels.shape[:3], -1), -1, 0)
-    start = tuple(zeros_for(shape, x.dtype, x) for shape in (x.shape, (*kernels.shape[:3], 1)))
-    (total, mass), _ = jax.lax.scan(add, start, (jnp.arange(side * side), taps))
-    return total / mass if padding == "renormalized" else total
 
 
 def _map(x: ArrayLike, spatial_ndim: int) -> jax.Array:

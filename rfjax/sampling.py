@@ -19,7 +19,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from rfjax import _checks, _taps
+from rfjax import _checks, grids
+from rfjax._engine import reads
+from rfjax._engine.conv import Pair, check_kernel, convolve, operands
+from rfjax._engine.conv import output_size as output_size
 
 _LAYOUT = "[..., H, W, C]"
 
@@ -123,7 +126,7 @@ def sampled_conv(
     positions: ArrayLike,
     *,
     mask: ArrayLike | None = None,
-    stride: int | tuple[int, int] = 1,
+    stride: Pair = 1,
 ) -> jax.Array:
     """The convolution whose taps read the map at arbitrary positions about each output's center.
 
@@ -176,9 +179,9 @@ def sampled_conv(
     groups = check_kernel(x, kernel)
     if 0 in x.shape[-3:]:
         raise ValueError(f"x must have pixels and channels, {_LAYOUT}; got shape {x.shape}")
-    check_positions("positions", positions, x, kernel, output)
+    _check_positions(positions, x, kernel, output)
     if mask is not None:
-        mask = check_mask(mask, x, kernel, output)
+        mask = _checked_mask(mask, x, kernel, output)
     parts = _parts(positions, mask, x, kernel)
     batch = x.shape[:-3]
     if 0 in batch:
@@ -187,75 +190,84 @@ def sampled_conv(
     weights = _weights(kernel, groups, parts)
     positions = positions.astype(_checks.accumulation_dtype(x, positions))
     if positions.ndim == 2 and mask is None:
-        y = _taps.shared(maps, weights, positions, strides=strides)
+        y = reads.shared(maps, weights, positions, strides=strides)
     else:
         places = _places(positions, mask, (*batch, *output), parts)
-        y = _taps.free(maps, weights, places, strides=strides)
+        y = reads.free(maps, weights, places, strides=strides)
     return y.reshape(*batch, *y.shape[1:])
 
 
-def output_size(size: tuple[int, int], stride: int | tuple[int, int]) -> tuple[int, int]:
-    """The height and width of a same-padded convolution's output.
+def affine_conv(
+    x: ArrayLike,
+    kernel: ArrayLike,
+    affine: ArrayLike,
+    *,
+    stride: Pair = 1,
+    dilation: Pair = 1,
+    padding: str = "zero",
+) -> jax.Array:
+    """A static spatial transformer: the map seen through one affinity, then a convolution.
 
-    Example:
-      >>> output_size((7, 8), 2)
-      (4, 4)
-    """
-    down, right = _checks.pair("stride", stride)
-    return (size[0] - 1) // down + 1, (size[1] - 1) // right + 1
+    y = f * x_A,   x_A(q) = x(c + (I + D) (q - c) + t),   (D | t) = affine
 
+    Args:
+      x: [*batch, H, W, C_in] map.
+      kernel: [kh, kw, C_in, C_out] free-form filter f, odd sizes; or of channel groups, as in
+        `sampled_conv`. Used in the dtype of `x`.
+      affine: [2, 3] the affinity minus the identity, see `affine_coordinates`: one for all
+        examples, channels and filters. Traced.
+      stride: distance of the outputs in pixels, one number or (y, x), static.
+      dilation: distance of the kernel's taps in pixels, one number or (y, x), static.
+      padding: what the transformed map reads outside, as in `bilinear_sample`. The kernel reads
+        zeros.
 
-def check_kernel(x: jax.Array, kernel: jax.Array) -> int:
-    """The number of channel groups of a kernel [kh, kw, C_in / groups, C_out], if it fits `x`.
+    Returns:
+      [*batch, H', W', C_out] in the dtype of `x`. The gradient with respect to `affine` is that of
+      the interpolation; on whole pixels that of the slope on the right.
+
+    Raises:
+      ValueError: a shape, a size or an option is wrong.
+      TypeError: an argument does not hold floating-point numbers, or a size is not an integer.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> check_kernel(jnp.zeros((8, 8, 6)), jnp.zeros((3, 3, 2, 9)))
-      3
+      >>> x = jnp.arange(4.0).reshape(1, 4, 1)
+      >>> one_pixel_right = jnp.zeros((2, 3)).at[1, 2].set(1.0)
+      >>> print(affine_conv(x, jnp.ones((1, 1, 1, 1)), one_pixel_right)[0, :, 0])
+      [1. 2. 3. 0.]
+
+    Reference: Jaderberg et al., "Spatial Transformer Networks", 2015, section 3.2.
     """
-    if kernel.ndim != 4:
-        raise ValueError(f"kernel must have shape [kh, kw, C_in, C_out]; got {kernel.shape}")
-    channels, (own, features) = x.shape[-1], kernel.shape[2:]
-    groups = channels // own if own else 0
-    if groups * own != channels or (groups > 1 and features % groups):
-        raise ValueError(
-            f"kernel [kh, kw, C_in, C_out] {kernel.shape} must take the {channels} channels of x "
-            f"{x.shape}, or an equal part of them for an equal part of its outputs"
-        )
-    return groups
+    x, kernel = operands(x, kernel)
+    if kernel.shape[:2] == (1, 1):
+        # Linear both: interpolating scores is interpolating features, and cheaper.
+        return _transformed(convolve(x, kernel, 1, dilation), affine, padding, stride)
+    return convolve(_transformed(x, affine, padding, 1), kernel, stride, dilation)
 
 
-def check_positions(
-    name: str, positions: jax.Array, x: jax.Array, kernel: jax.Array, output: tuple[int, int]
+def _transformed(x: jax.Array, affine: ArrayLike, padding: str, stride: Pair) -> jax.Array:
+    """The map seen through an affinity, at every `stride`-th pixel."""
+    places = grids.affine_coordinates(affine, x.shape[-3:-1], stride=stride)
+    places = jnp.broadcast_to(places, (*x.shape[:-3], *places.shape))
+    return bilinear_sample(x, places, padding=padding)
+
+
+def _check_positions(
+    positions: jax.Array, x: jax.Array, kernel: jax.Array, output: tuple[int, int]
 ) -> None:
-    """Raises unless `positions` are (y, x) of all taps of a kernel, as `sampled_conv` takes them.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> x, kernel = jnp.ones((9, 9, 4)), jnp.ones((3, 3, 4, 1))
-      >>> check_positions("positions", jnp.zeros((9, 9, 2, 9, 2)), x, kernel, (9, 9))
-    """
     taps = kernel.shape[0] * kernel.shape[1]
     shared, free = (taps, 2), (*x.shape[:-3], *output, taps, 2)
     if _without_groups(positions.shape, (len(shared), len(free)), 2) not in (shared, free):
         raise ValueError(
-            f"{name} must have shape {shared}, the same at all outputs, or {free}, for x {x.shape} "
-            f"and the {kernel.shape[0]} x {kernel.shape[1]} taps of kernel, or one axis of offset "
-            f"groups more before the taps; got {positions.shape}"
+            f"positions must have shape {shared}, the same at all outputs, or {free}, for x "
+            f"{x.shape} and the {kernel.shape[0]} x {kernel.shape[1]} taps of kernel, or one axis "
+            f"of offset groups more before the taps; got {positions.shape}"
         )
 
 
-def check_mask(
+def _checked_mask(
     mask: ArrayLike, x: jax.Array, kernel: jax.Array, output: tuple[int, int]
 ) -> jax.Array:
-    """The mask of `sampled_conv` as an array.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> x, kernel = jnp.ones((9, 9, 4)), jnp.ones((3, 3, 4, 1))
-      >>> check_mask(jnp.ones((9, 9, 9)), x, kernel, (9, 9)).shape
-      (9, 9, 9)
-    """
     mask = _checks.float_array("mask", mask)
     wanted = (*x.shape[:-3], *output, kernel.shape[0] * kernel.shape[1])
     if _without_groups(mask.shape, (len(wanted),), 1) != wanted:

@@ -25,10 +25,11 @@ A layer declares which of its parameters are structure and what its covariances 
 variables)` ask all layers of a network. The names of parameters and modules mean nothing.
 """
 
+from rfjax.compound import surround_covariance
 from rfjax.nn._structure import Structure, Structured, covariances, declared, structure
 from rfjax.nn.blur import GaussianBlur
 from rfjax.nn.context import ASPP, CCL, BlurredDilatedConv
-from rfjax.nn.convolution import ComposedConv, Conv, DoGConv, surround_covariance
+from rfjax.nn.convolution import ComposedConv, Conv, DoGConv
 from rfjax.nn.deformation import DeformableConv, DynamicComposedConv, GaussianDeformableConv
 from rfjax.nn.normalization import BatchNorm
 from rfjax.nn.selection import Selection, layer_at, select

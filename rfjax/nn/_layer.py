@@ -1,5 +1,7 @@
 """What every layer with a kernel shares: its constructor, its parameters, its checks."""
 
+import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +12,7 @@ from flax import linen
 from jax.typing import ArrayLike
 
 from rfjax import _checks, covariance
+from rfjax._engine.blur import Blur
 from rfjax.nn._structure import Structured
 
 Initializer = Callable[..., jax.Array]
@@ -28,27 +31,102 @@ def initial_covariance(sigma: ArrayLike, family: str, *, name: str = "sigma") ->
     return np.asarray({1: [log_y], 2: [log_y, log_x], 3: [log_y, 0.0, log_x]}[size], np.float32)
 
 
-class KernelLayer(Structured, linen.Module):
+class Spelled:
+    """What lets a layer's constructor be called in other words: Flax's, and a `Blur`'s.
+
+    They are turned into the layer's own fields; giving one thing twice is an error.
+
+        strides                 stride
+        kernel_dilation         dilation
+        feature_group_count     groups
+        padding="SAME"          nothing: that is what layers do at stride 1, and with 1x1 kernels
+        blur=Blur(...)          truncate, padding, method, support, of layers that have them
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)  # where Flax makes the class a dataclass
+        cls.__init__ = _spelled(cls.__init__, [field.name for field in dataclasses.fields(cls)])
+
+
+FLAX = {"strides": "stride", "kernel_dilation": "dilation", "feature_group_count": "groups"}
+
+
+def _spelled(init: Callable, fields: list[str]) -> Callable:
+    """The constructor `init` of a class with `fields`, which understands other words for them."""
+
+    @functools.wraps(init)
+    def construct(self, *args: Any, **given: Any) -> None:
+        own = {*fields[: len(args)], *given}
+        for word, name in FLAX.items():
+            if word in given and name in fields:
+                given |= _instead(word, {name: given.pop(word)}, own)
+        same = isinstance(given.get("padding"), str) and given["padding"] == "SAME"
+        if same and "stride" in fields:
+            del given["padding"]
+        if isinstance(given.get("blur"), Blur) and "truncate" in fields:
+            given |= _instead("blur", dataclasses.asdict(given.pop("blur")), own)
+        init(self, *args, **given)
+        if same and "stride" in fields:
+            _check_same(self)
+
+    return construct
+
+
+def _instead(word: str, meant: dict[str, Any], own: set[str]) -> dict[str, Any]:
+    """The fields that are `meant`, if none of them was given under its own name."""
+    twice = [name for name in meant if name in own]
+    if twice:
+        raise ValueError(f"{word} is {', '.join(twice)} in other words: give one or the other")
+    return meant
+
+
+def _check_same(layer: Any) -> None:
+    """Raises where a layer does not do what Flax calls padding "SAME"."""
+    stride = _checks.pair("stride", layer.stride)
+    if stride != (1, 1) and _checks.pair("kernel_size", layer.kernel_size) != (1, 1):
+        raise ValueError(
+            f"padding 'SAME' at stride {layer.stride!r} moves the outputs by the size of the map: "
+            "layers center output (i, j) on input (stride i, stride j); leave padding out"
+        )
+
+
+class Blurring(Spelled, linen.Module):
+    """The options of a blur as fields, see `rfjax.Blur`."""
+
+    truncate: float = Blur.truncate
+    padding: str = Blur.padding
+    method: str = Blur.method
+    support: str = Blur.support
+
+    def blur_options(self) -> Blur:
+        """The fields as a `Blur`, checked."""
+        return Blur(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Blur)})
+
+
+class KernelLayer(Spelled, Structured, linen.Module):
     """The shared constructor of the layers, and the parameters that follow from it.
 
     Attributes:
       features: number of output channels.
       kernel_size: odd size of the kernel, or (height, width).
-      stride: step between output pixels, in input pixels, the same along both axes.
-      dilation: spacing of the free-form taps, in input pixels, likewise.
+      stride: step between output pixels, in input pixels, one number or (y, x).
+      dilation: spacing of the free-form taps, in input pixels, one number or (y, x).
       use_bias: whether a number is added to each output channel at the end.
       dtype: what the layer computes in; None for the type that input and parameters promote to.
         Parameters are float32 always.
       kernel_init: initialiser of the free-form kernel.
+      groups: number of equal parts of the channels, each of which makes the same part of the
+        features; the kernel is [kh, kw, C / groups, features].
     """
 
     features: int
     kernel_size: int | Sequence[int] = 3
-    stride: int = 1
-    dilation: int = 1
+    stride: int | Sequence[int] = 1
+    dilation: int | Sequence[int] = 1
     use_bias: bool = False
     dtype: Any = None
     kernel_init: Initializer = reference_init
+    groups: int = 1
 
     def prepare(self, x: ArrayLike) -> tuple[jax.Array, jax.Array]:
         """The map and the kernel, in the type of the computation."""
@@ -60,14 +138,22 @@ class KernelLayer(Structured, linen.Module):
     def free_form(
         self, name: str, channels: int, kernel_init: Initializer | None = None
     ) -> jax.Array:
-        """A kernel parameter [kh, kw, C, features]."""
-        shape = (*self.checked_size(), channels, self.features)
+        """A kernel parameter [kh, kw, C / groups, features]."""
+        size = self.checked_size()
+        if channels % self.groups or self.features % self.groups:
+            raise ValueError(
+                f"groups must divide the {channels} channels of x and the {self.features} "
+                f"features; got {self.groups!r}"
+            )
+        shape = (*size, channels // self.groups, self.features)
         return self.param(name, kernel_init or self.kernel_init, shape, jnp.float32)
 
     def checked_size(self) -> tuple[int, int]:
         """(kh, kw), after the constructor's numbers were found valid."""
-        for name in ("features", "stride", "dilation"):
+        for name in ("features", "groups"):
             _checks.integer(name, getattr(self, name))
+        for name in ("stride", "dilation"):
+            _checks.pair(name, getattr(self, name))
         _checks.flag("use_bias", self.use_bias)
         _checks.float_dtype("dtype", self.dtype)
         return _checks.pair("kernel_size", self.kernel_size, odd=True)

@@ -16,6 +16,7 @@ from flax import linen
 from jax.typing import ArrayLike
 
 from rfjax import _checks, composition, filtering, grids
+from rfjax._engine import conv
 from rfjax.nn import _layer
 from rfjax.nn.convolution import Conv
 
@@ -259,6 +260,7 @@ class DeformableConv(_layer.KernelLayer):
 
     def _radius(self, offsets: jax.Array) -> jax.Array:
         """The root-mean-square radius of the taps about their mean."""
-        lattice = int(self.dilation) * grids.lattice_points(self.checked_size())
-        lattice = lattice.astype(offsets.dtype).reshape((1,) * (offsets.ndim - 2) + lattice.shape)
+        lattice = grids.dilated_lattice(self.checked_size(), conv.check_dilation(self.dilation))
+        lattice = jnp.asarray(lattice, offsets.dtype)
+        lattice = lattice.reshape((1,) * (offsets.ndim - 2) + lattice.shape)
         return _layer.root_mean_square_radius(lattice + offsets)

@@ -15,7 +15,7 @@ import jax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from rfjax._devices import zeros_for
+from rfjax._engine.devices import zeros_for
 
 
 def operator(

@@ -34,8 +34,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from rfjax import _checks
-from rfjax._derivatives import operator
-from rfjax._devices import alike, by_device, is_known, zeros_for
+from rfjax._engine.derivatives import operator
+from rfjax._engine.devices import alike, by_device, is_known, zeros_for
 
 Pair = tuple[int, int]
 

@@ -8,74 +8,29 @@ whose cost hardly depends on the size. Both have their gradients written out.
 
 import math
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import erf
 
-from rfjax._blocks import Limits, filter_in_blocks, pull_in_blocks
-from rfjax._clamp import at_most
-from rfjax._derivatives import operator
-from rfjax._devices import alike, by_device
-from rfjax._separable import PAD_MODES
-from rfjax._stencil import product, stencil
-from rfjax._sums import sum_to
-from rfjax._switch import size_switch
-from rfjax._toeplitz import in_order
-from rfjax._transforms import irfft2, rfft2, scaled
-from rfjax.gaussian import Window, full_factor, full_profile, half_size
-
-# The transforms of a map take several times its memory. Beyond a few megabytes the system hands
-# that out anew at every call, which costs as much as the transforms.
-LIMITS = Limits(whole=2**18, split=2**18)
-
-# Up to this half size a filter is a sum of shifted maps, beyond it a product of transforms.
-_DENSE = 4
+from rfjax._engine.blocks import filter_in_blocks, pull_in_blocks
+from rfjax._engine.clamp import at_most
+from rfjax._engine.derivatives import operator
+from rfjax._engine.devices import alike, by_device
+from rfjax._engine.fourier import irfft2, rfft2, scaled
+from rfjax._engine.grid import full_factor, full_profile
+from rfjax._engine.layout import in_order, sum_to
+from rfjax._engine.plan import PAD_MODES, Plane, is_dense
+from rfjax._engine.profile import Window, half_size
+from rfjax._engine.stencil import product, stencil
+from rfjax._engine.switch import size_switch
 
 # The discrete analogue and the integrated density meet the sampled one beyond this sigma.
 _LARGE_SIGMA = 32.0
 
-
-# Where a program runs: see `rfjax._devices.by_device`.
+# Where a program runs: see `rfjax._engine.devices.by_device`.
 _DEVICES = ("cpu", "default", "partitioned")
-
-
-class Plane(NamedTuple):
-    """The two axes of a map and how they are filtered; all static."""
-
-    height: int
-    width: int
-    padding: str
-    window: Window
-    device: str = "cpu"
-
-    def half_sizes(self) -> list[tuple[int, int]]:
-        """Half sizes (y, x) of the static grids, from the smallest to the largest needed.
-
-        Zero and renormalized boundaries never read further than the map's side; the others read
-        copies of the map, up to two sides or 64 pixels away.
-        """
-        most = (self.height, self.width)
-        if self.padding not in ("zero", "renormalized"):
-            most = tuple(max(64, 2 * side) for side in most)
-        sizes, size = [], 1
-        while size < max(most):
-            sizes.append((min(size, most[0]), min(size, most[1])))
-            size = size + 1 if size < _DENSE else size * (2 if size < 8 else 3)
-        return [*sizes, most]
-
-    def choice(self, needed: tuple[int, int]) -> tuple[str, tuple[int, int]]:
-        """The form, shift_add or fourier, and the static grid that serve half sizes `needed`."""
-        grids = self.half_sizes()
-
-        def serves(grid):
-            sizes = zip(needed, grid, grids[-1], strict=True)
-            return all(need <= size or size == most for need, size, most in sizes)
-
-        grid = next(grid for grid in grids if serves(grid))
-        return "shift_add" if _is_dense(grid) else "fourier", grid
 
 
 def filter_plane(x: jax.Array, params: jax.Array, plane: Plane) -> jax.Array:
@@ -86,8 +41,8 @@ def filter_plane(x: jax.Array, params: jax.Array, plane: Plane) -> jax.Array:
 
 def _forward(plane: Plane, x: jax.Array, params: jax.Array) -> jax.Array:
     run = {device: partial(_filter, plane._replace(device=device)) for device in _DEVICES}
-    if LIMITS.splits(x.shape):
-        run["cpu"] = partial(filter_in_blocks, run["cpu"], LIMITS)
+    if plane.limits.splits(x.shape):
+        run["cpu"] = partial(filter_in_blocks, run["cpu"], plane.limits)
     return by_device(x, params, **run, like=lambda x, _: x)
 
 
@@ -103,10 +58,10 @@ def _backward(plane: Plane, operands, kept, cotangent) -> tuple[jax.Array, jax.A
         return _pull(plane, x, params, kept, cotangent)
 
     def in_blocks(x, params, kept, cotangent):
-        return pull_in_blocks(again, LIMITS, x, params, cotangent)
+        return pull_in_blocks(again, plane.limits, x, params, cotangent)
 
     run = {device: partial(_pull, plane._replace(device=device)) for device in _DEVICES}
-    if LIMITS.splits(operands[0].shape):
+    if plane.limits.splits(operands[0].shape):
         run["cpu"] = in_blocks
     like = lambda x, params, *_: (x, params)
     return by_device(*operands, kept, cotangent, **run, like=like)
@@ -154,7 +109,7 @@ def _branch_index(params: jax.Array, plane: Plane) -> jax.Array:
 
 
 def _on_grid(plane: Plane, grid: tuple[int, int], x, params, taps) -> jax.Array:
-    if not _is_dense(grid):
+    if not is_dense(grid):
         return _filter_on_grid(plane, grid, x, params)
     taps = _crop(taps, grid)
     extended = _extend(plane, grid, x)
@@ -162,10 +117,8 @@ def _on_grid(plane: Plane, grid: tuple[int, int], x, params, taps) -> jax.Array:
     return y / _mass(plane, taps) if plane.padding == "renormalized" else y
 
 
-def _pull_on_grid(
-    plane: Plane, grid: tuple[int, int], x, kept, cotangent, params, taps, slopes
-):
-    if not _is_dense(grid):
+def _pull_on_grid(plane: Plane, grid: tuple[int, int], x, kept, cotangent, params, taps, slopes):
+    if not is_dense(grid):
         return jax.vjp(partial(_filter_on_grid, plane, grid), x, params)[1](cotangent)
     taps, slopes = _crop(taps, grid), [_crop(slope, grid) for slope in slopes]
     added = partial(product, share=params[..., 0], on_cpu=plane.device == "cpu")
@@ -208,12 +161,8 @@ def _dense_taps(params: jax.Array, plane: Plane) -> jax.Array:
     They are formed outside of the switch: inside, XLA would fuse their arithmetic into the loop
     over the map.
     """
-    grid = max(g for g in plane.half_sizes() if _is_dense(g))
+    grid = max(g for g in plane.half_sizes() if is_dense(g))
     return _taps(plane, grid, params)
-
-
-def _is_dense(grid: tuple[int, int]) -> bool:
-    return max(grid) <= _DENSE
 
 
 def _crop(taps: jax.Array, grid: tuple[int, int]) -> jax.Array:

@@ -6,17 +6,30 @@ memory and read again is that much less.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
-
-from rfjax._toeplitz import precise
 
 # Rows of fewer numbers than this are read as one.
 FLAT = 1024
 
 # Expressions of more reads than this are no longer fused well.
 _READS = 80
+
+
+def precise(function):
+    """A product of arrays in full precision, which accelerators do not give unasked."""
+    return partial(function, precision=jax.lax.Precision.HIGHEST)
+
+
+def in_order(x: jax.Array) -> jax.Array:
+    """x with its axes in their order in memory.
+
+    Matrix products and transforms would like another order, and since the branches of a switch
+    agree on one, the others would have to copy. Two axes in between leave no choice.
+    """
+    return jax.lax.optimization_barrier(x.reshape(x.shape[0], -1)).reshape(x.shape)
 
 
 def sum_to(values: jax.Array, sigma: jax.Array) -> jax.Array:

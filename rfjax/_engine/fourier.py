@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfjax._toeplitz import precise
+from rfjax._engine.layout import precise
 
 
 def rfft2(planes: jax.Array, period: tuple[int, int], *, by_matrix: bool) -> jax.Array:

@@ -28,7 +28,7 @@ def by_device(
     """The result of the function for the devices that the program is compiled for.
 
     Only that function is ever traced. The result has no derivative: give it one by
-    `rfjax._derivatives.operator`.
+    `rfjax._engine.derivatives.operator`.
 
     Args:
       operands: arrays, or trees of them; no function may close over a traced value.

@@ -4,15 +4,14 @@ Its cost does not depend on sigma, the support is exact inside K, boundaries are
 matrix units run it.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfjax._devices import is_known
-from rfjax._folding import counted, folded_profile, total_profile
-from rfjax.gaussian import Window, half_profile
+from rfjax._engine.devices import is_known
+from rfjax._engine.layout import precise
+from rfjax._engine.profile import Window, half_profile
+from rfjax._engine.totals import counted, folded_profile, total_profile
 
 # Rows of so many numbers are worth a product for each of the M. A single product for all of them
 # has to transpose the map, and its result again.
@@ -22,15 +21,6 @@ _WIDE = 1024
 def filter_by_matrix(x: jax.Array, sigma: jax.Array, padding: str, window: Window) -> jax.Array:
     """The map [M, L, K] filtered along L by Gaussians of sigma [N | 1, C | 1]."""
     return _apply(_MATRICES[padding](sigma, x.shape[1], window), x)
-
-
-def in_order(x: jax.Array) -> jax.Array:
-    """x with its axes in their order in memory.
-
-    Matrix products and transforms would like another order, and since the branches of a switch
-    agree on one, the others would have to copy. Two axes in between leave no choice.
-    """
-    return jax.lax.optimization_barrier(x.reshape(x.shape[0], -1)).reshape(x.shape)
 
 
 def _apply(matrix: jax.Array, x: jax.Array) -> jax.Array:
@@ -44,11 +34,6 @@ def _apply(matrix: jax.Array, x: jax.Array) -> jax.Array:
         return precise(jnp.einsum)("ij,ajb->aib", matrix[0, 0], x)
     split = x.reshape(n, rows // n, length, step // c, c)
     return precise(jnp.einsum)("ncij,npjqc->npiqc", matrix, split).reshape(x.shape)
-
-
-def precise(function):
-    """A product of arrays in full precision, which accelerators do not give unasked."""
-    return partial(function, precision=jax.lax.Precision.HIGHEST)
 
 
 # K [..., L, L] of the filter with its boundary, for sigma [...]; exact for any sigma.

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfjax._clamp import at_least, at_most
+from rfjax._engine.clamp import at_least, at_most
 
 # Below this sigma the ratios are used, above it Debye's expansion: relative error < 1e-7.
 _DEBYE_SIGMA = 5.0

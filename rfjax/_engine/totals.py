@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import erf
 
-from rfjax._clamp import at_least, at_most
-from rfjax._devices import is_known
-from rfjax.gaussian import SIGMA_MAX, SIGMA_MIN, Window, half_profile, half_size
+from rfjax._engine.clamp import at_least, at_most
+from rfjax._engine.devices import is_known
+from rfjax._engine.profile import SIGMA_MAX, SIGMA_MIN, Window, half_profile, half_size
 
 # Beyond this many periods sigma is smooth enough for the closed form.
 _SMOOTH = 8.0

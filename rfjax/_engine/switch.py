@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
-from rfjax._devices import by_device
+from rfjax._engine.devices import by_device
 
 
 def size_switch(index: jax.Array, branches: Sequence[Callable], *operands: Any) -> Any:

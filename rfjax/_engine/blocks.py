@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rfjax._devices import is_known, zeros_for
+from rfjax._engine.devices import is_known, zeros_for
 
 # A block of fewer channels takes so little of each cache line that its copies cost more than they
 # save.
@@ -48,6 +48,9 @@ class Limits(NamedTuple):
         wide = [size for size in _divisors(channels) if size >= min(_LEAST_CHANNELS, channels)]
         return 1, max((size for size in wide if size * pixels <= self.split), default=wide[0])
 
+    def on(self, platform: str, shape: tuple[int, ...]) -> tuple[int, int]:
+        """The block on a platform; elsewhere than on a CPU the whole map."""
+        return self.block(shape) if platform == "cpu" else (shape[0], shape[-1])
 
     def splits(self, shape: tuple[int, ...]) -> bool:
         """Whether a map [N, *spatial, C] is more than one block."""

@@ -1,15 +1,4 @@
-"""Gaussian filtering of one axis of a map, for a traced sigma of any size.
-
-Two forms of the same sum, and a switch between them by the traced half size:
-
-    shift and add     a few static half sizes; the pass is a handful of multiply-adds on contiguous
-                      rows, and wins while the filter is short
-    Toeplitz product  beyond them, see `rfjax._toeplitz`
-
-The gradient is written out: a symmetric filter is its own adjoint, and the gradient with respect to
-sigma is a pass with the taps' derivative, which costs as much as the forward pass. Automatic
-differentiation would reduce over the map once per tap.
-"""
+"""Gaussian filtering of one axis of a map as a sum of shifted maps, for short filters."""
 
 from functools import partial
 from typing import NamedTuple
@@ -18,70 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfjax._devices import alike, is_known
-from rfjax._sums import FLAT, sum_of_products, sum_to
-from rfjax._switch import size_switch
-from rfjax._toeplitz import filter_by_matrix, in_order, precise
-from rfjax.gaussian import Window, half_size, half_taps
-
-# How `jnp.pad` names the boundaries that read outside the map.
-PAD_MODES = {"zero": "constant", "edge": "edge", "reflect": "reflect", "wrap": "wrap"}
+from rfjax._engine.devices import is_known
+from rfjax._engine.layout import FLAT, precise, sum_of_products, sum_to
+from rfjax._engine.plan import PAD_MODES, Axis
+from rfjax._engine.profile import half_taps
 
 # Rows whose distance is a multiple of so many numbers fall into the same lines of a cache; so many
 # numbers more per row spread them.
 _ALIASED, _SKEW = 512, 16
 
 
-class Axis(NamedTuple):
-    """One axis of a map and how it is filtered; all static.
-
-    The map is seen as [M, L, K]: in M the examples and the axes before, the axis, and in K the axes
-    after and the channels. (Axes more would often be of size one, and XLA copies maps to rearrange
-    the strides of such axes.)
-    """
-
-    shape: tuple[int, int, int]
-    padding: str
-    window: Window
-    half_sizes: tuple[int, ...]  # served by shift-and-add; beyond them, the matrix
-    on_cpu: bool = True
-
-    @property
-    def length(self) -> int:
-        """L, the number of pixels along the axis."""
-        return self.shape[1]
-
-
-def filter_axis(x: jax.Array, sigma: jax.Array, axis: Axis) -> jax.Array:
-    """The map [M, L, K] filtered along L by Gaussians of sigma [N | 1, C | 1]."""
-    branches = [partial(_shift_add_branch, axis, size) for size in axis.half_sizes]
-    branches.append(partial(_matrix_branch, axis))
-    taps = _in_rows(_taps(sigma, axis), axis)
-    return size_switch(_branch_index(sigma, axis), branches, x, sigma, taps)
-
-
-def pull_axis(
-    x: jax.Array, y: jax.Array | None, sigma: jax.Array, axis: Axis, cotangent: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """The cotangents of x and sigma in y = `filter_axis`, by a switch between the same branches.
-
-    y is read with renormalized boundaries alone.
-    """
-    (unit,) = alike(jnp.ones_like(sigma), sigma)[:1]
-    taps, derivative = jax.jvp(partial(_taps, axis=axis), (sigma,), (unit,))
-    branches = [partial(_shift_add_backward, axis, size) for size in axis.half_sizes]
-    branches.append(partial(_matrix_backward, axis))
-    operands = x, y, cotangent, sigma, _in_rows(taps, axis), _in_rows(derivative, axis)
-    return size_switch(_branch_index(sigma, axis), branches, *operands)
-
-
-def _branch_index(sigma: jax.Array, axis: Axis) -> jax.Array:
-    """The first branch whose half size holds every sigma's support."""
-    largest = jnp.max(half_size(sigma, truncate=axis.window.truncate))
-    return sum(((largest > size).astype(jnp.int32) for size in axis.half_sizes), jnp.int32(0))
-
-
-def _taps(sigma: jax.Array, axis: Axis) -> jax.Array:
+def half_taps_of(sigma: jax.Array, axis: Axis) -> jax.Array:
     """The taps [n, c, R + 1] of all shift-and-add branches, zero beyond each sigma's support.
 
     They are formed outside of the switch, once: inside, XLA would fuse their arithmetic into the
@@ -91,7 +27,7 @@ def _taps(sigma: jax.Array, axis: Axis) -> jax.Array:
     return half_taps(sigma, size, axis.window)
 
 
-class _Taps(NamedTuple):
+class Taps(NamedTuple):
     """Taps of shift-and-add, and where channels differ, laid out beside a row of the map.
 
     The rows too are formed outside of the switch: repeated inside of the loop, they are scalar
@@ -101,10 +37,10 @@ class _Taps(NamedTuple):
     values: jax.Array  # [n, c, R + 1]
     rows: jax.Array | None  # [n, R + 1, at least the numbers of a row]
 
-    def up_to(self, size: int) -> "_Taps":
+    def up_to(self, size: int) -> "Taps":
         """Those of half size `size`."""
         rows = None if self.rows is None else self.rows[:, : size + 1]
-        return _Taps(self.values[..., : size + 1], rows)
+        return Taps(self.values[..., : size + 1], rows)
 
     def weight(self, k: int, shape: tuple[int, ...]) -> jax.Array:
         """The k-th beside rows of `shape`, [M, L, K] or [M, L * K]."""
@@ -117,11 +53,11 @@ class _Taps(NamedTuple):
         return jnp.repeat(values, shape[0] // n if n > 1 else 1, axis=0)[:, None]
 
 
-def _in_rows(taps: jax.Array, axis: Axis) -> _Taps:
+def in_rows(taps: jax.Array, axis: Axis) -> Taps:
     """Taps [n, c, R + 1] for the rows of an axis."""
     n, channels, count = taps.shape
     if channels == 1:
-        return _Taps(taps, None)
+        return Taps(taps, None)
     _, length, step = axis.shape
     # Boundaries that are read make a row longer by the half size at either end.
     pixels = length + 2 * (count - 1) if _is_flat(n, step) else 1
@@ -131,7 +67,7 @@ def _in_rows(taps: jax.Array, axis: Axis) -> _Taps:
         jnp.moveaxis(taps, -1, 1)[:, :, None], ((0, 0), (0, 0), (0, 1), (0, 0))
     )
     ones = jnp.ones((n, count, pixels * step // channels, 2), taps.dtype)
-    return _Taps(taps, precise(jnp.matmul)(ones, taps_and_zeros).reshape(n, count, -1))
+    return Taps(taps, precise(jnp.matmul)(ones, taps_and_zeros).reshape(n, count, -1))
 
 
 def _is_flat(n: int, step: int) -> bool:
@@ -139,10 +75,7 @@ def _is_flat(n: int, step: int) -> bool:
     return is_known(n, step) and n == 1 and step < FLAT
 
 
-# Shift and add
-
-
-def _shift_add_branch(axis: Axis, size: int, x, sigma, taps) -> jax.Array:
+def shift_add(axis: Axis, size: int, x, sigma, taps) -> jax.Array:
     taps = taps.up_to(size)
     y = _shifts(x, taps, axis.padding).filtered(taps).reshape(x.shape)
     if axis.padding != "renormalized":
@@ -150,7 +83,7 @@ def _shift_add_branch(axis: Axis, size: int, x, sigma, taps) -> jax.Array:
     return _times(y, 1.0 / _mass(taps.values, axis.length))
 
 
-def _shift_add_backward(axis: Axis, size: int, x, y, cotangent, sigma, taps, derivative):
+def pull_shift_add(axis: Axis, size: int, x, y, cotangent, sigma, taps, derivative):
     """Cotangents of x and sigma.
 
     With zeros outside the filter and its derivative are their own adjoints, so that both act on
@@ -186,7 +119,7 @@ class _Shifts(NamedTuple):
     size: int  # pixels of padding at either end
     stride: int
 
-    def filtered(self, taps: _Taps, first: int = 0, every: int = 1) -> jax.Array:
+    def filtered(self, taps: Taps, first: int = 0, every: int = 1) -> jax.Array:
         """The rows filtered by symmetric taps, or every so many of them."""
         weight = [taps.weight(k, self.shape) for k in range(self.size + 1)]
         total = weight[0] * self._read(0, first, every)
@@ -194,9 +127,7 @@ class _Shifts(NamedTuple):
             total += weight[k] * (self._read(-k, first, every) + self._read(k, first, every))
         return total
 
-    def product(
-        self, taps: _Taps, other: jax.Array, sigma: jax.Array, on_cpu: bool
-    ) -> jax.Array:
+    def product(self, taps: Taps, other: jax.Array, sigma: jax.Array, on_cpu: bool) -> jax.Array:
         """The sum of the filtered rows times `other` over all axes that sigma shares."""
         along, reads = len(self.shape) - 2, 2 * self.size + 2
         filtered = partial(self.filtered, taps)
@@ -215,7 +146,7 @@ class _Shifts(NamedTuple):
         return jax.lax.slice(self.padded, start, end, step)
 
 
-def _shifts(x: jax.Array, taps: _Taps, padding: str) -> _Shifts:
+def _shifts(x: jax.Array, taps: Taps, padding: str) -> _Shifts:
     """[M, L, K] padded for taps.
 
     It is padded once, in the layout in which it is read: a pad that XLA fuses with a change of
@@ -262,16 +193,3 @@ def _times(x: jax.Array, factors: jax.Array) -> jax.Array:
         return x * factors
     split = x.reshape(*x.shape[:2], -1, c)
     return (split * factors[:, :, None]).reshape(x.shape)
-
-
-# Toeplitz product
-
-
-def _matrix_branch(axis: Axis, x, sigma, taps) -> jax.Array:
-    return in_order(filter_by_matrix(x, sigma, axis.padding, axis.window))
-
-
-def _matrix_backward(axis: Axis, x, y, cotangent, sigma, taps, derivative):
-    by_matrix = partial(filter_by_matrix, padding=axis.padding, window=axis.window)
-    grad_x, grad_sigma = jax.vjp(by_matrix, x, sigma)[1](cotangent)
-    return in_order(grad_x), grad_sigma

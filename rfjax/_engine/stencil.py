@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rfjax._sums import sum_of_products
+from rfjax._engine.layout import sum_of_products
 
 
 def stencil(x: jax.Array, taps: jax.Array, *, extended: bool = False) -> jax.Array:
