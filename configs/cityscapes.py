@@ -19,8 +19,8 @@ Fine-tuning the output stage of a finished run for 20 epochs, everything else fr
     python train.py --config=configs/cityscapes.py:resnet_34+composition --workdir=runs/tuned \
         --config.model.weights=runs/plain --config.trainable=last_stage --config.steps=3700
 
-A variant is a model, a head, or both joined by "+" in any order. `--config.model.dtype=bfloat16` and
-`--config.model.remat=True` save memory.
+A variant is a model, a head, or both joined by "+" in any order. `--config.model.dtype=bfloat16`
+and `--config.model.remat=True` save memory.
 """
 
 from ml_collections import ConfigDict

@@ -25,6 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from rfjax import _extras
+
+if fault := _extras.missing("rfjax.predict", "PIL"):
+    raise fault
+
 from PIL import Image
 
 from rfjax._console import Parser, guarded, tell

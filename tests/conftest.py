@@ -11,8 +11,6 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import jax
 import pytest
 
-collect_ignore = ["benchmarks"]  # a program of its own: python -m tests.benchmarks
-
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from tests.benchmarks import __main__ as program
-from tests.benchmarks import deform, gaussian, report, resample, search
-from tests.benchmarks.timing import Times, interleave
+from benchmarks import __main__ as program
+from benchmarks import deform, gaussian, report, resample, search
+from benchmarks.timing import Times, interleave
 
 
 def row(ratio, aim, **facts):

@@ -192,9 +192,9 @@ def test_many_blocks_agree_with_loops():
     operands = case((1, 67, 71, 128), 2, (3, 3), free=True)
     wanted = operands[0].astype(np.float32)
     got = sampling.sampled_conv(*(jnp.array(a, jnp.float32) for a in operands))
+    _, kernel, positions = operands
     rows = [0, 31, 66]
     for i in rows:
-        x, kernel, positions = operands
         some = positions[:, i : i + 1, :5] + np.array([i, 0.0])
         line = np.stack(
             [

@@ -11,11 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rfjax._engine import tuning
 from rfjax._engine.devices import is_known, zeros_for
-
-# A block of fewer channels takes so little of each cache line that its copies cost more than they
-# save.
-_LEAST_CHANNELS = 8
 
 # A filter maps (x [N, *spatial, C], params [N | 1, C | 1, F]) to a map like x, and its pullback
 # (x, params, cotangent) to the cotangents of the two.
@@ -45,7 +42,9 @@ class Limits(NamedTuple):
         if pixels * channels <= self.whole:
             most = self.whole // (pixels * channels)
             return max(size for size in _divisors(n) if size <= most), channels
-        wide = [size for size in _divisors(channels) if size >= min(_LEAST_CHANNELS, channels)]
+        wide = [
+            size for size in _divisors(channels) if size >= min(tuning.LEAST_CHANNELS, channels)
+        ]
         return 1, max((size for size in wide if size * pixels <= self.split), default=wide[0])
 
     def on(self, platform: str, shape: tuple[int, ...]) -> tuple[int, int]:

@@ -66,9 +66,7 @@ def operator(
 
         return _linear_call(along, pull, (tuple(operands), kept), tuple(tangents), y)
 
-    @jax.custom_jvp
-    def run(*operands):
-        return forward(*operands)
+    run = jax.custom_jvp(forward)
 
     @run.defjvp
     def run_tangents(operands, tangents):

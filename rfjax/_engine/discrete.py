@@ -15,10 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rfjax._engine import tuning
 from rfjax._engine.clamp import at_least, at_most
-
-# Below this sigma the ratios are used, above it Debye's expansion: relative error < 1e-7.
-_DEBYE_SIGMA = 5.0
 
 # Numerators of Debye's polynomials U_1 ... U_4 in p^2 (after taking out p^k), and denominators.
 _DEBYE = (
@@ -36,14 +34,14 @@ def discrete_profile(
 
     Distances beyond `truncate` standard deviations may read 0 (small sigma) or the true tail.
     """
-    order, known = abs(distance), math.ceil(truncate * _DEBYE_SIGMA) + 1
+    order, known = abs(distance), math.ceil(truncate * tuning.DEBYE_SIGMA) + 1
     if isinstance(order, np.ndarray):
         known = min(int(order.max(initial=0)), known)
-    small = _by_ratios(at_most(sigma, _DEBYE_SIGMA), known)
+    small = _by_ratios(at_most(sigma, tuning.DEBYE_SIGMA), known)
     within = (order <= known).reshape((1,) * sigma.ndim + (-1,))
     small = jnp.where(within, small[..., order.clip(max=known)], 0.0)
-    large = _by_debye(order, at_least(sigma, _DEBYE_SIGMA))
-    return jnp.where((sigma < _DEBYE_SIGMA)[..., None], small, large)
+    large = _by_debye(order, at_least(sigma, tuning.DEBYE_SIGMA))
+    return jnp.where((sigma < tuning.DEBYE_SIGMA)[..., None], small, large)
 
 
 def _by_ratios(sigma: jax.Array, known: int) -> jax.Array:
@@ -53,9 +51,9 @@ def _by_ratios(sigma: jax.Array, known: int) -> jax.Array:
     shrinks the error of the start by r^2.
     """
     t = sigma * sigma
-    ratio = t / (2.0 * known + 40.0)
+    ratio = t / (2.0 * (known + tuning.BESSEL_START))
     ratios = []
-    for n in range(known + 20, 0, -1):
+    for n in range(known + tuning.BESSEL_START, 0, -1):
         ratio = t / (2.0 * n + t * ratio)
         if n <= known:
             ratios.append(ratio)
@@ -114,7 +112,7 @@ def _selling(yy: jax.Array, yx: jax.Array, xx: jax.Array) -> tuple[jax.Array, ja
     """
     fixed = jax.lax.stop_gradient((yy, yx, xx))
     # Products closer to zero than rounding are not worth an exchange: they could cycle.
-    tolerance = 1e-6 * (fixed[0] + fixed[2])
+    tolerance = tuning.EXCHANGE_TOLERANCE * (fixed[0] + fixed[2])
 
     def acute(base):
         return jnp.max(_pair_products(fixed, base), -1) > tolerance
@@ -130,7 +128,7 @@ def _selling(yy: jax.Array, yx: jax.Array, xx: jax.Array) -> tuple[jax.Array, ja
     start = jnp.broadcast_to(start.reshape((1,) * yy.ndim + (3, 2)), (*yy.shape, 3, 2))
     # Each exchange shortens the base; the bound only stops NaN from looping.
     _, base = jax.lax.while_loop(
-        lambda carry: (carry[0] < 1000) & jnp.any(acute(carry[1])),
+        lambda carry: (carry[0] < tuning.MOST_EXCHANGES) & jnp.any(acute(carry[1])),
         lambda carry: (carry[0] + 1, exchange(carry[1])),
         (0, start),
     )

@@ -4,12 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from rfjax import _checks
-
-# sigma is formed within these bounds (1e-17 to 1e17 pixels) so that neither it nor a derivative is
-# 0 or inf in float32. Outside, the gradient with respect to log sigma is zero. Narrower types are
-# widened for all that lies in between, where their squares would leave their range.
-LOG_SIGMA_MIN = -40.0
-LOG_SIGMA_MAX = 40.0
+from rfjax._engine import tuning
 
 
 def wide(array: jax.Array) -> jax.Array:
@@ -19,7 +14,7 @@ def wide(array: jax.Array) -> jax.Array:
 
 def bounded(log_sigma: jax.Array) -> jax.Array:
     """log sigma within its bounds, in float32 at least."""
-    return jnp.clip(wide(log_sigma), LOG_SIGMA_MIN, LOG_SIGMA_MAX)
+    return jnp.clip(wide(log_sigma), tuning.LOG_SIGMA_MIN, tuning.LOG_SIGMA_MAX)
 
 
 def sigma_of(log_sigma: jax.Array) -> jax.Array:

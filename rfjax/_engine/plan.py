@@ -7,6 +7,7 @@ sizes serves a traced sigma, the program decides while it runs, by `rfjax._engin
 import math
 from typing import NamedTuple
 
+from rfjax._engine import tuning
 from rfjax._engine.blocks import Limits
 from rfjax._engine.devices import is_known
 from rfjax._engine.profile import Window
@@ -16,9 +17,6 @@ ALGORITHMS = ("auto", "shift_add", "toeplitz")
 
 # How `jnp.pad` names the boundaries that read outside the map.
 PAD_MODES = {"zero": "constant", "edge": "edge", "reflect": "reflect", "wrap": "wrap"}
-
-# Up to this half size a filter is a sum of shifted maps, beyond it a product of transforms.
-_DENSE = 4
 
 
 class Plan(NamedTuple):
@@ -58,8 +56,10 @@ class Filter(NamedTuple):
     window: Window
     algorithm: str = "auto"
 
-    # Filters along an axis lose more by short rows than they gain from the caches.
-    limits = Limits(whole=2**21, split=5 * 2**17)
+    @property
+    def limits(self) -> Limits:
+        """How much of a map a CPU filters at a time."""
+        return Limits(tuning.AXES_WHOLE, tuning.AXES_SPLIT)
 
     def half_sizes(self, length: int, platform: str) -> tuple[int, ...]:
         """The static half sizes that are filtered by shift-and-add on an axis of `length`.
@@ -73,8 +73,9 @@ class Filter(NamedTuple):
             return ()
         largest = length // 2
         if self.algorithm == "auto":
-            largest = min(length // 4, 16) if length < 256 else 32
-        return tuple(size for size in (1, 2, 4, 8, 16, 32, 64, 128) if size <= largest)
+            largest = min(length // tuning.SHORT_SHARE, tuning.SHORT_SUM)
+            largest = largest if length < tuning.LONG_AXIS else tuning.LONG_SUM
+        return tuple(size for size in tuning.SUM_SIZES if size <= largest)
 
     def axes(self, shape: tuple[int, ...], platform: str) -> tuple[Axis, ...]:
         """The spatial axes of a map [N, *spatial, C]."""
@@ -109,9 +110,10 @@ class Plane(NamedTuple):
     window: Window
     device: str = "cpu"
 
-    # The transforms of a map take several times its memory. Beyond a few megabytes the system hands
-    # that out anew at every call, which costs as much as the transforms.
-    limits = Limits(whole=2**18, split=2**18)
+    @property
+    def limits(self) -> Limits:
+        """How much of a map a CPU filters at a time."""
+        return Limits(tuning.PLANE_WHOLE, tuning.PLANE_SPLIT)
 
     def half_sizes(self) -> list[tuple[int, int]]:
         """Half sizes (y, x) of the static grids, from the smallest to the largest needed.
@@ -121,12 +123,17 @@ class Plane(NamedTuple):
         """
         most = (self.height, self.width)
         if self.padding not in ("zero", "renormalized"):
-            most = tuple(max(64, 2 * side) for side in most)
+            most = tuple(max(tuning.LEAST_REACH, 2 * side) for side in most)
         sizes, size = [], 1
         while size < max(most):
             sizes.append((min(size, most[0]), min(size, most[1])))
-            size = size + 1 if size < _DENSE else size * (2 if size < 8 else 3)
+            grows = 2 if size < tuning.DOUBLED_GRID else 3
+            size = size + 1 if size < tuning.DENSE_GRID else size * grows
         return [*sizes, most]
+
+    def is_extended(self, shape: tuple[int, ...]) -> bool:
+        """Whether a map [N, H, W, C] of this shape is extended by what lies outside of it."""
+        return shape[1:3] != (self.height, self.width)
 
     def choice(self, needed: tuple[int, int]) -> tuple[str, tuple[int, int]]:
         """The form, shift_add or fourier, and the static grid that serve half sizes `needed`."""
@@ -146,4 +153,5 @@ class Plane(NamedTuple):
 
 
 def is_dense(grid: tuple[int, int]) -> bool:
-    return max(grid) <= _DENSE
+    """Whether a filter on this grid is a sum of shifted maps, and no product of transforms."""
+    return max(grid) <= tuning.DENSE_GRID

@@ -16,18 +16,12 @@ import numpy as np
 from jax.scipy.special import erfc
 
 from rfjax import _checks
+from rfjax._engine import tuning
 from rfjax._engine.clamp import at_least, at_most
 from rfjax._engine.discrete import discrete_profile
 
 METHODS = ("sampled", "integrated", "discrete")
 SUPPORTS = ("hard", "faded")
-
-# Taps are formed with sigma in these bounds: below, the filter is the identity to the last bit;
-# above, it is flat over any map.
-SIGMA_MIN, SIGMA_MAX = 1e-6, 1e6
-
-# The standard deviation up to which a pixel's mass is a difference of two error functions.
-_NARROW = 6.0
 
 
 class Window(NamedTuple):
@@ -47,9 +41,9 @@ class Window(NamedTuple):
 def half_size(sigma: jax.Array, *, truncate: float) -> jax.Array:
     """max(1, ceil(truncate * sigma)) as int32, without a gradient: [...] for sigma [...]."""
     sigma = jax.lax.stop_gradient(sigma.astype(_checks.accumulation_dtype(sigma)))
-    reach = jnp.clip(sigma, SIGMA_MIN, SIGMA_MAX) * truncate
+    reach = jnp.clip(sigma, tuning.SIGMA_MIN, tuning.SIGMA_MAX) * truncate
     # exp(log 2) may come out an ulp above 2: a whole tap must not hang on that.
-    reach = reach * (1.0 - 8.0 * jnp.finfo(reach.dtype).eps)
+    reach = reach * (1.0 - tuning.REACH_SLACK * jnp.finfo(reach.dtype).eps)
     return jnp.maximum(1, jnp.ceil(reach).astype(jnp.int32))
 
 
@@ -62,7 +56,7 @@ def half_taps(sigma: jax.Array, max_half_size: int, window: Window) -> jax.Array
 
 def half_profile(sigma: jax.Array, distance: np.ndarray | jax.Array, window: Window) -> jax.Array:
     """Unnormalised weights [..., D] at integer distances [D], for sigma [...]."""
-    sigma = jnp.clip(sigma, SIGMA_MIN, SIGMA_MAX)
+    sigma = jnp.clip(sigma, tuning.SIGMA_MIN, tuning.SIGMA_MAX)
     weight = support_weight(sigma, distance, window)
     if window.method == "discrete":
         density = discrete_profile(distance, sigma, truncate=window.truncate)
@@ -76,16 +70,16 @@ def half_profile(sigma: jax.Array, distance: np.ndarray | jax.Array, window: Win
 def pixel_mass(offset: jax.Array, sigma: jax.Array) -> jax.Array:
     """The mass of a Gaussian of `sigma` on the pixel at `offset` from its mean."""
     size = jnp.abs(offset)
-    narrow = at_most(sigma, _NARROW)
+    narrow = at_most(sigma, tuning.NARROW)
     scale = 1.0 / (math.sqrt(2.0) * narrow)
     # On the tail's side erfc keeps the digits of a difference, where erf cancels.
     near = 0.5 * (erfc((size - 0.5) * scale) - erfc((size + 0.5) * scale))
     # A wide Gaussian's two terms are too alike for float32: there, Taylor's series over the pixel.
-    wide = at_least(sigma, _NARROW)
+    wide = at_least(sigma, tuning.NARROW)
     inverse, z = 1.0 / (wide * wide), (size / wide) ** 2
     series = 1.0 + inverse / 24.0 * (z - 1.0) + inverse**2 / 1920.0 * (z * z - 6.0 * z + 3.0)
     far = jnp.exp(-0.5 * z) * series / (math.sqrt(2.0 * math.pi) * wide)
-    return jnp.where(sigma < _NARROW, near, far)
+    return jnp.where(sigma < tuning.NARROW, near, far)
 
 
 def support_weight(sigma: jax.Array, distance: np.ndarray | jax.Array, window: Window) -> jax.Array:

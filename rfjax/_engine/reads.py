@@ -34,53 +34,23 @@ import jax.numpy as jnp
 from jax import lax
 
 from rfjax import _checks
+from rfjax._engine import tuning
+from rfjax._engine.cells import (
+    BORDER,
+    Cells,
+    Pair,
+    Rows,
+    bordered,
+    cells_at,
+    places,
+    read,
+    scaled,
+    splat_scatter,
+    splat_windows,
+    unbordered,
+)
 from rfjax._engine.derivatives import operator
 from rfjax._engine.devices import alike, by_device, is_known, zeros_for
-
-Pair = tuple[int, int]
-
-# Zeros around the map: positions outside fall into a cell all of whose four corners are zero, so
-# that neither their values nor their slopes need a mask.
-_BORDER = 2
-
-# Positions are cut here: farther out than any map, and small enough for exact integers in float32.
-_FAR = 2.0**22
-
-
-class _Cells(NamedTuple):
-    """Each tap's cell: the row of its top-left corner in the bordered map, and the place inside.
-
-    Where there is a factor, samples are multiplied by it.
-    """
-
-    row: jax.Array
-    y: jax.Array
-    x: jax.Array
-    factor: jax.Array | None = None
-
-
-class _Rows(NamedTuple):
-    """A bordered map of `width` pixels a line, a pixel a row: [pixels * groups, features].
-
-    A projected map has a group of features for each tap, a map of several parts one for each
-    `taps` taps; a map that is read as it is has one group.
-    """
-
-    values: jax.Array
-    width: int
-    groups: int = 1
-    taps: int = 1
-
-    def index(self, cells: _Cells, tap: jax.Array) -> list[jax.Array]:
-        """The rows of the cells' corners: top left, top right, bottom left, bottom right."""
-        corners = (cells.row + offset for offset in (0, 1, self.width, self.width + 1))
-        return [corner * self.groups + self.group(tap) for corner in corners]
-
-    def group(self, tap: jax.Array) -> jax.Array:
-        """The group that a tap reads."""
-        if self.groups == 1:
-            return jnp.zeros_like(tap)
-        return tap if self.taps == 1 else lax.div(tap, jnp.int32(self.taps))
 
 
 class _Plan(NamedTuple):
@@ -165,13 +135,13 @@ def _one_apart(function: Callable, of_each: tuple, added: bool | tuple, *arrays)
 def _forward(plan: _Plan, strides: Pair, x, weights, positions) -> jax.Array:
     taps, features_in, features_out = _sizes(weights)
     rows, project = _rows_to_read(x, weights)
-    cells = _cells(x.shape, *_places(positions), strides)
+    cells = cells_at(x.shape, *places(positions), strides)
     size = _block_size(plan, positions, features_out if project else features_in)
 
     def block(_, cells):
         def add(y, tap):
             index, matrix, cells = tap
-            sample = _read(rows, cells, index)[0]
+            sample = read(rows, cells, index)[0]
             return y + (sample if project else _product(sample.astype(x.dtype), matrix)), None
 
         y = zeros_for((size, features_out), _checks.accumulation_dtype(x), x)
@@ -187,7 +157,7 @@ def _free_backward(plan: _Plan, strides: Pair, x, weights, positions, cotangent)
     """Gradients by map, weights and positions [N, H', W', T, 2 | 3]."""
     taps, features_in, features_out = _sizes(weights)
     rows, project = _rows_to_read(x, weights)
-    cells = _cells(x.shape, *_places(positions), strides)
+    cells = cells_at(x.shape, *places(positions), strides)
     size = _block_size(plan, positions, features_out if project else features_in)
     sums = _checks.accumulation_dtype(x)
 
@@ -196,7 +166,7 @@ def _free_backward(plan: _Plan, strides: Pair, x, weights, positions, cotangent)
 
         def add(rows_gradient, tap):
             index, matrix, cells = tap
-            sample, *slopes = _read(rows, cells, index)
+            sample, *slopes = read(rows, cells, index)
             if project:
                 sample_gradient, outer = cotangent.astype(sums), zeros_for((), sums, x)
             else:
@@ -204,7 +174,7 @@ def _free_backward(plan: _Plan, strides: Pair, x, weights, positions, cotangent)
                 outer = _outer(sample.astype(x.dtype), cotangent, matrix)
             slopes = [plan.row_sums(slope * sample_gradient) for slope in slopes]
             target = rows._replace(values=rows_gradient)
-            rows_gradient = plan.splat(target, cells, index, _scaled(sample_gradient, cells))
+            rows_gradient = plan.splat(target, cells, index, scaled(sample_gradient, cells))
             return rows_gradient, (outer, jnp.stack(slopes, -1))
 
         rows_gradient, weights_gradient = carry
@@ -221,12 +191,12 @@ def _free_backward(plan: _Plan, strides: Pair, x, weights, positions, cotangent)
     if project:
         # Both products round their operands to the map's dtype, as those of the samples do.
         narrow = (*x.shape[:3], taps * features_out)
-        products = _unbordered(map_gradient, narrow).astype(x.dtype).reshape(-1, narrow[-1])
+        products = unbordered(map_gradient, narrow).astype(x.dtype).reshape(-1, narrow[-1])
         map_gradient = _matmul(products, _side_by_side(weights).T).reshape(x.shape)
         weights_gradient = _matmul(x.reshape(-1, features_in).T, products)
         weights_gradient = weights_gradient.reshape(features_in, taps, features_out).swapaxes(0, 1)
     else:
-        map_gradient = _unbordered(map_gradient, x.shape)
+        map_gradient = unbordered(map_gradient, x.shape)
     slopes = slopes.swapaxes(1, 2).reshape(-1, taps * positions.shape[-1])
     slopes = _unblocked(slopes, positions.shape[:3])
     return (
@@ -245,9 +215,9 @@ def _shared_backward(plan: _Plan, strides: Pair, x, weights, positions, cotangen
     """
     taps, features_in, features_out = _sizes(weights)
     cotangent = _stuffed(cotangent, x.shape, strides)
-    rows = _Rows(_bordered(cotangent), x.shape[2] + 2 * _BORDER)
-    whole, inside, _ = _places(jnp.broadcast_to(positions, (*x.shape[:3], taps, 2)))
-    cells = _cells(cotangent.shape, -whole - 1, 1 - inside, None, (1, 1))
+    rows = Rows(bordered(cotangent), x.shape[2] + 2 * BORDER)
+    whole, inside, _ = places(jnp.broadcast_to(positions, (*x.shape[:3], taps, 2)))
+    cells = cells_at(cotangent.shape, -whole - 1, 1 - inside, None, (1, 1))
     size = _block_size(plan, whole, features_out)
     sums = _checks.accumulation_dtype(x)
 
@@ -260,7 +230,7 @@ def _shared_backward(plan: _Plan, strides: Pair, x, weights, positions, cotangen
 
         def add(map_gradient, tap):
             index, matrix, product, cells = tap
-            sample, *slopes = _read(rows, cells, index)
+            sample, *slopes = read(rows, cells, index)
             sample = sample.astype(x.dtype)
             if project:
                 return map_gradient, (sample, plan.dot(slopes, -product))
@@ -293,12 +263,12 @@ def _plain(strides: Pair, x, weights, positions) -> jax.Array:
     """The same value in operations that JAX differentiates to any order, a tap at a time."""
     taps, _, features_out = _sizes(weights)
     rows = _unprojected(x, weights)
-    cells = _cells(x.shape, *_places(positions), strides)
+    cells = cells_at(x.shape, *places(positions), strides)
 
     @jax.checkpoint
     def add(y, tap):
         index, cells, matrix = tap
-        sample = _read(rows, cells, index)[0]
+        sample = read(rows, cells, index)[0]
         return y + _product(sample.astype(x.dtype), matrix), None
 
     cells = jax.tree.map(lambda part: part.reshape(-1, taps).T, cells)
@@ -313,22 +283,22 @@ def _sizes(weights: jax.Array) -> tuple[int, int, int]:
     return weights.shape[0], groups * weights.shape[-2], groups * weights.shape[-1]
 
 
-def _rows_to_read(x: jax.Array, weights: jax.Array) -> tuple[_Rows, bool]:
+def _rows_to_read(x: jax.Array, weights: jax.Array) -> tuple[Rows, bool]:
     """The map, or where it is narrower its product with all taps' weights (and True)."""
     if not _is_narrow(x, weights):
         return _unprojected(x, weights), False
-    products = _bordered(_matmul(x, _side_by_side(weights)))
-    width = x.shape[2] + 2 * _BORDER
-    return _Rows(products.reshape(-1, weights.shape[2]), width, weights.shape[0]), True
+    products = bordered(_matmul(x, _side_by_side(weights)))
+    width = x.shape[2] + 2 * BORDER
+    return Rows(products.reshape(-1, weights.shape[2]), width, weights.shape[0]), True
 
 
-def _unprojected(x: jax.Array, weights: jax.Array) -> _Rows:
+def _unprojected(x: jax.Array, weights: jax.Array) -> Rows:
     """The map, of which a tap reads all channels or a part."""
     taps, features, _ = _sizes(weights)
     parts = x.shape[-1] // features
-    values = _bordered(x)
+    values = bordered(x)
     values = values.reshape(-1, features) if parts > 1 else values
-    return _Rows(values, x.shape[2] + 2 * _BORDER, parts, taps // parts)
+    return Rows(values, x.shape[2] + 2 * BORDER, parts, taps // parts)
 
 
 def _is_narrow(x: jax.Array, weights: jax.Array) -> bool:
@@ -352,76 +322,6 @@ def _stuffed(cotangent: jax.Array, shape: tuple[int, ...], strides: Pair) -> jax
     return lax.pad(cotangent, jnp.zeros((), cotangent.dtype), gaps)
 
 
-def _bordered(x: jax.Array) -> jax.Array:
-    """The map within zeros, a pixel a row."""
-    border = (_BORDER, _BORDER)
-    return jnp.pad(x, ((0, 0), border, border, (0, 0))).reshape(-1, x.shape[-1])
-
-
-def _unbordered(rows: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    batch, height, width, features = shape
-    x = rows.reshape(batch, height + 2 * _BORDER, width + 2 * _BORDER, features)
-    return x[:, _BORDER:-_BORDER, _BORDER:-_BORDER]
-
-
-def _places(positions: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """The positions' whole pixels, what is left of them, and the factors, if there are any."""
-    factor = positions[..., 2] if positions.shape[-1] == 3 else None
-    positions = jnp.clip(positions[..., :2], -_FAR, _FAR)
-    whole = lax.stop_gradient(jnp.floor(positions))
-    return whole, positions - whole, factor
-
-
-def _cells(
-    shape: tuple[int, ...],
-    whole: jax.Array,
-    inside: jax.Array,
-    factor: jax.Array | None,
-    strides: Pair,
-) -> _Cells:
-    """The cells [N, H', W', T] of taps at whole + inside [N, H', W', T, 2] on a map of `shape`.
-
-    The centre is added to the whole part of a position: the place inside a cell keeps its digits.
-    """
-    _, height, width, _ = shape
-    y, x = (
-        jnp.clip(part + stride * lax.broadcasted_iota(part.dtype, part.shape, axis), -_BORDER, size)
-        for axis, size, part, stride in zip(
-            (1, 2), (height, width), (whole[..., 0], whole[..., 1]), strides, strict=True
-        )
-    )
-    y, x = y.astype(jnp.int32) + _BORDER, x.astype(jnp.int32) + _BORDER
-    example = lax.broadcasted_iota(jnp.int32, y.shape, 0)
-    row = (example * (height + 2 * _BORDER) + y) * (width + 2 * _BORDER) + x
-    return _Cells(row, inside[..., 0], inside[..., 1], factor)
-
-
-def _read(rows: _Rows, cells: _Cells, tap: jax.Array) -> tuple[jax.Array, ...]:
-    """One tap's samples [P, F] and their slopes along y, x and, if it has one, the factor.
-
-    Unused ones cost nothing.
-    """
-    sums = _checks.accumulation_dtype(rows.values)
-    top_left, top_right, bottom_left, bottom_right = (
-        rows.values.at[index].get(mode="promise_in_bounds").astype(sums)
-        for index in rows.index(cells, tap)
-    )
-    y, x = cells.y.astype(sums)[:, None], cells.x.astype(sums)[:, None]
-    top = (1 - x) * top_left + x * top_right
-    bottom = (1 - x) * bottom_left + x * bottom_right
-    along_y = (1 - x) * (bottom_left - top_left) + x * (bottom_right - top_right)
-    along_x = (1 - y) * (top_right - top_left) + y * (bottom_right - bottom_left)
-    sample = (1 - y) * top + y * bottom
-    if cells.factor is None:
-        return sample, along_y, along_x
-    return *(_scaled(part, cells) for part in (sample, along_y, along_x)), sample
-
-
-def _scaled(values: jax.Array, cells: _Cells) -> jax.Array:
-    """Values [P, F] times the factor, if there is one."""
-    return values if cells.factor is None else cells.factor.astype(values.dtype)[:, None] * values
-
-
 def _block_size(plan: _Plan, positions: jax.Array, features: int) -> int:
     """Outputs in a block: about `block_elements` samples of a tap, in blocks of equal size.
 
@@ -431,11 +331,11 @@ def _block_size(plan: _Plan, positions: jax.Array, features: int) -> int:
     outputs = batch * height * width
     if not is_known(outputs):
         return outputs
-    largest = max(256, plan.block_elements // features)
+    largest = max(tuning.LEAST_OUTPUTS, plan.block_elements // features)
     return -(-outputs // -(-outputs // largest))
 
 
-def _blocked(cells: _Cells, size: int) -> _Cells:
+def _blocked(cells: Cells, size: int) -> Cells:
     """Cells [N, H', W', T] as [blocks, T, size]."""
     return jax.tree.map(lambda part: _block_rows(part, size).swapaxes(1, 2), cells)
 
@@ -474,34 +374,6 @@ def _outer(a: jax.Array, b: jax.Array, like: jax.Array) -> jax.Array:
     return _matmul(a.swapaxes(1, 2), b)
 
 
-def _splat_windows(rows: _Rows, cells: _Cells, tap: jax.Array, values: jax.Array) -> jax.Array:
-    """`rows` with values [P, F] added at the corners of cells, one 2x2 window after the other."""
-    features = values.shape[-1]
-    top, left = cells.row // rows.width, cells.row % rows.width
-    first = (rows.group(tap) * features).astype(jnp.int32)
-
-    def add(i, image):
-        y, x = cells.y[i].astype(image.dtype), cells.x[i].astype(image.dtype)
-        weights = jnp.stack([1 - y, y])[:, None] * jnp.stack([1 - x, x])[None]
-        window = weights[:, :, None] * values[i][None, None]
-        start = top[i], left[i], first
-        window += lax.dynamic_slice(image, start, (2, 2, features))
-        return lax.dynamic_update_slice(image, window, start)
-
-    image = rows.values.reshape(-1, rows.width, rows.groups * features)
-    return lax.fori_loop(0, top.size, add, image, unroll=4).reshape(rows.values.shape)
-
-
-def _splat_scatter(rows: _Rows, cells: _Cells, tap: jax.Array, values: jax.Array) -> jax.Array:
-    """`rows` with values [P, F] added at the corners of cells."""
-    total = rows.values
-    y, x = (part.astype(total.dtype)[:, None] for part in (cells.y, cells.x))
-    weights = (1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x
-    for index, weight in zip(rows.index(cells, tap), weights, strict=True):
-        total = total.at[index].add(weight * values, mode="promise_in_bounds")
-    return total
-
-
 def _row_products(values: jax.Array) -> jax.Array:
     ones = jnp.ones((values.shape[-1], 1), values.dtype)
     return jnp.matmul(values, ones, precision=lax.Precision.HIGHEST)[:, 0]
@@ -513,14 +385,14 @@ def _dot_products(slopes: list[jax.Array], values: jax.Array) -> jax.Array:
 
 
 _CPU = _Plan(
-    block_elements=2**19,
-    splat=_splat_windows,
+    block_elements=tuning.READ_BLOCK_CPU,
+    splat=splat_windows,
     row_sums=_row_products,
     dot=_dot_products,
 )
 _ACCELERATOR = _Plan(
-    block_elements=2**26,
-    splat=_splat_scatter,
+    block_elements=tuning.READ_BLOCK,
+    splat=splat_scatter,
     row_sums=lambda values: values.sum(-1),
     dot=lambda slopes, values: jnp.stack([jnp.sum(slope * values) for slope in slopes]),
 )

@@ -10,24 +10,22 @@ from jax.custom_batching import custom_vmap
 from rfjax._engine.devices import by_device
 
 
-def size_switch(index: jax.Array, branches: Sequence[Callable], *operands: Any) -> Any:
-    """`branches[index](*operands)`, where every branch also serves all smaller indices.
+def size_switch(branches: Sequence[Callable]) -> Callable:
+    """The function (index, *operands) -> branches[index](*operands).
 
-    `lax.switch` with a batched index runs every branch and selects. Here a CPU takes one after the
-    other, and elsewhere the branch of the batch's largest index runs for all. There is no
-    derivative under `vmap`: the operations that are made of this have theirs written out.
+    Every branch also serves all smaller indices. `lax.switch` with a batched index runs every
+    branch and selects. Here a CPU takes one example after the other, and elsewhere the branch of
+    the batch's largest index runs for all. There is no derivative under `vmap`: the operations that
+    are made of this have theirs written out.
 
     Args:
-      index: int32 scalar, traced.
-      branches: functions of `operands` with equal results; none may close over a traced value.
-      operands: floating-point arrays, or trees of them.
+      branches: functions of the operands with equal results; none may close over a traced value.
+        The index is an int32 scalar, traced; the operands are floating-point arrays, or trees of
+        them.
     """
     if len(branches) == 1:
-        return branches[0](*operands)
-    return _mapped(branches)(index, *operands)
+        return lambda index, *operands: branches[0](*operands)
 
-
-def _mapped(branches: Sequence[Callable]) -> Callable:
     @custom_vmap
     def run(index, *operands):
         return jax.lax.switch(index, branches, *operands)
@@ -42,7 +40,7 @@ def _mapped(branches: Sequence[Callable]) -> Callable:
 
         def by_largest(index, *operands):
             index = jnp.max(index, 0) if in_batched[0] else index
-            return _mapped(mapped)(index, *operands)
+            return size_switch(mapped)(index, *operands)
 
         def one_by_one(index, *operands):
             flat, tree = jax.tree.flatten((index, *operands))

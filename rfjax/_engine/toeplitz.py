@@ -8,14 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rfjax._engine import tuning
 from rfjax._engine.devices import is_known
 from rfjax._engine.layout import precise
 from rfjax._engine.profile import Window, half_profile
 from rfjax._engine.totals import counted, folded_profile, total_profile
-
-# Rows of so many numbers are worth a product for each of the M. A single product for all of them
-# has to transpose the map, and its result again.
-_WIDE = 1024
 
 
 def filter_by_matrix(x: jax.Array, sigma: jax.Array, padding: str, window: Window) -> jax.Array:
@@ -27,7 +24,7 @@ def _apply(matrix: jax.Array, x: jax.Array) -> jax.Array:
     """K [n, c, L, L] applied to [M, L, K] along L."""
     rows, length, step = x.shape
     n, c = matrix.shape[:2]
-    wide = is_known(length, step) and step >= max(length, _WIDE)
+    wide = is_known(length, step) and step >= max(length, tuning.WIDE_ROW)
     if n == c == 1 and (wide or (is_known(rows) and rows == 1)):
         return precise(jnp.matmul)(jnp.broadcast_to(matrix[0, 0], (rows, length, length)), x)
     if n == c == 1:

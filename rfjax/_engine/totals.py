@@ -14,12 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import erf
 
+from rfjax._engine import tuning
 from rfjax._engine.clamp import at_least, at_most
 from rfjax._engine.devices import is_known
-from rfjax._engine.profile import SIGMA_MAX, SIGMA_MIN, Window, half_profile, half_size
-
-# Beyond this many periods sigma is smooth enough for the closed form.
-_SMOOTH = 8.0
+from rfjax._engine.profile import Window, half_profile, half_size
 
 # Euler-Maclaurin at midpoints: (order of the derivative, coefficient).
 _CORRECTIONS = ((1, -1.0 / 24.0), (3, 7.0 / 5760.0), (5, -31.0 / 967680.0))
@@ -30,13 +28,13 @@ def folded_profile(sigma: jax.Array, period: int, window: Window) -> jax.Array:
 
     f are the unnormalised taps of `half_profile`; sigma [...] gives [..., period].
     """
-    sigma = jnp.clip(sigma, SIGMA_MIN, SIGMA_MAX)
-    copies = math.ceil(_SMOOTH * window.truncate) + 1
+    sigma = jnp.clip(sigma, tuning.SIGMA_MIN, tuning.SIGMA_MAX)
+    copies = math.ceil(tuning.SMOOTH_PERIODS * window.truncate) + 1
     residues = counted(period)
     period = period if is_known(period) else jnp.asarray(period)
     distance = residues[:, None] + period * np.arange(-copies, copies + 1)[None]
     period = jnp.asarray(period, sigma.dtype)
-    largest = _SMOOTH * period
+    largest = tuning.SMOOTH_PERIODS * period
     few = half_profile(at_most(sigma, largest), distance.ravel(), window)
     few = jnp.sum(few.reshape(*sigma.shape, *distance.shape), -1)
     many = _smooth_sum(at_least(sigma, largest)[..., None], residues, period, window)

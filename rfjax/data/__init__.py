@@ -4,6 +4,11 @@ dataset = rfjax.data.load("digit_scenes", "train")
 for batch in rfjax.data.train_iterator(dataset, batch_size=16, seed=0): ...
 """
 
+from rfjax import _extras
+
+if fault := _extras.missing(__name__, "cv2", "grain", "tensorflow_datasets"):
+    raise fault
+
 from rfjax.data.augment import Augmentation as Augmentation
 from rfjax.data.checking import check as check
 from rfjax.data.dataset import VOID as VOID

@@ -9,12 +9,14 @@
 `python -m rfjax.search --config=configs/search.py --workdir=DIR` runs both on digit scenes.
 """
 
-from rfjax import _lazy
+from rfjax import _extras, _lazy
+
+if fault := _extras.missing(__name__, "flax", "ml_collections", "optax", "orbax"):
+    raise fault
 
 __all__ = _lazy.install(
     __name__,
     {
-        "adapter": ("segmentation",),
         "driver": ("run",),
         "engine": ("layout",),
         "enumeration": ("enumerate",),
@@ -31,5 +33,6 @@ __all__ = _lazy.install(
             "Result",
             "load",
         ),
+        ".studies.search.adapter": ("segmentation",),  # networks and data of the library
     },
 )

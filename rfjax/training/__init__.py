@@ -1,6 +1,9 @@
 """Training: configs, steps, the loop, checkpoints and reports."""
 
-from rfjax import _lazy
+from rfjax import _extras, _lazy
+
+if fault := _extras.missing(__name__, "flax", "ml_collections", "optax", "orbax"):
+    raise fault
 
 __all__ = _lazy.install(
     __name__,

@@ -26,7 +26,7 @@ def test_a_run_of_the_dictated_text_begins_18_digits_into_the_validation_split()
     # What the module says about writers: the labels repeat one text, so its start shows the runs.
     text = "".join(map(str, load_digits().target))
     starts = [match.start() for match in re.finditer("01234567890123456789", text)]
-    assert [start for start in starts if start >= scenes.TRAIN_DIGITS][0] - 1397 == 18
+    assert next(start for start in starts if start >= scenes.TRAIN_DIGITS) - 1397 == 18
     assert text[1415:1545] == text[:130]
 
 

@@ -1,0 +1,1 @@
+"""How fast rfjax is, against every peer that is installed: `python -m benchmarks --help`."""

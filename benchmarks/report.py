@@ -1,0 +1,110 @@
+"""The rows that are measured, their aims, and the files that they end in."""
+
+import dataclasses
+import json
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from benchmarks import peers
+from benchmarks.timing import Times
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One comparison: our figure, the other's, and their ratio with its spread over the rounds."""
+
+    suite: str
+    case: str
+    what: str
+    ours: float
+    against: str
+    theirs: float
+    ratio: float
+    spread: tuple[float, float]
+    aim: float | None = None  # the largest ratio wanted
+    error: float | None = None  # largest error of ours, relative to the largest value
+    unit: str = "ms"
+
+    @property
+    def reached(self) -> bool | None:
+        return None if self.aim is None else self.ratio <= self.aim
+
+
+def compared(
+    suite: str,
+    case: str,
+    what: str,
+    ours: Times,
+    against: str,
+    theirs: Times,
+    *,
+    aim: float | None = None,
+    error: float | None = None,
+) -> Row:
+    """The row of two functions that took turns."""
+    return Row(
+        suite=suite,
+        case=case,
+        what=what,
+        ours=ours.median,
+        against=against,
+        theirs=theirs.median,
+        ratio=ours.ratio(theirs),
+        spread=ours.ratio_spread(theirs),
+        aim=aim,
+        error=error,
+    )
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    device = jax.devices()[0]
+    return {
+        "device": f"{device.platform}: {device.device_kind}",
+        "devices": jax.device_count(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        **peers.versions(),
+    }
+
+
+def line(row: Row) -> str:
+    """A row as people read it while the program runs."""
+    verdict = ""
+    if row.aim is not None:
+        verdict = f"  {'aim' if row.reached else 'MISSES'} {row.aim:g}"
+    error = "" if row.error is None else f"  error {row.error:.1e}"
+    return (
+        f"{row.case:28} {row.what:22} {row.ours:9.3f} {row.unit}  {row.ratio:6.2f} "
+        f"({row.spread[0]:.2f}-{row.spread[1]:.2f}) of {row.against}{verdict}{error}"
+    )
+
+
+def markdown(rows: Iterable[Row]) -> str:
+    """The rows as a table for each suite."""
+    tables: dict[str, list[str]] = {}
+    head = "| case | what | ours | against | theirs | ratio | quartiles | aim | error |"
+    for row in rows:
+        table = tables.setdefault(row.suite, [head, "|" + "---|" * 9])
+        aim = "" if row.aim is None else f"{row.aim:g} {'yes' if row.reached else '**no**'}"
+        error = "" if row.error is None else f"{row.error:.1e}"
+        table.append(
+            f"| {row.case} | {row.what} | {row.ours:.3f} {row.unit} | {row.against} "
+            f"| {row.theirs:.3f} {row.unit} | {row.ratio:.2f} "
+            f"| {row.spread[0]:.2f}-{row.spread[1]:.2f} | {aim} | {error} |"
+        )
+    parts = [f"## {suite}\n\n" + "\n".join(table) + "\n" for suite, table in tables.items()]
+    facts = ", ".join(f"{name} {value}" for name, value in machine().items())
+    return "\n".join(["# Benchmarks", "", facts, "", *parts])
+
+
+def write(rows: list[Row], folder: Path) -> None:
+    """benchmarks.json and benchmarks.md in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"machine": machine(), "rows": [dataclasses.asdict(row) for row in rows]}
+    (folder / "benchmarks.json").write_text(json.dumps(content, indent=1))
+    (folder / "benchmarks.md").write_text(markdown(rows))

@@ -1,1 +1,0 @@
-"""How fast rfjax is, against every peer that is installed: `python -m tests.benchmarks --help`."""
