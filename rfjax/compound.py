@@ -160,8 +160,8 @@ def channel_conv(
     """
     x, kernel = operands(x, kernel)
     params = _several(params, kernel.shape[3], *_EACH)
-    how = dict(resample=resample, mode=mode, rate=rate, stride=stride, dilation=dilation, blur=blur)
-    return composed_conv(x, kernel, params, **how, **options)
+    taps: dict[str, Any] = {"resample": resample, "mode": mode, "rate": rate, "dilation": dilation}
+    return composed_conv(x, kernel, params, stride=stride, blur=blur, **taps, **options)
 
 
 def _channels(
@@ -169,7 +169,7 @@ def _channels(
     kernel: jax.Array,
     params: jax.Array,
     taps: dict[str, Any] | None,
-    steps: dict[str, Pair],
+    steps: dict[str, Any],
     blur: Blur,
 ) -> jax.Array:
     """y_o = g_{Sigma_o} * (f_o * x) of checked operands; `taps` is None where they do not move."""
@@ -249,8 +249,8 @@ def mixture_conv(
       section 5.3 (multiple structure).
     """
     weights = _checks.float_array("weights", weights)
-    how = dict(resample=resample, mode=mode, rate=rate, stride=stride, dilation=dilation, blur=blur)
-    return composed_conv(x, kernel, params, weights, **how, **options)
+    taps: dict[str, Any] = {"resample": resample, "mode": mode, "rate": rate, "dilation": dilation}
+    return composed_conv(x, kernel, params, weights, stride=stride, blur=blur, **taps, **options)
 
 
 def _mixture(
@@ -259,7 +259,7 @@ def _mixture(
     params: jax.Array,
     weights: ArrayLike,
     taps: dict[str, Any] | None,
-    steps: dict[str, Pair],
+    steps: dict[str, Any],
     blur: Blur,
 ) -> jax.Array:
     """y = sum_m w_m f_m (g_{Sigma_m} * x) of checked operands; f_m = f where `taps` is None."""
@@ -324,10 +324,10 @@ def dog_conv(
 
     Reference: "Blurring the Line between Structure and Learning", section 4.1 (compound structure).
     """
-    how = dict(resample=resample, mode=mode, rate=rate, stride=stride, dilation=dilation)
-    how["blur"] = blur_of(blur, options)
+    same: dict[str, Any] = {"resample": resample, "mode": mode, "rate": rate, "stride": stride}
+    same |= {"dilation": dilation, "blur": blur_of(blur, options)}
     other = kernel if surround_kernel is None else surround_kernel
-    return composed_conv(x, kernel, center, **how) - composed_conv(x, other, surround, **how)
+    return composed_conv(x, kernel, center, **same) - composed_conv(x, other, surround, **same)
 
 
 def surround_covariance(

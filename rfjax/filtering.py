@@ -29,7 +29,7 @@ covariance is full or the padding is reflect.
 
 import math
 from functools import partial
-from typing import Unpack
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -226,7 +226,7 @@ def difference_of_gaussians(
 
     Reference: "Blurring the Line between Structure and Learning", section 4.1 (compound structure).
     """
-    same = {"blur": blur_of(blur, options), "spatial_ndim": spatial_ndim}
+    same: dict[str, Any] = {"blur": blur_of(blur, options), "spatial_ndim": spatial_ndim}
     wide = _checks.accumulation_dtype(_map(x, spatial_ndim))
     # Subtracting before rounding keeps the digits of low-precision maps.
     y = jnp.asarray(x).astype(wide)

@@ -12,6 +12,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rfjax import _checks, covariance
+from rfjax._engine.conv import Pair
+from rfjax._engine.devices import is_known
 
 # The outermost of several rings lies at this quantile of the Gaussian before normalisation.
 _OUTER_QUANTILE = 0.975
@@ -172,9 +174,7 @@ def sampling_offsets(params: ArrayLike, points: ArrayLike, *, rate: ArrayLike = 
     return (rate.astype(sums) * (along_y + along_x)).astype(params.dtype)
 
 
-def affine_coordinates(
-    affine: ArrayLike, size: tuple[int, int], *, stride: int | tuple[int, int] = 1
-) -> jax.Array:
+def affine_coordinates(affine: ArrayLike, size: Pair, *, stride: Pair = 1) -> jax.Array:
     """The places that an affine transformation of a map reads, one for each pixel.
 
     a(q) = c + (I + D) (q - c) + t,   (D | t) = affine
@@ -185,7 +185,7 @@ def affine_coordinates(
     Args:
       affine: [2, 3] the affinity (D | t) minus the identity, (y, x), t in pixels: 0 is the
         identity. Traced.
-      size: (H, W) of the map, static.
+      size: (H, W) of the map, or one number for both, static.
       stride: distance of the pixels q, one number or (y, x), static.
 
     Returns:
@@ -209,6 +209,8 @@ def affine_coordinates(
         raise ValueError(f"affine must have shape [2, 3]; got {affine.shape}")
     affine = affine.astype(_checks.accumulation_dtype(affine))
     strides = _checks.pair("stride", stride)
+    if is_known(*np.ravel(np.asarray(size, object))):
+        size = _checks.pair("size", size)
     axes = (
         step * jnp.arange((length - 1) // step + 1, dtype=affine.dtype)
         for length, step in zip(size, strides, strict=True)

@@ -304,6 +304,9 @@ def _places(
     positions: jax.Array, mask: jax.Array | None, outputs: tuple[int, ...], parts: int
 ) -> jax.Array:
     """Positions, and the mask beside them, of each output: [N, H', W', parts * K, 2 | 3]."""
+    examples = math.prod(outputs[:-2])
+    if mask is None and positions.ndim == len(outputs) + 2:
+        return positions.reshape(examples, *positions.shape[-4:])
     if positions.ndim not in (3, len(outputs) + 3):
         positions = positions[..., None, :, :]
     taps = positions.shape[-2]
@@ -314,7 +317,7 @@ def _places(
         mask = mask if mask.ndim == len(outputs) + 2 else mask[..., None, :]
         mask = jnp.broadcast_to(mask.astype(positions.dtype), (*outputs, parts, taps))
         positions = jnp.concatenate([positions, mask[..., None]], -1)
-    return positions.reshape(-1, *outputs[-2:], parts * taps, positions.shape[-1])
+    return positions.reshape(examples, *outputs[-2:], parts * taps, positions.shape[-1])
 
 
 def _weights(kernel: jax.Array, groups: int, parts: int) -> jax.Array:

@@ -1,6 +1,7 @@
 """The plain convolution of a map by a free-form filter, and the checks of its operands."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ from jax.typing import ArrayLike
 
 from rfjax import _checks
 
-Pair = int | tuple[int, int]
+Pair = int | Sequence[int]
 
 
 def convolve(

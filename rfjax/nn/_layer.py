@@ -12,7 +12,7 @@ from flax import linen
 from jax.typing import ArrayLike
 
 from rfjax import _checks, covariance
-from rfjax._engine.blur import Blur
+from rfjax._engine.blur import Blur, blur_of
 from rfjax.nn._structure import Structured
 
 Initializer = Callable[..., jax.Array]
@@ -31,53 +31,62 @@ def initial_covariance(sigma: ArrayLike, family: str, *, name: str = "sigma") ->
     return np.asarray({1: [log_y], 2: [log_y, log_x], 3: [log_y, 0.0, log_x]}[size], np.float32)
 
 
-class Spelled:
-    """What lets a layer's constructor be called in other words: Flax's, and a `Blur`'s.
+# Flax's words for fields of layers.
+FLAX = {"strides": "stride", "kernel_dilation": "dilation", "feature_group_count": "groups"}
 
-    They are turned into the layer's own fields; giving one thing twice is an error.
+
+class Spelled:
+    """What lets a layer's constructor be called in other words: Flax's, and by a `Blur`.
 
         strides                 stride
         kernel_dilation         dilation
         feature_group_count     groups
-        padding="SAME"          nothing: that is what layers do at stride 1, and with 1x1 kernels
-        blur=Blur(...)          truncate, padding, method, support, of layers that have them
+        padding="SAME"          nothing: it is what layers do at stride 1, and with 1x1 kernels
+        blur=rfjax.Blur(...)    truncate, padding, method and support, of layers that have them
+
+    They are turned into the layer's own fields when it is made; giving one thing twice is an error.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)  # where Flax makes the class a dataclass
-        cls.__init__ = _spelled(cls.__init__, [field.name for field in dataclasses.fields(cls)])
+        fields = [field.name for field in dataclasses.fields(cls) if not field.kw_only]
+        construct = cls.__init__
+
+        @functools.wraps(construct)
+        def in_any_words(self, *args: Any, **given: Any) -> None:
+            same = "stride" in fields and _pop_same(given)
+            _translate(fields, {*fields[: len(args)], *given}, given)
+            construct(self, *args, **given)
+            if same:
+                _check_same(self)
+
+        cls.__init__ = in_any_words
 
 
-FLAX = {"strides": "stride", "kernel_dilation": "dilation", "feature_group_count": "groups"}
+def _translate(fields: list[str], own: set[str], given: dict[str, Any]) -> None:
+    """Puts `given` in the words of `fields`, of which those in `own` were given already."""
+    for word in FLAX.keys() & given.keys():
+        if (name := FLAX[word]) in fields:
+            _check_once(word, {name} & own)
+            given[name] = given.pop(word)
+    if "truncate" in fields and (blur := given.pop("blur", None)) is not None:
+        options = dataclasses.asdict(blur_of(blur, {}))
+        _check_once("blur", options.keys() & own)
+        given.update(options)
 
 
-def _spelled(init: Callable, fields: list[str]) -> Callable:
-    """The constructor `init` of a class with `fields`, which understands other words for them."""
-
-    @functools.wraps(init)
-    def construct(self, *args: Any, **given: Any) -> None:
-        own = {*fields[: len(args)], *given}
-        for word, name in FLAX.items():
-            if word in given and name in fields:
-                given |= _instead(word, {name: given.pop(word)}, own)
-        same = isinstance(given.get("padding"), str) and given["padding"] == "SAME"
-        if same and "stride" in fields:
-            del given["padding"]
-        if isinstance(given.get("blur"), Blur) and "truncate" in fields:
-            given |= _instead("blur", dataclasses.asdict(given.pop("blur")), own)
-        init(self, *args, **given)
-        if same and "stride" in fields:
-            _check_same(self)
-
-    return construct
+def _check_once(word: str, names: set[str]) -> None:
+    """Raises where what `word` says was said under the layer's own names, too."""
+    if names:
+        raise ValueError(f"{word} says what {', '.join(sorted(names))} says: give one of them")
 
 
-def _instead(word: str, meant: dict[str, Any], own: set[str]) -> dict[str, Any]:
-    """The fields that are `meant`, if none of them was given under its own name."""
-    twice = [name for name in meant if name in own]
-    if twice:
-        raise ValueError(f"{word} is {', '.join(twice)} in other words: give one or the other")
-    return meant
+def _pop_same(given: dict[str, Any]) -> bool:
+    """Whether the padding given is Flax's "SAME", which is taken out then."""
+    same = isinstance(given.get("padding"), str) and given["padding"] == "SAME"
+    if same:
+        del given["padding"]
+    return same
 
 
 def _check_same(layer: Any) -> None:
@@ -85,8 +94,8 @@ def _check_same(layer: Any) -> None:
     stride = _checks.pair("stride", layer.stride)
     if stride != (1, 1) and _checks.pair("kernel_size", layer.kernel_size) != (1, 1):
         raise ValueError(
-            f"padding 'SAME' at stride {layer.stride!r} moves the outputs by the size of the map: "
-            "layers center output (i, j) on input (stride i, stride j); leave padding out"
+            f"padding 'SAME' at stride {layer.stride!r} depends on the size of the map; layers "
+            "center output (i, j) on input (stride i, stride j): leave padding out"
         )
 
 

@@ -25,7 +25,7 @@ class GaussianBlur(_layer.Blurring, Structured, linen.Module):
       sigma: initial standard deviation in pixels of the map, one number or (y, x). Static.
       family: spherical | diagonal | full.
       per_channel: whether each channel learns its own covariance.
-      truncate, padding, method, support: as in `rfjax.gaussian_blur`.
+      truncate, padding, method, support: or all at once as `blur`, see `rfjax.Blur`.
       dtype: what the map is filtered in; None keeps the map's type. The covariance is float32.
 
     Calling it with x [..., H, W, C] returns an array of that shape.

@@ -93,7 +93,7 @@ class ComposedConv(_Composed):
       resample: True is the paper's "blur-resample", False its "blur".
       mode, rate: of the resampling, as in `rfjax.blur_resample_conv`; without it they have no
         effect.
-      truncate, padding, method, support: of the blur, as in `rfjax.gaussian_blur`.
+      truncate, padding, method, support: of the blur, or all at once as `blur`, see `rfjax.Blur`.
 
     Calling it with x [..., H, W, C] returns [..., (H - 1) // stride + 1, (W - 1) // stride + 1,
     features].

@@ -220,13 +220,19 @@ class DynamicComposedConv(GaussianDeformableConv):
 class DeformableConv(_layer.KernelLayer):
     """A convolution whose taps are displaced freely, by offsets regressed at every pixel.
 
-    y(p) = sum_k theta_k x(p + dilation lattice_k + offset_k(p))
+    y(p) = sum_k theta_k m_k(p) x(p + dilation lattice_k + offset_k(p))
+
+    m = 1, or with `modulated` m = 2 / (1 + exp(-r)), r the regressed mask.
 
     Parameters: `kernel` [kh, kw, C, features]; `offset_regressor` {kernel [kh, kw, C, 2 kh kw],
     bias [2 kh kw]}, both zero at first; channels 2 k and 2 k + 1 are tap k's (y, x); `bias`
-    [features] with `use_bias`.
+    [features] with `use_bias`. With `modulated`, `mask_regressor` likewise, a channel for each tap.
+    With `offset_groups` G the regressors have G times as many channels, group after group.
 
-    Attributes: those of every layer, see `rfjax.nn`.
+    Attributes: those of every layer, see `rfjax.nn`, and
+      offset_groups: number of equal parts of the channels, each of which is read at places of its
+        own, static.
+      modulated: whether the samples are weighted by a regressed mask, too, static.
 
     Calling it with x [..., H, W, C] returns [..., (H - 1) // stride + 1, (W - 1) // stride + 1,
     features].
@@ -242,25 +248,46 @@ class DeformableConv(_layer.KernelLayer):
       >>> variables["params"]["offset_regressor"]["kernel"].shape
       (3, 3, 3, 18)
 
-    Reference: Dai et al., "Deformable Convolutional Networks", ICCV 2017, section 2.1.
+    Reference: Dai et al., "Deformable Convolutional Networks", ICCV 2017, section 2.1; Zhu et
+      al., "Deformable ConvNets v2", 2019, section 3.2 (the mask).
     """
 
-    STRUCTURE: ClassVar[Mapping[str, str]] = {"offset_regressor": "regressor"}
+    STRUCTURE: ClassVar[Mapping[str, str]] = {
+        "offset_regressor": "regressor",
+        "mask_regressor": "regressor",
+    }
+
+    offset_groups: int = 1
+    modulated: bool = False
 
     @linen.compact
     def __call__(self, x: ArrayLike) -> jax.Array:
         x, kernel = self.prepare(x)
-        taps = kernel.shape[0] * kernel.shape[1]
-        raw = _regressor(self, 2 * taps, "offset_regressor")(x)
-        offsets = raw.astype(_checks.accumulation_dtype(raw))
-        offsets = offsets.reshape((*offsets.shape[:-1], taps, 2))
+        offsets = self._regressed(x, "offset_regressor", 2)
+        mask = None
+        if _checks.flag("modulated", self.modulated):
+            mask = 2.0 * jax.nn.sigmoid(self._regressed(x, "mask_regressor", 1)[..., 0])
         self.sow("intermediates", "scale_map", self._radius(offsets))
         options: dict[str, Any] = {"stride": self.stride, "dilation": self.dilation}
-        return self.add_bias(composition.deformable_conv(x, kernel, offsets, **options))
+        return self.add_bias(composition.deformable_conv(x, kernel, offsets, mask=mask, **options))
+
+    def _regressed(self, x: jax.Array, name: str, numbers: int) -> jax.Array:
+        """So many numbers for each tap, [..., H', W', K, n] or [..., H', W', G, K, n]."""
+        groups, taps = self._groups(), math.prod(self.checked_size())
+        raw = _regressor(self, groups * taps * numbers, name)(x)
+        raw = raw.astype(_checks.accumulation_dtype(raw))
+        several = (groups,) if groups > 1 else ()
+        return raw.reshape((*raw.shape[:-1], *several, taps, numbers))
+
+    def _groups(self) -> int:
+        return _checks.integer("offset_groups", self.offset_groups)
 
     def _radius(self, offsets: jax.Array) -> jax.Array:
-        """The root-mean-square radius of the taps about their mean."""
+        """The root-mean-square radius of the taps of all groups about their mean."""
         lattice = grids.dilated_lattice(self.checked_size(), conv.check_dilation(self.dilation))
         lattice = jnp.asarray(lattice, offsets.dtype)
         lattice = lattice.reshape((1,) * (offsets.ndim - 2) + lattice.shape)
-        return _layer.root_mean_square_radius(lattice + offsets)
+        positions = lattice + offsets
+        if self._groups() > 1:
+            positions = positions.reshape((*positions.shape[:-3], -1, 2))
+        return _layer.root_mean_square_radius(positions)
