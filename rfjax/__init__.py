@@ -28,6 +28,7 @@ __all__ = _lazy.install(
             "covariance_matrix",
             "from_ellipse",
             "log_cholesky",
+            "regressed_covariance",
             "standard_deviations",
             "to_ellipse",
         ),

@@ -56,7 +56,7 @@ OPTIONS = {
     "step": "stride dilation size",
     "Blur": "how",
     "integers": "dilations rates",
-    "number": "rate",
+    "number": "rate spread",
     "not negative": "blur lighting",
     "positive": "truncate bound max_surround extent min_scale max_scale",
     "sigma": "sigma sigma_center sigma_surround",
@@ -75,7 +75,8 @@ RIGHT = {"down_ratio": (np.int64(2),), "process_index": (np.int64(0),),
 # Arrays, functions, names, and what other tests are about.
 OTHERS = {"x", "params", "params_map", "kernel", "points", "offsets", "means", "positions",
           "center", "surround", "coordinates", "weights", "kernel_init", "name", "parent",
-          "axis_name", "norm", "mask", "affine", "delta", "surround_kernel"}  # fmt: skip
+          "axis_name", "norm", "mask", "affine", "delta", "surround_kernel",
+          "updates", "initial"}  # fmt: skip
 
 FUNCTIONS = {
     "half_size": lambda **o: rfjax.half_size(1.0, **o),
@@ -103,6 +104,7 @@ FUNCTIONS = {
     "deformable_conv": lambda **o: rfjax.deformable_conv(X, KERNEL, jnp.zeros((9, 2)), **o),
     "composed_conv": lambda **o: rfjax.composed_conv(X, KERNEL, P, **o),
     "dog_conv": lambda **o: rfjax.dog_conv(X, KERNEL, P, P + 1, **o),
+    "regressed_covariance": lambda **o: rfjax.regressed_covariance(P, P, **o),
     "surround_covariance": lambda **o: rfjax.surround_covariance(P, P, **o),
     "channel_conv": lambda **o: rfjax.channel_conv(X, KERNEL, jnp.zeros((4, 1)), **o),
     "mixture_conv": lambda **o: rfjax.mixture_conv(

@@ -142,6 +142,13 @@ CASES = {
         (EACH,),
         (normal(N, 2, 3),),
     ),
+    "regressed_covariance": (
+        lambda updates, initial: rfjax.regressed_covariance(
+            updates, initial * jnp.array([1.0, 0.0, 1.0]), link="linear", bound=1.5, spread=2.0
+        ),
+        (EACH, SHARED),
+        (normal(N, 3, 4, 3), normal(3)),
+    ),
     "surround_covariance": (rfjax.surround_covariance, (EACH, EACH), (normal(N, 3), normal(N, 3))),
     "blurred_dilated_conv": (
         lambda x, kernel, factor: rfjax.blurred_dilated_conv(x, kernel, dilation=2, blur=factor),
