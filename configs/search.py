@@ -10,7 +10,7 @@ are trained with the same three seeds.
 
 from ml_collections import ConfigDict
 
-from rfjax.search.config import base
+from rfjax.studies.search.config import base
 
 
 def get_config() -> ConfigDict:

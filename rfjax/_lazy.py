@@ -17,21 +17,23 @@ def install(package: str, exports: Mapping[str, Iterable[str]]) -> list[str]:
     Args:
         package: its `__name__`.
         exports: by module of the package, the names that the package re-exports. The modules
-            themselves are attributes as well.
+            themselves are attributes as well. A module that begins with a dot is one beside the
+            package, as in an import: ".studies.search" of "rfjax.search" is "rfjax.studies.search".
 
     Returns:
         The names, for `__all__`.
     """
-    homes = {name: module for module, names in exports.items() for name in names}
+    homes = {name: f".{module}" for module, names in exports.items() for name in names}
+    own = {module for module in exports if not module.startswith(".")}
 
     class Package(ModuleType):
         """A package with lazy attributes."""
 
         def __getattr__(self, name: str) -> Any:
             if name in homes:
-                value = getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
-            elif name in exports:
-                value = importlib.import_module(f"{package}.{name}")
+                value = getattr(importlib.import_module(homes[name], package), name)
+            elif name in own:
+                value = importlib.import_module(f".{name}", package)
             else:
                 raise AttributeError(f"module {package!r} has no attribute {name!r}")
             self.__dict__[name] = value
@@ -44,7 +46,7 @@ def install(package: str, exports: Mapping[str, Iterable[str]]) -> list[str]:
                 super().__setattr__(name, value)
 
         def __dir__(self) -> list[str]:
-            return sorted({*self.__dict__, *homes, *exports})
+            return sorted({*self.__dict__, *homes, *own})
 
     sys.modules[package].__class__ = Package
     return list(homes)

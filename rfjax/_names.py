@@ -36,6 +36,7 @@ HEADS: dict[str, tuple[str, ...]] = {
     "static_deform": _TAPS,
     "ccl": (*_TAPS, "blur", "dilations", "fusion", "normalize", "width"),
     "aspp": (*_TAPS, "blur", "dropout", "rates", "variant", "width"),
+    "classify": (),
 }
 SEARCHED_HEADS = ("composition", "dog", "dynamic")  # those whose covariances a search sets
 

@@ -11,20 +11,17 @@ it is associative all the same: blurring the map and blurring the kernel are one
 borders, and but for the truncation of the blur at the map's border).
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from rfjax import _checks, grids, sampling
+from rfjax import _checks, grids
+from rfjax._engine.conv import check_dilation, convolve, free_form, operands, output_size
 from rfjax.filtering import gaussian_blur
 from rfjax.sampling import sampled_conv
 
 MODES = ("residual", "absolute")
-
-_LAYOUT = "[..., H, W, C]"
 
 
 def compose_kernel(kernel: ArrayLike, gaussian: ArrayLike) -> jax.Array:
@@ -51,7 +48,7 @@ def compose_kernel(kernel: ArrayLike, gaussian: ArrayLike) -> jax.Array:
 
     Reference: "Blurring the Line between Structure and Learning", section 3.
     """
-    kernel = _kernel(kernel)
+    kernel = free_form(kernel)
     gaussian = _checks.float_array("gaussian", gaussian)
     if gaussian.ndim != 2:
         raise ValueError(f"gaussian must have shape [gh, gw]; got {gaussian.shape}")
@@ -233,7 +230,7 @@ def gaussian_deformable_conv(
     """
     x, kernel = operands(x, kernel)
     params = _checks.float_array("params_map", params_map, min_ndim=1, layout="[*batch, H', W', F]")
-    wanted = (*x.shape[:-3], *sampling.output_size(x.shape[-3:-1], stride))
+    wanted = (*x.shape[:-3], *output_size(x.shape[-3:-1], stride))
     if params.shape[:-1] != wanted:
         raise ValueError(
             f"params_map must have shape [*batch, H', W', F] with axes {wanted} for x {x.shape} at "
@@ -332,68 +329,6 @@ def tap_positions(
         return check_dilation(dilation) * offsets
     lattice = check_dilation(dilation) * grids.lattice_points(size).astype(offsets.dtype)
     return lattice.reshape((1,) * (offsets.ndim - 2) + lattice.shape) + offsets
-
-
-def convolve(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
-    """The plain convolution, centred: explicit symmetric padding at every stride.
-
-    Args:
-      x, kernel: as `operands` returns them.
-      stride, dilation: static, at least 1.
-
-    Returns:
-      [*batch, H', W', C_out] in the dtype of `x`.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> print(convolve(jnp.ones((1, 4, 1)), jnp.ones((1, 3, 1, 1)), 1, 2)[0, :, 0])
-      [2. 2. 2. 2.]
-    """
-    stride, dilation = _checks.integer("stride", stride), check_dilation(dilation)
-    pads = [dilation * (size - 1) // 2 for size in kernel.shape[:2]]
-    y = lax.conv_general_dilated(
-        x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:]),
-        kernel,
-        window_strides=(stride, stride),
-        padding=[(pad, pad) for pad in pads],
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        preferred_element_type=_checks.accumulation_dtype(x),
-    ).astype(x.dtype)
-    return y.reshape(*x.shape[:-3], *y.shape[1:])
-
-
-def operands(x: ArrayLike, kernel: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    """The map and the kernel of a composition as arrays of one dtype, checked.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> x, kernel = operands(jnp.ones((4, 4, 2), jnp.bfloat16), jnp.ones((3, 3, 2, 1)))
-      >>> kernel.dtype.name
-      'bfloat16'
-    """
-    x = _checks.float_array("x", x, min_ndim=3, layout=_LAYOUT)
-    kernel = _kernel(kernel).astype(x.dtype)
-    sampling.check_kernel(x, kernel)
-    grids.kernel_extent(kernel.shape[:2])
-    return x, kernel
-
-
-def _kernel(kernel: ArrayLike) -> jax.Array:
-    kernel = _checks.float_array("kernel", kernel)
-    if kernel.ndim != 4:
-        raise ValueError(f"kernel must have shape [kh, kw, C_in, C_out]; got {kernel.shape}")
-    return kernel
-
-
-def check_dilation(dilation: int) -> int:
-    """`dilation`, if it is a positive integer.
-
-    Example:
-      >>> check_dilation(2)
-      2
-    """
-    return _checks.integer("dilation", dilation)
 
 
 def check_resampling(mode: str, rate: ArrayLike) -> None:

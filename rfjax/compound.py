@@ -12,13 +12,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from rfjax import _checks
-from rfjax.composition import (
-    blur_resample_conv,
-    check_resampling,
-    convolve,
-    operands,
-    tap_positions,
-)
+from rfjax._engine.conv import convolve, operands
+from rfjax.composition import blur_resample_conv, check_resampling, tap_positions
 from rfjax.filtering import gaussian_blur
 
 

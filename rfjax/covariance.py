@@ -20,15 +20,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rfjax import _checks
+from rfjax._engine.factor import bounded, entries, sigma_of, wide
 
 FAMILIES = {"spherical": 1, "diagonal": 2, "full": 3}
-
-# sigma is formed within these bounds (1e-17 to 1e17 pixels) so that neither it nor a derivative is
-# 0 or inf in float32. Outside, the gradient with respect to log sigma is zero. Narrower types are
-# widened for all that lies in between, where their squares would leave their range.
-_LOG_SIGMA_MIN = -40.0
-_LOG_SIGMA_MAX = 40.0
-
 
 def _parameters(params: ArrayLike) -> jax.Array:
     """`params` as an array whose last axis has the size of a family."""
@@ -39,26 +33,6 @@ def _parameters(params: ArrayLike) -> jax.Array:
             f"got shape {params.shape}"
         )
     return params
-
-
-def _wide(array: jax.Array) -> jax.Array:
-    """In float32 at least."""
-    return array.astype(_checks.accumulation_dtype(array))
-
-
-def _bounded(log_sigma: jax.Array) -> jax.Array:
-    return jnp.clip(_wide(log_sigma), _LOG_SIGMA_MIN, _LOG_SIGMA_MAX)
-
-
-def _exp(log_sigma: jax.Array) -> jax.Array:
-    return jnp.exp(_bounded(log_sigma))
-
-
-def _factor_entries(params: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(u_yy, u_yx, u_xx) of any family, in float32 at least."""
-    u_yy, u_xx = _exp(params[..., 0]), _exp(params[..., -1])
-    u_yx = _wide(params[..., 1]) if params.shape[-1] == 3 else jnp.zeros_like(u_yy)
-    return u_yy, u_yx, u_xx
 
 
 def _matrix(yy: jax.Array, yx: jax.Array, xy: jax.Array, xx: jax.Array) -> jax.Array:
@@ -90,7 +64,7 @@ def cholesky_factor(params: ArrayLike) -> jax.Array:
     Reference: "Blurring the Line between Structure and Learning", section 3.2.
     """
     params = _parameters(params)
-    u_yy, u_yx, u_xx = _factor_entries(params)
+    u_yy, u_yx, u_xx = entries(params)
     return _matrix(u_yy, u_yx, jnp.zeros_like(u_yy), u_xx).astype(params.dtype)
 
 
@@ -116,7 +90,7 @@ def covariance_matrix(params: ArrayLike) -> jax.Array:
     Reference: "Blurring the Line between Structure and Learning", section 3.2.
     """
     params = _parameters(params)
-    u_yy, u_yx, u_xx = _factor_entries(params)
+    u_yy, u_yx, u_xx = entries(params)
     yx = u_yy * u_yx
     return _matrix(u_yy * u_yy, yx, yx, u_yx * u_yx + u_xx * u_xx).astype(params.dtype)
 
@@ -151,8 +125,8 @@ def log_cholesky(covariance: ArrayLike) -> jax.Array:
     covariance = _checks.float_array("covariance", covariance, min_ndim=2, layout=layout)
     if covariance.shape[-2:] != (2, 2):
         raise ValueError(f"covariance must have shape {layout}; got {covariance.shape}")
-    wide = _wide(covariance)
-    yy, yx, xx = wide[..., 0, 0], wide[..., 1, 0], wide[..., 1, 1]
+    matrix = wide(covariance)
+    yy, yx, xx = matrix[..., 0, 0], matrix[..., 1, 0], matrix[..., 1, 1]
     u_yx = yx / jnp.sqrt(yy)
     params = jnp.stack([0.5 * jnp.log(yy), u_yx, 0.5 * jnp.log(xx - u_yx * u_yx)], -1)
     return params.astype(covariance.dtype)
@@ -191,9 +165,9 @@ def standard_deviations(params: ArrayLike, *, spatial_ndim: int = 2) -> jax.Arra
     """
     params = _checks.float_array("params", params, min_ndim=1, layout="[..., F]")
     if is_full(params, spatial_ndim=spatial_ndim):
-        u_yy, u_yx, u_xx = _factor_entries(params)
+        u_yy, u_yx, u_xx = entries(params)
         return jnp.stack([u_yy, jnp.hypot(u_yx, u_xx)], -1).astype(params.dtype)
-    sigmas = _exp(params).astype(params.dtype)
+    sigmas = sigma_of(params).astype(params.dtype)
     return jnp.broadcast_to(sigmas, (*params.shape[:-1], spatial_ndim))
 
 
@@ -251,7 +225,7 @@ def from_ellipse(major: ArrayLike, minor: ArrayLike, angle: ArrayLike) -> jax.Ar
     minor = _checks.float_array("minor", minor)
     angle = _checks.float_array("angle", angle)
     dtype = _checks.common_dtype(major, minor, angle)
-    major, minor, angle = _wide(major), _wide(minor), _wide(angle)
+    major, minor, angle = wide(major), wide(minor), wide(angle)
     sine, cosine = jnp.sin(angle), jnp.cos(angle)
     yy = (major * sine) ** 2 + (minor * cosine) ** 2
     yx = (major - minor) * (major + minor) * sine * cosine
@@ -285,7 +259,7 @@ def to_ellipse(params: ArrayLike) -> tuple[jax.Array, jax.Array, jax.Array]:
     Reference: "Local and Adaptive Receptive Fields" (thesis), figure 5.3.
     """
     params = _parameters(params)
-    u_yy, u_yx, u_xx = _factor_entries(params)
+    u_yy, u_yx, u_xx = entries(params)
     # To the scale of the ellipse: squares of small entries would leave float32's range.
     scale = jax.lax.stop_gradient(jnp.maximum(jnp.maximum(u_yy, u_xx), jnp.abs(u_yx)))
     u_yy, u_yx, u_xx = u_yy / scale, u_yx / scale, u_xx / scale
@@ -331,10 +305,10 @@ def cascade(params_a: ArrayLike, params_b: ArrayLike) -> jax.Array:
     dtype = _checks.common_dtype(params_a, params_b)
     params_a, params_b = params_a.astype(dtype), params_b.astype(dtype)
     if size < 3:
-        params = 0.5 * jnp.logaddexp(2.0 * _bounded(params_a), 2.0 * _bounded(params_b))
+        params = 0.5 * jnp.logaddexp(2.0 * bounded(params_a), 2.0 * bounded(params_b))
         return params.astype(dtype)
-    a_yy, a_yx, a_xx = _factor_entries(params_a)
-    b_yy, b_yx, b_xx = _factor_entries(params_b)
+    a_yy, a_yx, a_xx = entries(params_a)
+    b_yy, b_yx, b_xx = entries(params_b)
     # One factor under the other, [U_a; U_b], made triangular by a rotation: no square is formed
     # that could cancel or leave float32's range.
     u_yy = jnp.hypot(a_yy, b_yy)

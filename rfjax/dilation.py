@@ -20,7 +20,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rfjax import _checks, composition, filtering
-from rfjax._clamp import at_least
+from rfjax._engine.clamp import at_least
+from rfjax._engine.conv import check_dilation, convolve, operands
 
 # A traced blur of less is no blur to the last bit.
 _LEAST_BLUR = 1e-12
@@ -73,11 +74,11 @@ def blurred_dilated_conv(
 
     Reference: "Blurring the Line between Structure and Learning", section 5.1 (blurred dilation).
     """
-    composition.check_dilation(dilation)
+    check_dilation(dilation)
     filtering.check_blur(truncate, padding, method, support)
     params = _blur_params(blur, dilation)
     if params is None:
-        return composition.convolve(*composition.operands(x, kernel), stride, dilation)
+        return convolve(*operands(x, kernel), stride, dilation)
     options = dict(truncate=truncate, padding=padding, method=method, support=support)
     return composition.blur_conv(x, kernel, params, stride=stride, dilation=dilation, **options)
 

@@ -29,21 +29,20 @@ covariance is full or the padding is reflect.
 
 import math
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rfjax import _axes, _checks, _full, covariance
-from rfjax._axes import ALGORITHMS, Filter, filter_axes
-from rfjax._devices import alike, is_known, zeros_for
-from rfjax._full import Plane, filter_plane
-from rfjax._separable import PAD_MODES
+from rfjax import _checks, covariance
+from rfjax._engine.correlated import filter_plane
+from rfjax._engine.devices import is_known
+from rfjax._engine.local import correlate_locally
+from rfjax._engine.plan import ALGORITHMS, Filter, Plan, Plane
+from rfjax._engine.plan import PADDINGS as PADDINGS
+from rfjax._engine.separable import filter_axes
 from rfjax.gaussian import Window, check_params_bound, gaussian_kernel, half_size
-
-PADDINGS = ("zero", "edge", "reflect", "wrap", "renormalized")
 
 
 def gaussian_blur(
@@ -116,16 +115,6 @@ def _blur(x: jax.Array, params: jax.Array, *, how: Filter, spatial_ndim: int) ->
     return y.reshape(x.shape).astype(x.dtype)
 
 
-class Plan(NamedTuple):
-    """How `gaussian_blur` computes: see `plan`."""
-
-    platform: str
-    algorithms: tuple[str, ...]
-    half_sizes: tuple[int, ...]
-    static_half_sizes: tuple[int, ...]
-    block: tuple[int, int]
-
-
 def plan(
     shape: tuple[int, ...],
     params: ArrayLike,
@@ -182,19 +171,11 @@ def plan(
     needed = np.asarray(half_size(sigmas, truncate=truncate)).reshape(-1, spatial_ndim).max(0)
     needed = tuple(map(int, needed))
     merged = (math.prod(batch), *spatial, channels)
-    full = covariance.is_full(known, spatial_ndim=spatial_ndim)
-    limits = _full.LIMITS if full else _axes.LIMITS
-    block = limits.block(merged) if platform == "cpu" else (merged[0], channels)
-    if full:
-        form, grid = Plane(*spatial, padding, window).choice(needed)
-        return Plan(platform, (form,), needed, grid, block)
-    how = Filter(padding, window, algorithm)
-    algorithms, statics = [], []
-    for size, length in zip(needed, spatial, strict=True):
-        sizes = [s for s in how.half_sizes(length, platform) if s >= size]
-        algorithms.append("shift_add" if sizes else "toeplitz")
-        statics.append(sizes[0] if sizes else length - 1)
-    return Plan(platform, tuple(algorithms), needed, tuple(statics), block)
+    if covariance.is_full(known, spatial_ndim=spatial_ndim):
+        how = Plane(*spatial, padding, window)
+    else:
+        how = Filter(padding, window, algorithm)
+    return how.plan(merged, needed, platform)
 
 
 def check_blur(truncate: float, padding: str, method: str, support: str) -> Window:
@@ -331,34 +312,8 @@ def local_gaussian_blur(
         params, max_half_size=max_half_size, truncate=truncate, method=method, support=support
     )
     y = x.astype(dtype).reshape(math.prod(batch), *spatial, channels)
-    y = _correlate_locally(y, kernels, max_half_size, padding)
+    y = correlate_locally(y, kernels, max_half_size, padding)
     return y.reshape(x.shape).astype(x.dtype)
-
-
-@partial(jax.jit, static_argnums=(2, 3))
-def _correlate_locally(x: jax.Array, kernels: jax.Array, size: int, padding: str) -> jax.Array:
-    """x [N, H, W, C] under kernels [n, H, W, K, K]: a scan over taps, one shifted map at a time."""
-    x, kernels = alike(x, kernels)
-    height, width = x.shape[1:3]
-    pad = ((0, 0), (size, size), (size, size), (0, 0))
-    mode = PAD_MODES.get(padding, "constant")
-    padded = jnp.pad(x, pad, mode=mode)
-    side = 2 * size + 1
-    inside = jnp.pad(jnp.ones((1, height, width, 1), x.dtype), pad)
-
-    def add(carry, tap):
-        total, mass = carry
-        index, kernel = tap
-        row, column = index // side, index % side
-        window = jax.lax.dynamic_slice(padded, (0, row, column, 0), x.shape)
-        weight = kernel[..., None]
-        seen = jax.lax.dynamic_slice(inside, (0, row, column, 0), (1, height, width, 1))
-        return (total + weight * window, mass + weight * seen), None
-
-    taps = jnp.moveaxis(kernels.reshape(*kernels.shape[:3], -1), -1, 0)
-    start = tuple(zeros_for(shape, x.dtype, x) for shape in (x.shape, (*kernels.shape[:3], 1)))
-    (total, mass), _ = jax.lax.scan(add, start, (jnp.arange(side * side), taps))
-    return total / mass if padding == "renormalized" else total
 
 
 def _map(x: ArrayLike, spatial_ndim: int) -> jax.Array:

@@ -19,7 +19,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from rfjax import _checks, _taps
+from rfjax import _checks
+from rfjax._engine import reads
+from rfjax._engine.conv import check_kernel
+from rfjax._engine.conv import output_size as output_size
 
 _LAYOUT = "[..., H, W, C]"
 
@@ -169,38 +172,11 @@ def sampled_conv(
     weights = kernel.reshape(-1, *kernel.shape[2:])
     positions = positions.astype(_checks.accumulation_dtype(x, positions))
     if positions.ndim == 2:
-        y = _taps.shared(maps, weights, positions, stride=stride)
+        y = reads.shared(maps, weights, positions, stride=stride)
     else:
         positions = positions.reshape(maps.shape[0], *positions.shape[-4:])
-        y = _taps.free(maps, weights, positions, stride=stride)
+        y = reads.free(maps, weights, positions, stride=stride)
     return y.reshape(*batch, *y.shape[1:])
-
-
-def output_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
-    """The height and width of a same-padded convolution's output.
-
-    Example:
-      >>> output_size((7, 8), 2)
-      (4, 4)
-    """
-    stride = _checks.integer("stride", stride)
-    return (size[0] - 1) // stride + 1, (size[1] - 1) // stride + 1
-
-
-def check_kernel(x: jax.Array, kernel: jax.Array) -> None:
-    """Raise unless `kernel` is [kh, kw, C_in, C_out] with the channels of `x`.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> check_kernel(jnp.zeros((8, 8, 3)), jnp.zeros((3, 3, 3, 16)))
-    """
-    if kernel.ndim != 4:
-        raise ValueError(f"kernel must have shape [kh, kw, C_in, C_out]; got {kernel.shape}")
-    if kernel.shape[2] != x.shape[-1]:
-        raise ValueError(
-            f"kernel [kh, kw, C_in, C_out] {kernel.shape} must take the {x.shape[-1]} channels of "
-            f"x {x.shape}"
-        )
 
 
 def _check_taps(

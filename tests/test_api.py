@@ -40,21 +40,14 @@ def test_primitives_import_neither_flax_nor_data_libraries():
 def test_imports_run_one_way():
     """No module of a layer names a module of a layer above it."""
     layers = [
-        ["_extras", "_options", "_faults", "_lazy", "_names"],
-        ["_console", "_files", "_flags"],
-        ["_drawing"],
-        ["_lock"],
-        ["_checks", "_clamp", "_devices"],
-        ["_blocks", "_derivatives"],
+        ["_extras", "_options", "_faults", "_lazy", "_markdown", "_names", "_registry", "places"],
+        ["_console", "_files", "_flags", "_runs"],
+        ["_lock", "_progress", "_store"],
+        ["_checks"],
+        ["_engine"],
+        ["_sgd"],
         ["covariance"],
-        ["_discrete"],
         ["gaussian", "grids"],
-        ["_folding", "_switch", "_taps"],
-        ["_toeplitz"],
-        ["_sums", "_transforms"],
-        ["_separable", "_stencil"],
-        ["_full", "_passes"],
-        ["_axes"],
         ["filtering", "sampling"],
         ["composition"],
         ["compound"],
@@ -65,12 +58,14 @@ def test_imports_run_one_way():
         ["training"],
         ["predict"],
         ["receptive_field"],
-        ["search", "studies"],
+        ["search"],
+        ["studies"],
     ]
+    handed_on = {"search/config.py"}  # a name that users have for what lies in a layer above
     level = {name: i for i, names in enumerate(layers) for name in names}
     for path in sorted((ROOT / "rfjax").rglob("*.py")):
         own = path.relative_to(ROOT / "rfjax").parts[0].removesuffix(".py")
-        if own == "__init__":
+        if own == "__init__" or path.relative_to(ROOT / "rfjax").as_posix() in handed_on:
             continue
         for name in _imported(path.read_text()):
             assert level[name] <= level[own], f"{path.name} of {own} imports {name}"

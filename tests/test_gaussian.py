@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import rfjax
-from rfjax._folding import total_profile
+from rfjax._engine.totals import total_profile
 from rfjax.gaussian import Window
 from tests import reference as ref
 

@@ -6,11 +6,21 @@ import numpy as np
 import pytest
 
 import rfjax
-from rfjax import _axes, _full, _passes, filtering
-from rfjax._blocks import Limits
+from rfjax import filtering
+from rfjax._engine import tuning
+from rfjax._engine.blocks import Limits
+from rfjax._engine.plan import Filter, Plane
+from rfjax.gaussian import Window
 
 X = np.random.default_rng(0).normal(size=(4, 11, 9, 6)).astype(np.float32)
+AXES, PLANE = Filter("zero", Window()), Plane(100, 100, "zero", Window())
 SHARES = {"shared": (2,), "per channel": (6, 2), "both": (4, 6, 2)}
+
+
+def limit(monkeypatch, form, whole, split):
+    """Lets a CPU filter no more numbers at a time, for AXES or a PLANE."""
+    monkeypatch.setattr(tuning, f"{form}_WHOLE", whole)
+    monkeypatch.setattr(tuning, f"{form}_SPLIT", split)
 
 
 @pytest.mark.parametrize("algorithm", ["shift_add", "toeplitz"])
@@ -41,10 +51,10 @@ def test_blocks_change_nothing(shape, monkeypatch):
     wanted = value_and_gradients(params)
     example = X[0].size
     blocks = {(2, 6): (2 * example, 1), (1, 3): (1, example // 2)}
-    monkeypatch.setattr("rfjax._blocks._LEAST_CHANNELS", 1)
+    monkeypatch.setattr(tuning, "LEAST_CHANNELS", 1)
     for block, sizes in blocks.items():
-        for module in (_axes, _full):
-            monkeypatch.setattr(module, "LIMITS", Limits(*sizes))
+        for form in ("AXES", "PLANE"):
+            limit(monkeypatch, form, *sizes)
         assert Limits(*sizes).block(X.shape) == block
         got = value_and_gradients(params)
         for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
@@ -56,10 +66,10 @@ def test_blocks_change_nothing(shape, monkeypatch):
 def test_one_pass_over_both_axes_is_the_two(share, whole, monkeypatch):
     sigmas = np.random.default_rng(2).uniform(0.2, 0.5, size=SHARES[share])
     params = np.log(sigmas).astype(np.float32)
-    monkeypatch.setattr(_axes, "LIMITS", Limits(whole, whole))
+    limit(monkeypatch, "AXES", whole, whole)
     jax.clear_caches()
     at_once = rfjax.gaussian_blur(X, params)
-    monkeypatch.setattr(_passes, "_FUSED", 0)  # no half size of any axis
+    monkeypatch.setattr(tuning, "FUSED", 0)  # no half size of any axis
     jax.clear_caches()
     np.testing.assert_allclose(at_once, rfjax.gaussian_blur(X, params), rtol=1e-5, atol=2e-6)
 
@@ -109,12 +119,12 @@ def test_gradients_of_gradients_in_blocks(monkeypatch):
         return jax.jit(jax.grad(lambda p: jax.grad(loss)(p)[0]))(params)
 
     wanted = curvature()
-    monkeypatch.setattr(_axes, "LIMITS", Limits(x[0].size, x[0].size))
+    limit(monkeypatch, "AXES", x[0].size, x[0].size)
     np.testing.assert_allclose(curvature(), wanted, rtol=1e-4)
 
 
 def test_block_shapes():
-    separable, full = _axes.LIMITS.block, _full.LIMITS.block
+    separable, full = AXES.limits.block, PLANE.limits.block
     for shape in ((1, 128, 128, 64), (8, 64, 64, 32), (3, 7, 1)):
         assert separable(shape) == (shape[0], shape[-1])
     assert separable((64, 64, 64, 32)) == (16, 32)
@@ -124,10 +134,10 @@ def test_block_shapes():
 
 
 def test_blocks_are_no_narrower_than_a_cache_line_likes():
-    assert _axes.LIMITS.block((1, 1024, 1024, 64)) == (1, 8)
-    assert _axes.LIMITS.block((1, 1024, 1024, 18)) == (1, 9)
+    assert AXES.limits.block((1, 1024, 1024, 64)) == (1, 8)
+    assert AXES.limits.block((1, 1024, 1024, 18)) == (1, 9)
     for channels in (3, 19):
-        assert _axes.LIMITS.block((2, 1024, 1024, channels)) == (1, channels)
+        assert AXES.limits.block((2, 1024, 1024, channels)) == (1, channels)
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])

@@ -8,7 +8,8 @@ import pytest
 from jax import lax
 from jax.test_util import check_grads
 
-from rfjax import _taps, grids, sampling
+from rfjax import grids, sampling
+from rfjax._engine import reads
 
 PADDINGS = ("zero", "edge", "reflect", "wrap")
 
@@ -422,8 +423,8 @@ def test_samples_are_never_stored_as_a_whole():
 @pytest.fixture
 def accelerator_plan(monkeypatch):
     """What other platforms run, on this one."""
-    operators = _taps._shared_operator, _taps._free_operator
-    monkeypatch.setattr(_taps, "_CPU", _taps._ACCELERATOR)
+    operators = reads._shared_operator, reads._free_operator
+    monkeypatch.setattr(reads, "_CPU", reads._ACCELERATOR)
     for operator in operators:
         operator.cache_clear()
     yield
@@ -443,7 +444,7 @@ def test_the_plan_of_other_platforms(free, features, accelerator_plan):
 
         def plain(x, kernel, positions):
             positions = jnp.broadcast_to(positions, (2, 5, 4, 9, 2))
-            return _taps._plain(1, x, kernel.reshape(9, 10, features), positions)
+            return reads._plain(1, x, kernel.reshape(9, 10, features), positions)
 
         wanted = jax.vjp(plain, *arguments)[1](jnp.array(weights))
         for ours, theirs in zip(pull(jnp.array(weights)), wanted, strict=True):

@@ -11,7 +11,7 @@ from matplotlib.patches import Ellipse
 from PIL import Image
 
 from rfjax import covariance, visualize
-from rfjax._drawing import LARGEST_AREA
+from rfjax.visualize._files import LARGEST_AREA
 
 PALETTE = np.array([[10, 20, 30], [200, 100, 0]], np.uint8)
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
+from rfjax._progress import counted
 from rfjax.data import decoding, preparing
 from rfjax.data.dataset import (
     VOID,
@@ -117,8 +118,8 @@ def _examples(
     """The images that `members` names in the first archive, with labels from the second."""
     with zipfile.ZipFile(archives[0]) as images, zipfile.ZipFile(archives[1]) as labels:
         known = set(labels.namelist())
-        counted = preparing.progress(members, len(members), f"cityscapes {split}")
-        for index, member in enumerate(counted):
+        shown = counted(members, len(members), f"preparing cityscapes {split}")
+        for index, member in enumerate(shown):
             label = member.replace("leftImg8bit/", "gtFine/", 1)
             label = label.replace("_leftImg8bit.png", "_gtFine_labelIds.png")
             if label not in known:

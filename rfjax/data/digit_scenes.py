@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from rfjax import _checks
+from rfjax._progress import counted
 from rfjax.data import decoding, preparing
 from rfjax.data.dataset import (
     Dataset,
@@ -132,7 +133,7 @@ class DigitScenes(tfds.core.ShardBasedBuilder):
     def _examples(self, split: str, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
         config = self.builder_config
         images, values = digits(split)
-        for index in preparing.progress(range(count), count, f"digit_scenes {split}"):
+        for index in counted(range(count), count, f"preparing digit_scenes {split}"):
             scene = compose_scene(
                 np.random.default_rng([config.seed, SPLITS.index(split), index]),
                 images,

@@ -10,15 +10,12 @@ import functools
 import io
 import itertools
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import absl.logging
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
-_SECONDS_BETWEEN_LINES = 10.0
 Item = TypeVar("Item")
 
 
@@ -54,20 +51,6 @@ def prepared(make_builder: Callable[[], tfds.core.DatasetBuilder]) -> tfds.core.
             if not (builder.data_path / "dataset_info.json").exists():
                 raise
         return make_builder()  # one that has read what is on disk, whoever wrote it
-
-
-def progress(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
-    """`items`, with a bar on a terminal and a line every ten seconds otherwise (on stderr)."""
-    if sys.stderr.isatty():
-        yield from tqdm(items, total=total, desc=f"preparing {what}", leave=False)
-        return
-    print(f"preparing {what}: {total} examples", file=sys.stderr)
-    reported = time.monotonic()
-    for count, item in enumerate(items):
-        if time.monotonic() - reported > _SECONDS_BETWEEN_LINES:
-            reported = time.monotonic()
-            print(f"preparing {what}: {count} of {total}", file=sys.stderr)
-        yield item
 
 
 def sharded(

@@ -9,6 +9,9 @@
     dla_tiny                                        stride 2 or 4, likewise
 
 Heads are listed in `rfjax.models.heads`. Parameters lie under "backbone" and "head".
+
+Networks and heads of your own are made known by `register` and `register_head`; what they are built
+of is in `stages` (backbones), `decoders` (heads) and `resizing`.
 """
 
 from rfjax import _extras
@@ -16,7 +19,8 @@ from rfjax import _extras
 if fault := _extras.missing(__name__, "flax"):
     raise fault
 
-from rfjax.models.registry import create, names
+from rfjax.models.heads import register_head
+from rfjax.models.registry import create, names, register
 from rfjax.models.torch_import import import_torch
 
-__all__ = ["create", "import_torch", "names"]
+__all__ = ["create", "import_torch", "names", "register", "register_head"]

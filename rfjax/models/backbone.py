@@ -1,17 +1,17 @@
 """Any residual backbone, built from its description: a family of networks is data, not code."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen
 
 from rfjax import nn
 from rfjax.models.blocks import BasicBlock, Bottleneck, conv_norm_relu
+from rfjax.models.stages import Staged, Step, chained
+from rfjax.places import Place, in_sequence, window
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
@@ -66,7 +66,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A backbone: its stem and its stages, which are numbered from 1 as `layer1`, `layer2` ..."""
+    """A backbone: its stem and its stages, which are numbered from 1 as `layer1`, `layer2` ...
+
+    The maps have the names of torchvision's modules: "conv1" ("layer0" in DRN-D), "maxpool" where
+    the stem pools, "layer1" and so on.
+    """
 
     stem: Stem
     stages: tuple[Stage, ...]
@@ -74,8 +78,20 @@ class Architecture:
     @property
     def stride(self) -> int:
         """Input pixels per pixel of the last map."""
-        strides = [stage.stride for stage in self.stages]
-        return self.stem.stride * (2 if self.stem.pool else 1) * math.prod(strides)
+        *_, last = self.places.values()
+        return int(last.stride[0])
+
+    @property
+    def places(self) -> dict[str, Place]:
+        """Stride and offset of every map."""
+        name, *_ = self.stem.names[0].split("_")
+        windows = {name: window(self.stem.kernel_size, stride=self.stem.stride)}
+        if self.stem.pool:
+            windows["maxpool"] = window(3, stride=2)
+        # Of a block the first 3x3 convolution has the stride.
+        for number, stage in enumerate(self.stages, start=1):
+            windows[f"layer{number}"] = window(3, stride=stage.stride)
+        return in_sequence(windows)
 
     @property
     def features(self) -> int:
@@ -103,49 +119,40 @@ class Architecture:
         return Backbone(self, **options)
 
 
-class Backbone(linen.Module):
+class Backbone(Staged):
     """A backbone of some architecture.
 
-    Attributes:
+    Attributes: those of every backbone, see `rfjax.models.stages.Staged`, and
       architecture: what it is built of.
-      conv: layer class of all 3x3 convolutions after the stem, with the constructor of `rfjax.nn`,
-        or a selection of layers by their paths, see `rfjax.nn.select`.
-      dtype: what is computed in; parameters and batch statistics are float32.
-      axis_name: pmapped axis over which batch statistics are averaged in training, or None.
-      remat: whether the activations inside blocks are computed again for the gradient.
-      norm: layer class of the normalisation, with the constructor of `flax.linen.BatchNorm`.
 
     Calling it with images [N, H, W, C] returns [N, ceil(H / stride), ceil(W / stride), features]
     in `dtype`.
     """
 
     architecture: Architecture
-    conv: Callable[..., linen.Module] | nn.Selection = nn.Conv
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
-    remat: bool = False
-    norm: Callable[..., linen.Module] = nn.BatchNorm
 
-    @linen.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        norm = partial(
-            self.norm,
-            use_running_average=not train,
-            axis_name=self.axis_name,
-            dtype=self.dtype,
-        )
-        x = self._stem(jnp.asarray(images, self.dtype), norm)
-        for number, stage in enumerate(self.architecture.stages, start=1):
-            make = self._plain if stage.block == "plain" else self._block
-            for index in range(stage.depth):
-                x = make(x, stage, index, f"layer{number}", norm)
-        return x
+    @property
+    def places(self) -> dict[str, Place]:
+        """Stride and offset of every map."""
+        return self.architecture.places
 
-    def _stem(self, x: jax.Array, norm: Callable[..., linen.Module]) -> jax.Array:
+    def steps(self, train: bool) -> dict[str, Step]:
+        """The stem, the pooling and the stages of blocks, one after the other."""
+        norm = self.normalization(train)
+        built = self.architecture
+        runs = [partial(self._stem, norm=norm)] + [self._pool] * built.stem.pool
+        for number, stage in enumerate(built.stages, start=1):
+            runs.append(partial(self._stage, stage=stage, name=f"layer{number}", norm=norm))
+        return chained(dict(zip(built.places, runs, strict=True)))
+
+    def _stem(
+        self, x: jax.Array, forward: nn.Forward, norm: Callable
+    ) -> tuple[jax.Array, nn.Forward]:
         stem = self.architecture.stem
-        x = conv_norm_relu(
+        return conv_norm_relu(
             self,
             x,
+            forward,
             stem.width,
             stem.names,
             norm=norm,
@@ -153,13 +160,22 @@ class Backbone(linen.Module):
             kernel_size=stem.kernel_size,
             stride=stem.stride,
         )
-        if stem.pool:
-            x = linen.max_pool(x, (3, 3), strides=(2, 2), padding=[(1, 1), (1, 1)])
-        return x
+
+    def _pool(self, x: jax.Array, forward: nn.Forward) -> tuple[jax.Array, nn.Forward]:
+        return linen.max_pool(x, (3, 3), strides=(2, 2), padding=[(1, 1), (1, 1)]), forward
+
+    def _stage(
+        self, x: jax.Array, forward: nn.Forward, stage: Stage, name: str, norm: Callable
+    ) -> tuple[jax.Array, nn.Forward]:
+        """Blocks of one resolution."""
+        run = self._plain if stage.block == "plain" else self._block
+        for index in range(stage.depth):
+            x, forward = run(x, forward, stage, index, name, norm)
+        return x, forward
 
     def _block(
-        self, x: jax.Array, stage: Stage, index: int, name: str, norm: Callable
-    ) -> jax.Array:
+        self, x: jax.Array, forward: nn.Forward, stage: Stage, index: int, name: str, norm: Callable
+    ) -> tuple[jax.Array, nn.Forward]:
         block = linen.remat(BLOCKS[stage.block]) if self.remat else BLOCKS[stage.block]
         stride, dilations = stage.step(index)
         return block(
@@ -171,14 +187,13 @@ class Backbone(linen.Module):
             norm=norm,
             dtype=self.dtype,
             name=f"{name}_{index}",
-        )(x)
+        )(x, forward)
 
     def _plain(
-        self, x: jax.Array, stage: Stage, index: int, name: str, norm: Callable
-    ) -> jax.Array:
+        self, x: jax.Array, forward: nn.Forward, stage: Stage, index: int, name: str, norm: Callable
+    ) -> tuple[jax.Array, nn.Forward]:
         """Convolution, normalisation, relu; each takes a number in the reference's sequence."""
         stride, (dilation, _) = stage.step(index)
         names = (f"{name}_{3 * index}", f"{name}_{3 * index + 1}")
-        return conv_norm_relu(
-            self, x, stage.width, names, norm=norm, stride=stride, dilation=dilation
-        )
+        options = {"norm": norm, "stride": stride, "dilation": dilation}
+        return conv_norm_relu(self, x, forward, stage.width, names, **options)

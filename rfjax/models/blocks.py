@@ -9,25 +9,36 @@ from flax import linen
 
 from rfjax import nn
 
+START = nn.Forward()
+
 
 def conv_norm_relu(
     module: linen.Module,
     x: jax.Array,
+    forward: nn.Forward,
     features: int,
     names: tuple[str, str],
     *,
     norm: Callable[..., linen.Module],
     fixed: bool = False,
     **options: Any,
-) -> jax.Array:
+) -> tuple[jax.Array, nn.Forward]:
     """relu(norm(conv(x))), two children of a module that has `conv` and `dtype`.
 
     With `fixed` the convolution is plain unless a selection names it.
     """
     conv, bn = names
     layer = nn.layer_at(module.conv, module, conv, fixed=nn.Conv if fixed else None)
-    y = layer(features, dtype=module.dtype, name=conv, **options)(x)
-    return jax.nn.relu(norm(name=bn)(y))
+    convolution = layer(features, dtype=module.dtype, name=conv, **options)
+    return norm_relu(norm(name=bn), *nn.call(convolution, x, forward))
+
+
+def norm_relu(
+    norm: linen.Module, x: jax.Array, forward: nn.Forward
+) -> tuple[jax.Array, nn.Forward]:
+    """relu(norm(x))."""
+    y, forward = nn.call(norm, x, forward)
+    return jax.nn.relu(y), forward
 
 
 class _Block(linen.Module):
@@ -43,7 +54,8 @@ class _Block(linen.Module):
       norm: normalisation, a function of its name that returns a layer.
       dtype: what is computed in.
 
-    A shortcut given besides the input takes the place of the block's own.
+    Calling it with (x, forward) returns the output and the forward pass after it, see
+    `rfjax.nn.forward`. A shortcut given as well takes the place of the block's own.
     """
 
     expansion: ClassVar[int] = 1
@@ -66,17 +78,20 @@ class _Block(linen.Module):
         layer = nn.layer_at(self.conv, self, name)
         return layer(self.width, stride=stride, dilation=dilation, dtype=self.dtype, name=name)
 
-    def finish(self, x: jax.Array, y: jax.Array, shortcut: jax.Array | None) -> jax.Array:
+    def finish(
+        self, x: jax.Array, y: jax.Array, forward: nn.Forward, shortcut: jax.Array | None
+    ) -> tuple[jax.Array, nn.Forward]:
         """The branch's output, with the shortcut if there is one: the block's own unless given."""
         if shortcut is not None:
-            return jax.nn.relu(y + shortcut)
+            return jax.nn.relu(y + shortcut), forward
         shortcut = x
         if self.stride != 1 or x.shape[-1] != y.shape[-1]:
             # Without a residual nothing reads the projection. The references have it all the same,
             # so their weights have a place here; a compiler removes it.
-            shortcut = self.pointwise(y.shape[-1], "downsample_0", self.stride)(x)
-            shortcut = self.norm(name="downsample_1")(shortcut)
-        return jax.nn.relu(y + shortcut if self.residual else y)
+            projection = self.pointwise(y.shape[-1], "downsample_0", self.stride)
+            shortcut, forward = nn.call(projection, x, forward)
+            shortcut, forward = nn.call(self.norm(name="downsample_1"), shortcut, forward)
+        return jax.nn.relu(y + shortcut if self.residual else y), forward
 
 
 class BasicBlock(_Block):
@@ -88,12 +103,15 @@ class BasicBlock(_Block):
     """
 
     @linen.compact
-    def __call__(self, x: jax.Array, shortcut: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, forward: nn.Forward = START, shortcut: jax.Array | None = None
+    ) -> tuple[jax.Array, nn.Forward]:
         first, second = self.dilations
-        y = self.spatial("conv1", self.stride, first)(x)
-        y = jax.nn.relu(self.norm(name="bn1")(y))
-        y = self.spatial("conv2", dilation=second)(y)
-        return self.finish(x, self.norm(name="bn2")(y), shortcut)
+        y, forward = nn.call(self.spatial("conv1", self.stride, first), x, forward)
+        y, forward = norm_relu(self.norm(name="bn1"), y, forward)
+        y, forward = nn.call(self.spatial("conv2", dilation=second), y, forward)
+        y, forward = nn.call(self.norm(name="bn2"), y, forward)
+        return self.finish(x, y, forward, shortcut)
 
 
 class Bottleneck(_Block):
@@ -107,10 +125,13 @@ class Bottleneck(_Block):
     expansion: ClassVar[int] = 4
 
     @linen.compact
-    def __call__(self, x: jax.Array, shortcut: jax.Array | None = None) -> jax.Array:
-        y = self.pointwise(self.width, "conv1")(x)
-        y = jax.nn.relu(self.norm(name="bn1")(y))
-        y = self.spatial("conv2", self.stride, self.dilations[0])(y)
-        y = jax.nn.relu(self.norm(name="bn2")(y))
-        y = self.pointwise(self.width * self.expansion, "conv3")(y)
-        return self.finish(x, self.norm(name="bn3")(y), shortcut)
+    def __call__(
+        self, x: jax.Array, forward: nn.Forward = START, shortcut: jax.Array | None = None
+    ) -> tuple[jax.Array, nn.Forward]:
+        y, forward = nn.call(self.pointwise(self.width, "conv1"), x, forward)
+        y, forward = norm_relu(self.norm(name="bn1"), y, forward)
+        y, forward = nn.call(self.spatial("conv2", self.stride, self.dilations[0]), y, forward)
+        y, forward = norm_relu(self.norm(name="bn2"), y, forward)
+        y, forward = nn.call(self.pointwise(self.width * self.expansion, "conv3"), y, forward)
+        y, forward = nn.call(self.norm(name="bn3"), y, forward)
+        return self.finish(x, y, forward, shortcut)

@@ -17,8 +17,13 @@ import jax.numpy as jnp
 from flax import linen
 
 from rfjax import _checks, nn
-from rfjax.models.blocks import BasicBlock, conv_norm_relu
+from rfjax.models.blocks import START, BasicBlock, conv_norm_relu
 from rfjax.models.raising import BilinearRaise
+from rfjax.models.stages import Staged, Step, chained
+from rfjax.places import Place, in_sequence, window
+
+# What a part returns: a map and the forward pass after it.
+Computed = tuple[jax.Array, nn.Forward]
 
 # The level whose resolution the output has, by its stride.
 FIRST_LEVELS = {2: 1, 4: 2}
@@ -50,6 +55,14 @@ class Aggregation:
     def features(self) -> int:
         """Channels of the output."""
         return self.widths[self.first_level]
+
+    @property
+    def places(self) -> dict[str, Place]:
+        """Stride and offset of the levels and of the decoder's output "dla_up"."""
+        stem = window(self.kernel_size).then(window(3))
+        levels = {f"level{level}": window(3, stride=2) for level in range(1, len(self.widths))}
+        places = in_sequence({"level0": stem, **levels})
+        return places | {"dla_up": places[f"level{self.first_level}"]}
 
     @property
     def children(self) -> dict[str, str]:
@@ -134,10 +147,10 @@ class Root(_Part):
     features: int = 1
 
     @linen.compact
-    def __call__(self, maps: tuple[jax.Array, ...]) -> jax.Array:
+    def __call__(self, maps: tuple[jax.Array, ...], forward: nn.Forward = START) -> Computed:
         options = {"norm": self.norm, "fixed": True, "kernel_size": 1}
         x = jnp.concatenate(maps, -1)
-        return conv_norm_relu(self, x, self.features, ("conv", "bn"), **options)
+        return conv_norm_relu(self, x, forward, self.features, ("conv", "bn"), **options)
 
 
 class Tree(_Part):
@@ -158,7 +171,12 @@ class Tree(_Part):
     reads_input: bool = False
 
     @linen.compact
-    def __call__(self, x: jax.Array, children: tuple[jax.Array, ...] = ()) -> jax.Array:
+    def __call__(
+        self,
+        x: jax.Array,
+        forward: nn.Forward = START,
+        children: tuple[jax.Array, ...] = (),
+    ) -> Computed:
         bottom = _pooled(x, self.stride)
         if self.reads_input:
             children = (*children, bottom)
@@ -166,21 +184,22 @@ class Tree(_Part):
             subtree = partial(
                 Tree, **self.shared(), remat=self.remat, width=self.width, depth=self.depth - 1
             )
-            left = subtree(stride=self.stride, name="tree1")(x)
-            return subtree(name="tree2")(left, (*children, left))
+            left, forward = subtree(stride=self.stride, name="tree1")(x, forward)
+            return subtree(name="tree2")(left, forward, (*children, left))
         block = partial(self.lifted(BasicBlock), self.width, **self.shared())
-        left = block(stride=self.stride, name="tree1")(x, self._projected(bottom))
-        right = block(name="tree2")(left)
+        shortcut, forward = self._projected(bottom, forward)
+        left, forward = block(stride=self.stride, name="tree1")(x, forward, shortcut)
+        right, forward = block(name="tree2")(left, forward)
         root = self.lifted(Root)(features=self.width, name="root", **self.shared())
-        return root((right, left, *children))
+        return root((right, left, *children), forward)
 
-    def _projected(self, x: jax.Array) -> jax.Array:
+    def _projected(self, x: jax.Array, forward: nn.Forward) -> Computed:
         """The shortcut of the first block."""
         if x.shape[-1] == self.width:
-            return x
+            return x, forward
         layer = nn.layer_at(self.conv, self, "project_0", fixed=nn.Conv)
-        x = layer(self.width, kernel_size=1, dtype=self.dtype, name="project_0")(x)
-        return self.norm(name="project_1")(x)
+        projection = layer(self.width, kernel_size=1, dtype=self.dtype, name="project_0")
+        return nn.call(self.norm(name="project_1"), *nn.call(projection, x, forward))
 
 
 def _pooled(x: jax.Array, size: int) -> jax.Array:
@@ -203,7 +222,8 @@ class IterativeAggregation(_Part):
     Attributes: those of `_Part`, and
       width: channels of the first map, and of all results.
 
-    Calling it with maps of one resolution after a first of twice that returns m_1, m_2 ...
+    Calling it with maps of one resolution after a first of twice that returns m_1, m_2 ..., and the
+    forward pass after them.
 
     Reference: Yu et al., "Deep Layer Aggregation", CVPR 2018, sections 3.1 and 3.3 (iterative,
       interpolation).
@@ -212,24 +232,26 @@ class IterativeAggregation(_Part):
     width: int = 1
 
     @linen.compact
-    def __call__(self, maps: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def __call__(
+        self, maps: tuple[jax.Array, ...], forward: nn.Forward = START
+    ) -> tuple[tuple[jax.Array, ...], nn.Forward]:
         merged, *coarser = maps
         height, width = merged.shape[1:3]
         results = []
         for index, x in enumerate(coarser, start=1):
-            raised = self._raised(x, index)[:, :height, :width]
+            raised, forward = self._raised(x, forward, index)
             names = (f"node_{index}_0", f"node_{index}_1")
-            both = jnp.concatenate([merged, raised], -1)
-            merged = conv_norm_relu(self, both, self.width, names, norm=self.norm)
+            both = jnp.concatenate([merged, raised[:, :height, :width]], -1)
+            merged, forward = conv_norm_relu(self, both, forward, self.width, names, norm=self.norm)
             results.append(merged)
-        return tuple(results)
+        return tuple(results), forward
 
-    def _raised(self, x: jax.Array, index: int) -> jax.Array:
+    def _raised(self, x: jax.Array, forward: nn.Forward, index: int) -> Computed:
         if x.shape[-1] != self.width:
             names = (f"proj_{index}_0", f"proj_{index}_1")
             options = {"norm": self.norm, "fixed": True, "kernel_size": 1}
-            x = conv_norm_relu(self, x, self.width, names, **options)
-        return BilinearRaise(dtype=self.dtype, name=f"up_{index}")(x)
+            x, forward = conv_norm_relu(self, x, forward, self.width, names, **options)
+        return BilinearRaise(dtype=self.dtype, name=f"up_{index}")(x), forward
 
 
 class Decoder(_Part):
@@ -239,7 +261,7 @@ class Decoder(_Part):
     """
 
     @linen.compact
-    def __call__(self, maps: tuple[jax.Array, ...]) -> jax.Array:
+    def __call__(self, maps: tuple[jax.Array, ...], forward: nn.Forward = START) -> Computed:
         merge = self.lifted(IterativeAggregation)
         *finer, coarsest = maps
         results = (coarsest,)
@@ -247,21 +269,18 @@ class Decoder(_Part):
             merging = merge(width=x.shape[-1], name=f"ida_{index}", **self.shared())
             # The coarser level itself was the first map that the last aggregation merged into.
             inputs = results if index == 0 else (finer[len(finer) - index], *results)
-            results = merging((x, *inputs))
-        return results[-1]
+            results, forward = merging((x, *inputs), forward)
+        return results[-1], forward
 
 
-class DeepLayerAggregation(linen.Module):
+class DeepLayerAggregation(Staged):
     """A backbone of deep layer aggregation with its decoder.
 
-    Attributes:
+    Its maps are "level0", "level1" and so on, and "dla_up", the output of the decoder, which reads
+    all levels from that of the output.
+
+    Attributes: those of every backbone, see `rfjax.models.stages.Staged`, and
       architecture: what it is built of.
-      conv: layer class of all 3x3 convolutions after the stem, with the constructor of `rfjax.nn`,
-        or a selection of layers by their paths, see `rfjax.nn.select`.
-      dtype: what is computed in; parameters and batch statistics are float32.
-      axis_name: pmapped axis over which batch statistics are averaged in training, or None.
-      remat: whether activations inside blocks and merges are computed again for the gradient.
-      norm: layer class of the normalisation, with the constructor of `flax.linen.BatchNorm`.
 
     Calling it with images [N, H, W, C] returns [N, ceil(H / stride), ceil(W / stride), features]
     in `dtype`.
@@ -270,25 +289,20 @@ class DeepLayerAggregation(linen.Module):
     """
 
     architecture: Aggregation
-    conv: Callable[..., linen.Module] | nn.Selection = nn.Conv
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
-    remat: bool = False
-    norm: Callable[..., linen.Module] = nn.BatchNorm
 
-    @linen.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        norm = partial(
-            self.norm,
-            use_running_average=not train,
-            axis_name=self.axis_name,
-            dtype=self.dtype,
-        )
+    @property
+    def places(self) -> dict[str, Place]:
+        """Stride and offset of every map."""
+        return self.architecture.places
+
+    def steps(self, train: bool) -> dict[str, Step]:
+        """The levels, one after the other, and the decoder of all."""
+        built, norm = self.architecture, self.normalization(train)
         shared = {"norm": norm, "conv": self.conv, "dtype": self.dtype, "remat": self.remat}
-        built = self.architecture
-        maps = self._plain_levels(jnp.asarray(images, self.dtype), norm)
+        levels = {"level0": partial(self._first, norm=norm)}
+        levels["level1"] = partial(self._plain_level, level=1, norm=norm)
         for level, depth in enumerate(built.depths, start=PLAIN_LEVELS):
-            tree = Tree(
+            levels[f"level{level}"] = Tree(
                 width=built.widths[level],
                 depth=depth,
                 stride=2,
@@ -296,18 +310,27 @@ class DeepLayerAggregation(linen.Module):
                 name=f"level{level}",
                 **shared,
             )
-            maps.append(tree(maps[-1]))
-        return Decoder(name="dla_up", **shared)(tuple(maps[built.first_level :]))
+        decoder = Decoder(name="dla_up", **shared)
 
-    def _plain_levels(self, images: jax.Array, norm: Callable[..., linen.Module]) -> list[Any]:
-        """Levels 0 and 1."""
+        def decode(*maps: jax.Array) -> Computed:
+            *maps, forward = maps
+            return decoder(tuple(maps), forward)
+
+        merged = tuple(levels)[built.first_level :]
+        return chained(levels) | {"dla_up": Step(merged, decode)}
+
+    def _first(self, images: jax.Array, forward: nn.Forward, norm: Callable) -> Computed:
+        """The stem and level 0."""
         built = self.architecture
         names = ("base_layer_0", "base_layer_1")
-        options = {"fixed": True, "kernel_size": built.kernel_size}
-        x = conv_norm_relu(self, images, built.widths[0], names, norm=norm, **options)
-        maps = []
-        for level in range(PLAIN_LEVELS):
-            names = (f"level{level}_0", f"level{level}_1")
-            x = conv_norm_relu(self, x, built.widths[level], names, norm=norm, stride=level + 1)
-            maps.append(x)
-        return maps
+        options = {"norm": norm, "fixed": True, "kernel_size": built.kernel_size}
+        x, forward = conv_norm_relu(self, images, forward, built.widths[0], names, **options)
+        return self._plain_level(x, forward, 0, norm)
+
+    def _plain_level(
+        self, x: jax.Array, forward: nn.Forward, level: int, norm: Callable
+    ) -> Computed:
+        """A convolution, of stride 2 from level 1 on."""
+        names = (f"level{level}_0", f"level{level}_1")
+        width = self.architecture.widths[level]
+        return conv_norm_relu(self, x, forward, width, names, norm=norm, stride=level + 1)

@@ -11,20 +11,26 @@
     static_deform  3x3 convolution, its taps displaced freely, the same at every pixel
     ccl            context contrast: dense minus dilated convolutions, then scores
     aspp           pyramid of dilated convolutions: v2, a sum of scores; v3, then scores
+    classify       mean over the map, then a dense layer: scores of the whole image, [N, K]
 
 Options of a head are those of its layer, see `rfjax.nn`. Heads that normalise are called with
-(features, train).
+(features, train). More heads are made known by `register_head`.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from flax import linen
 
-from rfjax import _checks, nn
+from rfjax import _checks, _names, nn
+from rfjax._registry import Registry
+from rfjax.models.decoders import Classify, Decoder, Head, Heads
 
-HEADS = {
+# What a head is: a class of layers or of decoders, and those of its options that are fixed.
+Entry = tuple[type[linen.Module], dict[str, Any]]
+
+_LAYERS: dict[str, Entry] = {
     "score": (nn.Conv, {"kernel_size": 1}),
     "conv3": (nn.Conv, {"kernel_size": 3}),
     "composition": (nn.ComposedConv, {}),
@@ -36,13 +42,53 @@ HEADS = {
     "static_deform": (nn.StaticDeformableConv, {}),
     "ccl": (nn.CCL, {}),
     "aspp": (nn.ASPP, {}),
+    "classify": (Classify, {}),
 }
+HEADS: Registry[Entry] = Registry("head", _LAYERS, _names.HEADS)
 
 # Options that a head has set otherwise than its layer, unless told.
 _DEFAULTS = {"stn": {"kernel_size": 1}}
 
 # Set by the network that a head is part of.
 _RESERVED = ("features", "stride", "use_bias", "dtype", "axis_name", "norm", "name", "parent")
+
+
+def register_head(
+    name: str,
+    layer: type[linen.Module],
+    *,
+    fixed: Mapping[str, Any] | None = None,
+    options: Iterable[str] = (),
+) -> None:
+    """Makes a head known by name, to `create` and to configs.
+
+    Args:
+      name: that is not taken.
+      layer: class of layers with the constructor of `rfjax.nn`, which read the last map; or a class
+        of decoders, see `rfjax.models.decoders.Decoder`. Of features (the number of classes),
+        use_bias (True), dtype, axis_name and norm it is given those that it has fields for.
+      fixed: options of the layer that the head has set.
+      options: names of the other options that a config may set.
+
+    Raises:
+      TypeError: the name is no text, or `layer` is no class of Linen modules.
+      ValueError: the name is taken, or the layer has no such option.
+
+    Example, which is run once before a program trains or loads the network:
+
+        models.register_head("conv5", nn.Conv, fixed={"kernel_size": 5}, options=("dilation",))
+        models.create("resnet_18", num_classes=2, head="conv5", head_options={"dilation": 2})
+    """
+    if not (isinstance(layer, type) and issubclass(layer, linen.Module)):
+        raise TypeError(f"a head is a class of Linen modules; got {layer!r}")
+    fixed, options = dict(fixed or {}), tuple(options)
+    check_options(f"head {name!r}", [*fixed, *options], tuple(sorted(_fields(layer))))
+    HEADS.register(name, (layer, fixed), options)
+
+
+def _fields(layer: type[linen.Module]) -> set[str]:
+    """The names of what a layer is constructed with."""
+    return {field.name for field in dataclasses.fields(layer) if field.init}
 
 
 def head_options(head: str) -> tuple[str, ...]:
@@ -56,8 +102,7 @@ def head_options(head: str) -> tuple[str, ...]:
       ValueError: there is no such head.
     """
     layer, fixed = _checks.choose("head", head, HEADS)
-    fields = {field.name for field in dataclasses.fields(layer) if field.init}
-    return tuple(sorted(fields.difference(_RESERVED, fixed)))
+    return tuple(sorted(_fields(layer).difference(_RESERVED, fixed)))
 
 
 def create_head(
@@ -69,7 +114,7 @@ def create_head(
     axis_name: str | None = None,
     norm: Callable[..., linen.Module] | None = None,
 ) -> linen.Module:
-    """The layer that a head is.
+    """The layer that a head is, or its decoder.
 
     Args:
       head: its name, see the module's docstring.
@@ -93,15 +138,43 @@ def create_head(
     options = dict(options or {})
     check_options(f"head {head!r}", options, allowed)
     layer, fixed = HEADS[head]
-    chosen = fixed | _DEFAULTS.get(head, {}) | options
-    if any(field.name == "axis_name" for field in dataclasses.fields(layer)):
-        chosen["axis_name"] = axis_name
-        if norm is not None:
-            chosen["norm"] = norm
-    return layer(features=num_classes, use_bias=True, dtype=dtype, **chosen)
+    given = {"features": num_classes, "use_bias": True, "dtype": dtype, "axis_name": axis_name}
+    if norm is not None:
+        given["norm"] = norm
+    fields = _fields(layer)
+    given = {name: value for name, value in given.items() if name in fields}
+    return layer(**given, **(fixed | _DEFAULTS.get(head, {}) | options))
 
 
-def check_options(owner: str, given: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
+def create_decoder(head: str, num_classes: int | Mapping[str, int], **options: Any) -> Decoder:
+    """What a network has as its head.
+
+    Args:
+      head: its name.
+      num_classes: number of outputs; or several by name, for as many heads.
+      **options: the others of `create_head`.
+
+    Raises:
+      TypeError, ValueError: as in `create_head`, or a name of a head cannot be one.
+
+    Example:
+      >>> several = create_decoder("score", {"semantic": 33, "geometric": 3})
+      >>> several.heads["geometric"].layer.features
+      3
+    """
+    if not isinstance(num_classes, Mapping):
+        number = _checks.integer("num_classes", num_classes)
+        layer = create_head(head, num_classes=number, **options)
+        return layer if isinstance(layer, Decoder) else Head(layer)
+    for name in num_classes:
+        if not isinstance(name, str) or not name.isidentifier() or hasattr(Heads, name):
+            raise ValueError(f"num_classes: a head cannot be called {name!r}")
+    if not num_classes:
+        raise ValueError("num_classes must be a number or several by name; got none")
+    return Heads({name: create_decoder(head, n, **options) for name, n in num_classes.items()})
+
+
+def check_options(owner: str, given: Iterable[str], allowed: tuple[str, ...]) -> None:
     """Raises if something was given that is not allowed."""
     unknown = sorted(set(given).difference(allowed))
     if unknown:

@@ -3,23 +3,58 @@
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import linen
 
-from rfjax import _checks, nn
+from rfjax import _checks, _names, nn
+from rfjax._registry import Registry
 from rfjax.models import dla, drn, heads, resnet
-from rfjax.models.backbone import Architecture
 from rfjax.models.segmentation import Segmenter
+from rfjax.models.stages import Staged, with_last
 from rfjax.nn.selection import Recording
 
-# Data from which a backbone is built. All have `stride`, `features`, `build` and, for the import of
-# weights, `children` and `unread`.
-Built = Architecture | dla.Aggregation
 
-ARCHITECTURES: dict[str, Callable[..., Built]] = {
+class Buildable(Protocol):
+    """What a backbone is built of.
+
+    Attributes:
+      stride: input pixels per pixel of the last map.
+      features: channels of the last map.
+      children: what the children of `base` in a reference's segmentation network are called here;
+        for the import of weights, as is
+      unread: parts of a reference that nothing reads.
+    """
+
+    stride: int
+    features: int
+    children: Mapping[str, str]
+    unread: tuple[str, ...]
+
+    def build(self, **options: Any) -> Staged:
+        """The backbone; options are the attributes of `rfjax.models.stages.Staged`."""
+
+
+class Network(Protocol):
+    """What a network is built of that is no backbone with a head."""
+
+    def network(self, **options: Any) -> linen.Module:
+        """The network.
+
+        Args:
+          **options: num_classes, head, head_options, conv, dtype, axis_name, remat and norm, all of
+            them, as `create` was given them; conv and norm are never None.
+
+        Returns:
+          A module of whatever the task gives it, and train.
+        """
+
+
+Built = Buildable | Network
+
+_OWN: dict[str, Callable[..., Built]] = {
     **{f"resnet_{depth}": partial(resnet.resnet, depth) for depth in resnet.BLOCKS_AND_DEPTHS},
     "resnet_tiny": resnet.resnet_tiny,
     "dla_34": dla.dla_34,
@@ -29,6 +64,39 @@ ARCHITECTURES: dict[str, Callable[..., Built]] = {
     **{f"drn_c_{depth}": partial(drn.drn_c, depth) for depth in drn.C_FAMILY},
     **{f"drn_d_{depth}": partial(drn.drn_d, depth) for depth in drn.D_FAMILY},
 }
+ARCHITECTURES: Registry[Callable[..., Built]] = Registry("network", _OWN, _names.NETWORKS)
+
+
+def register(name: str, build: Callable[..., Built]) -> None:
+    """Makes a network known by name, to `create` and to configs.
+
+    Args:
+      name: that is not taken.
+      build: a function of keyword-only options, all with defaults, that returns what the network is
+        built of: a `Buildable`, to which `create` adds a head, or a `Network`, which is whole. A
+        config may set the options that it has keys for.
+
+    Raises:
+      TypeError: the name is no text, or `build` is no function.
+      ValueError: the name is taken.
+
+    Example, which is run once before a program trains or loads the network:
+
+        def resnet_wide(*, depth: int = 2):
+          return resnet.resnet_tiny(width=32, depth=depth)
+
+        models.register("resnet_wide", resnet_wide)
+        models.create("resnet_wide", num_classes=2, backbone_options={"depth": 4})
+    """
+    if not callable(build):
+        raise TypeError(f"a network is registered with a function that builds it; got {build!r}")
+    ARCHITECTURES.register(name, build, _options(build))
+
+
+def _options(build: Callable[..., Built]) -> tuple[str, ...]:
+    """The keyword-only arguments of a function."""
+    parameters = inspect.signature(build).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
 
 
 def names() -> tuple[str, ...]:
@@ -45,16 +113,14 @@ def architecture(name: str, options: Mapping[str, Any] | None = None) -> Built:
     """What the network of this name is built of; an error lists the choices."""
     build = _checks.choose("model", name, ARCHITECTURES)
     options = dict(options or {})
-    parameters = inspect.signature(build).parameters.values()
-    allowed = tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
-    heads.check_options(f"backbone {name!r}", options, allowed)
+    heads.check_options(f"backbone {name!r}", options, _options(build))
     return build(**options)
 
 
 def create(
     name: str,
     *,
-    num_classes: int,
+    num_classes: int | Mapping[str, int],
     head: str = "score",
     head_options: Mapping[str, Any] | None = None,
     backbone_options: Mapping[str, Any] | None = None,
@@ -63,14 +129,15 @@ def create(
     axis_name: str | None = None,
     remat: bool = False,
     norm: Callable[..., linen.Module] | None = None,
-) -> Segmenter:
-    """The segmentation network of this name.
+) -> linen.Module:
+    """The network of this name.
 
     Args:
       name: one of `names()`.
-      num_classes: number of classes K.
+      num_classes: number of classes K; or several by name, as {"semantic": 33, "geometric": 3}, for
+        as many heads over one backbone.
       head: score | conv3 | composition | dog | gauss_deform | dynamic | deform | stn |
-        static_deform | ccl | aspp, see `rfjax.models.heads`.
+        static_deform | ccl | aspp | classify, see `rfjax.models.heads`, or one that was registered.
       head_options: of the head's layer, as {"sigma": 1.0, "family": "diagonal"}.
       backbone_options: width, depth, output_stride of "resnet_tiny"; width, depth of "drn_tiny";
         transition of "drn_a_*"; down_ratio of "dla_34"; width, depth, down_ratio of "dla_tiny".
@@ -88,9 +155,11 @@ def create(
         The tree of variables is the same.
 
     Returns:
-      A Linen module of (images [N, H, W, 3], train=False) that returns float32 logits
-      [N, H, W, K]; with method="features", the map that the head reads. Its parameters lie under
-      "backbone" and "head".
+      A `rfjax.models.segmentation.Segmenter`, or the module of a network that was registered as a
+      whole: a Linen module of (images [N, H, W, 3], train=False) that returns float32 logits
+      [N, H, W, K], those of "classify" [N, K], several by name; with method="features", the map
+      that the head reads, with method="maps", the maps of all stages by name. Its parameters lie
+      under "backbone" and "head", those of several heads under "head/<name>".
 
     Raises:
       ValueError: there is no such network, head or option, or there is no convolution at the path
@@ -105,27 +174,34 @@ def create(
       (1, 30, 41, 11)
     """
     built = architecture(name, backbone_options)
-    num_classes = _checks.integer("num_classes", num_classes)
     _checks.flag("remat", remat)
     _checks.float_dtype("dtype", dtype)
+    shared = {"dtype": dtype, "axis_name": axis_name, "norm": norm or nn.BatchNorm}
     conv = nn.Conv if conv is None else conv
-    norm = nn.BatchNorm if norm is None else norm
-    layer = heads.create_head(
-        head,
-        num_classes=num_classes,
-        options=head_options,
-        dtype=dtype,
-        axis_name=axis_name,
-        norm=norm,
-    )
+    if hasattr(built, "network"):
+        own = {"num_classes": num_classes, "head": head, "head_options": head_options}
+        return built.network(**own, conv=conv, remat=remat, **shared)
+    decoder = heads.create_decoder(head, num_classes, options=head_options, **shared)
 
     def segmenter(conv: Callable[..., linen.Module] | nn.Selection) -> Segmenter:
-        backbone = built.build(conv=conv, dtype=dtype, axis_name=axis_name, remat=remat, norm=norm)
-        return Segmenter(backbone, layer, stride=built.stride)
+        backbone = built.build(conv=conv, remat=remat, **shared)
+        return Segmenter(backbone, decoder, stride=built.stride)
 
+    _check_reads(head, decoder.READS, segmenter(conv).backbone)
     if isinstance(conv, nn.Selection):
         _check_selection(conv, segmenter)
     return segmenter(conv)
+
+
+def _check_reads(head: str, reads: tuple[str, ...], backbone: Staged) -> None:
+    """Raises unless the backbone has the maps that a head reads."""
+    names = tuple(with_last(backbone.places))
+    unknown = [read for read in reads if read not in names]
+    if unknown:
+        raise ValueError(
+            f"head {head!r} reads {', '.join(unknown)}; the backbone's stages are "
+            f"{', '.join(names)}"
+        )
 
 
 def _check_selection(conv: nn.Selection, segmenter: Callable[..., Segmenter]) -> None:

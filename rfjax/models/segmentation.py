@@ -1,99 +1,136 @@
-"""A segmentation network: backbone, head, and a fixed upsampling to the image's resolution."""
+"""A network of images: backbone, decoder, and an enlargement to the image's resolution."""
 
-import inspect
-from functools import partial
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen
 from jax.typing import ArrayLike
 
-from rfjax import _checks
+from rfjax import _checks, nn
+from rfjax.models.decoders import Decoder
+from rfjax.models.resizing import bilinear_upsample as bilinear_upsample
+from rfjax.models.stages import Staged, with_last
+from rfjax.places import Place
 
 
 class Segmenter(linen.Module):
     """Class scores at every pixel of an image.
 
-    logits = crop(upsample(head(backbone(images))))
+    logits = crop(enlarge(head(backbone(images))))
 
     Parameters lie under "backbone" and "head", the last stage.
 
     Attributes:
-      backbone: a module of (images, train) that returns features.
-      head: a module of features, or of (features, train), that returns scores.
-      stride: input pixels per pixel of the features, static.
+      backbone: named stages, see `rfjax.models.stages`.
+      head: a decoder of their maps, see `rfjax.models.decoders`.
+      stride: input pixels per pixel of the last map, static.
 
     Calling it with images [N, H, W, 3] returns float32 logits [N, H, W, num_classes], for any H
-    and W. With train=True batch statistics are those of the batch, and "batch_stats" must be
-    mutable; `train_head` says it of the head alone, where the two differ.
+    and W; or by name, where the decoder does; or as the decoder returns them, where they are no
+    map. With train=True batch statistics are those of the batch, and "batch_stats" must be mutable;
+    `train_head` says it of the head alone, where the two differ. In place of the images it takes
+    `start`, maps by name, and `size`, (H, W) of the images that they are of: only the stages after
+    the last of these maps run.
 
     Raises:
-      ValueError: the images do not have four axes.
+      ValueError: the images do not have four axes, or a map is missing.
       TypeError: they are not floating-point numbers.
 
     Reference: Yu, Koltun & Funkhouser, "Dilated Residual Networks", CVPR 2017, section 4.
     """
 
-    backbone: linen.Module
-    head: linen.Module
+    backbone: Staged
+    head: Decoder
     stride: int
 
     def features(self, images: ArrayLike, train: bool = False) -> jax.Array:
-        """The map that the head reads, [N, ceil(H / stride), ceil(W / stride), D]."""
-        images = _checks.float_array("images", images)
-        if images.ndim != 4:
-            raise ValueError(f"images must have shape [N, H, W, 3]; got {images.shape}")
-        return self.backbone(images, train)
+        """The map that the head reads, [N, ceil(H / stride), ceil(W / stride), D]; the last if it
+        reads several."""
+        read = self.head.READS[-1]
+        return self.maps(images, train, until=read)[read]
 
+    def maps(
+        self,
+        images: ArrayLike | None = None,
+        train: bool = False,
+        *,
+        start: Mapping[str, jax.Array] | None = None,
+        until: str | None = None,
+    ) -> dict[str, jax.Array]:
+        """The maps of the stages by name, the last one as "last" as well.
+
+        Args:
+          images: [N, H, W, 3]; None with `start`.
+          train: as in calling it.
+          start: maps by name; only the stages after the last of them run.
+          until: the last stage that runs; None for all.
+
+        Returns:
+          The maps that were computed and those of `start`. Stride and offset of each are in
+          `backbone.places`.
+        """
+        maps, _ = self._run(images, train, start, until)
+        return maps
+
+    @linen.compact
     def __call__(
-        self, images: ArrayLike, train: bool = False, train_head: bool | None = None
-    ) -> jax.Array:
-        options = {}
-        if "train" in inspect.signature(self.head.__call__).parameters:
-            options["train"] = train if train_head is None else train_head
-        scores = self.head(self.features(images, train), **options).astype(jnp.float32)
-        height, width = jnp.shape(images)[1:3]
-        return bilinear_upsample(scores, self.stride)[:, :height, :width]
+        self,
+        images: ArrayLike | None = None,
+        train: bool = False,
+        train_head: bool | None = None,
+        *,
+        start: Mapping[str, jax.Array] | None = None,
+        size: Sequence[int] | None = None,
+    ) -> Any:
+        size = _image_size(images, size)
+        maps, forward = self._run(images, train, start, self._last_read())
+        train_head = train if train_head is None else train_head
+        scores, _ = nn.call(self.head, maps, nn.Forward(train_head, forward.carry))
+        places = self.head.place(with_last(self.backbone.places))
+        if not isinstance(scores, Mapping):
+            return self._of_image(scores, places, size)
+        return {name: self._of_image(scores[name], places[name], size) for name in scores}
+
+    def _run(
+        self,
+        images: ArrayLike | None,
+        train: bool,
+        start: Mapping[str, jax.Array] | None,
+        until: str | None,
+    ) -> tuple[dict[str, jax.Array], nn.Forward]:
+        if images is not None:
+            images = _checks.float_array("images", images)
+            if images.ndim != 4:
+                raise ValueError(f"images must have shape [N, H, W, 3]; got {images.shape}")
+        return self.backbone.run(images, nn.Forward(train), start=start, until=until)
+
+    def _last_read(self) -> str:
+        """The last of the stages that the head reads; those after it do not run."""
+        names = tuple(with_last(self.backbone.places))
+        return max(self.head.READS, key=names.index)
+
+    def _of_image(self, scores: jax.Array, place: Place | None, size: Sequence[int]) -> jax.Array:
+        """Scores at the image's resolution, if they are a map."""
+        scores = scores.astype(jnp.float32)
+        if place is None:
+            return scores
+        return self.head.RESIZE(_factor(place)).to_image(scores, place, size)
 
 
-def bilinear_upsample(x: jax.Array, factor: int) -> jax.Array:
-    """The map enlarged by a whole factor, linearly interpolated along both axes.
-
-    Pixel i of the result lies at (i + 1/2) / factor - 1/2 in the map; beyond the outermost centres
-    the edge value is repeated.
-
-    Args:
-      x: [N, h, w, C].
-      factor: static, at least 1.
-
-    Returns:
-      [N, factor h, factor w, C] in the dtype of x.
-
-    Raises:
-      ValueError: `factor` is less than 1, or x does not have four axes.
-
-    Example:
-      >>> print(bilinear_upsample(jnp.array([0.0, 4.0]).reshape(1, 1, 2, 1), 2)[0, 0, :, 0])
-      [0. 1. 3. 4.]
-    """
-    factor = _checks.integer("factor", factor)
-    if x.ndim != 4:
-        raise ValueError(f"x must have shape [N, h, w, C]; got {x.shape}")
-    return _upsample_axis(_upsample_axis(x, 1, factor), 2, factor)
+def _image_size(images: ArrayLike | None, size: Sequence[int] | None) -> tuple[int, int]:
+    """(H, W) of the images."""
+    if images is not None:
+        return jnp.shape(images)[1:3]
+    if size is None:
+        raise ValueError("want the size (H, W) of the images that the maps of start are of")
+    return _checks.pair("size", size)
 
 
-def _upsample_axis(x: jax.Array, axis: int, factor: int) -> jax.Array:
-    """Every phase of the enlarged axis is one fixed blend of two neighbours."""
-    size = x.shape[axis]
-    part = partial(jax.lax.slice_in_dim, x, axis=axis)
-    before = jnp.concatenate([part(0, 1), part(0, size - 1)], axis)
-    after = jnp.concatenate([part(1, size), part(size - 1, size)], axis)
-    phases = []
-    for position in (np.arange(factor) + 0.5) / factor - 0.5:
-        neighbour = before if position < 0 else after
-        weight = float(abs(position))
-        phases.append((1.0 - weight) * x + weight * neighbour)
-    shape = list(x.shape)
-    shape[axis] *= factor
-    return jnp.stack(phases, axis + 1).reshape(shape)
+def _factor(place: Place) -> int:
+    """What scores at a place are enlarged by."""
+    factor = round(place.stride[0])
+    if factor < 1 or any(abs(stride - factor) > 1e-6 for stride in place.stride):
+        raise ValueError(f"scores must have a whole stride, one for both axes; got {place}")
+    return factor

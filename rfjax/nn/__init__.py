@@ -20,6 +20,9 @@ axis that batch statistics go over and `norm`, the layer class that normalises (
 Parameters are float32. Output (i, j) is centred on input (stride i, stride j), and outside the map
 there are zeros.
 
+Networks call their layers by `call`, which gives a layer what it asks for: whether the network
+trains, and what the layer before handed on, see `rfjax.nn.forward`.
+
 A layer declares which of its parameters are structure and what its covariances are: it inherits
 `Structured`, as layers of your own can. `structure(model, variables)` and `covariances(model,
 variables)` ask all layers of a network. The names of parameters and modules mean nothing.
@@ -35,6 +38,7 @@ from rfjax.nn.blur import GaussianBlur
 from rfjax.nn.context import ASPP, CCL, BlurredDilatedConv
 from rfjax.nn.convolution import ComposedConv, Conv, DoGConv, surround_covariance
 from rfjax.nn.deformation import DeformableConv, DynamicComposedConv, GaussianDeformableConv
+from rfjax.nn.forward import Forward, call
 from rfjax.nn.normalization import BatchNorm
 from rfjax.nn.selection import Selection, layer_at, select
 from rfjax.nn.static import AffineConv, StaticDeformableConv
@@ -50,12 +54,14 @@ __all__ = [
     "DeformableConv",
     "DoGConv",
     "DynamicComposedConv",
+    "Forward",
     "GaussianBlur",
     "GaussianDeformableConv",
     "Selection",
     "StaticDeformableConv",
     "Structure",
     "Structured",
+    "call",
     "covariances",
     "declared",
     "layer_at",

@@ -8,11 +8,17 @@ import jax
 import jax.numpy as jnp
 
 from rfjax import _checks
-from rfjax.receptive_field import reach as reaches
-from rfjax.receptive_field import tracing
+from rfjax.receptive_field._interpreter import reach as reaches
+from rfjax.receptive_field._interpreter import tracing
+from rfjax.receptive_field._interpreter.reach import (
+    DATA_DEPENDENT,
+    NO_RULE,
+    NOTHING,
+    SPLIT_MAP,
+    Reach,
+)
 from rfjax.receptive_field.layers import Layer, ReceptiveField, theoretical_of_layers
 from rfjax.receptive_field.lines import Line, read
-from rfjax.receptive_field.reach import DATA_DEPENDENT, NO_RULE, NOTHING, SPLIT_MAP, Reach
 
 # Reasons of notes that say that an operation has no rule.
 UNRULED = (NO_RULE, SPLIT_MAP)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from jax.typing import ArrayLike
 
-from rfjax import _checks, covariance
+from rfjax import _checks, covariance, places
 from rfjax.gaussian import half_size
 
 Pair = int | tuple[int, int]
@@ -62,8 +62,12 @@ class ReceptiveField:
 
     def center(self, unit: Sequence[int]) -> tuple[float, ...]:
         """The centre of an output's field, in input pixels."""
-        columns = zip(self.offset, self.stride, unit, strict=True)
-        return tuple(offset + stride * index for offset, stride, index in columns)
+        return self.place.at(unit)
+
+    @property
+    def place(self) -> places.Place:
+        """Stride and offset alone."""
+        return places.Place(self.stride, self.offset)
 
 
 @dataclass(frozen=True)
@@ -87,16 +91,15 @@ class Conv:
             _checks.pair(f"{name} of {self}", getattr(self, name))[axis]
             for name in ("kernel_size", "stride", "dilation")
         )
-        extent = (size - 1) * dilation
-        if isinstance(self.padding, str):
-            if self.padding != "same":
-                raise ValueError(f"padding must be 'same' or pixels; got {self.padding!r}")
-            padding = extent // 2
+        padding = self.padding
+        if isinstance(padding, str):
+            if padding != "same":
+                raise ValueError(f"padding must be 'same' or pixels; got {padding!r}")
         else:
-            padding = _of(self.padding, axis)
+            padding = _of(padding, axis)
             if not _checks.is_integer(padding):
                 raise ValueError(f"padding of {self} must be whole pixels; got {padding!r}")
-        return field.read(-padding, extent - padding, stride)
+        return field.read(*places.reads(size, dilation, padding), stride)
 
 
 class Pool(Conv):
@@ -183,6 +186,43 @@ class Parallel:
         return _Interval(low, high, fields[0].stride)
 
 
+def composed_reach(
+    sigmas: ArrayLike,
+    *,
+    kernel_size: int = 3,
+    dilation: int = 1,
+    truncate: float = 2.0,
+    rate: float = 1.0,
+    resample: bool = True,
+    mode: str = "residual",
+) -> np.ndarray:
+    """How many pixels of its map a composed layer reads to each side: a Gaussian, then its taps.
+
+    max(1, ceil(truncate sigma)) of the blur, and of the taps, with r = (kernel_size - 1) / 2,
+
+        blur: r dilation;  residual: ceil(r (dilation + rate sigma));  absolute: ceil(r dilation
+        rate sigma)
+
+    Args:
+      sigmas: [...] standard deviations along an axis, of any number of layers; NaN stays NaN.
+      kernel_size, dilation, truncate, rate, resample, mode: of the layer.
+
+    Example:
+      >>> composed_reach(np.array([0.5, 2.0])).tolist()  # 1 + ceil(1.5), 4 + 3
+      [3.0, 7.0]
+    """
+    sigmas = np.asarray(sigmas, np.float32)
+    blur = np.where(np.isnan(sigmas), np.nan, half_size(sigmas, truncate=truncate))
+    taps = (np.asarray(kernel_size) - 1) // 2
+    # Bilinear reads reach the next whole pixel; an ulp above a pixel is none, as in `half_size`.
+    spread = abs(rate) * sigmas * (1.0 - 8.0 * np.finfo(np.float32).eps)
+    if not resample:
+        return blur + taps * dilation
+    if mode == "residual":
+        return blur + np.ceil(taps * (dilation + spread))
+    return blur + np.ceil(taps * dilation * spread)
+
+
 Layer = Conv | Gaussian | Taps | Parallel
 
 
@@ -230,7 +270,7 @@ def compose(inner: ReceptiveField, outer: ReceptiveField) -> ReceptiveField:
     Reference: Long, Shelhamer & Darrell, "Fully Convolutional Networks", CVPR 2015, section 3.
     """
     columns = list(zip(inner.size, inner.stride, outer.size, strict=True))
-    steps = list(zip(inner.offset, inner.stride, outer.offset, strict=True))
+    place = inner.place.then(outer.place)
     clipped = [a or b for a, b in zip(inner.clipped, outer.clipped, strict=True)]
     unknown = [math.isnan(stride) and more > 1 for _, stride, more in columns]
     return ReceptiveField(
@@ -238,8 +278,8 @@ def compose(inner: ReceptiveField, outer: ReceptiveField) -> ReceptiveField:
             size if math.isnan(stride) else round(size + (more - 1) * stride)
             for size, stride, more in columns
         ),
-        stride=tuple(a * b for a, b in zip(inner.stride, outer.stride, strict=True)),
-        offset=tuple(start + stride * more for start, stride, more in steps),
+        stride=place.stride,
+        offset=place.offset,
         clipped=tuple(a or b for a, b in zip(clipped, unknown, strict=True)),
         data_dependent=inner.data_dependent or outer.data_dependent,
         missing=tuple(sorted({*inner.missing, *outer.missing})),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rfjax.receptive_field.reach import NOTHING, Reach
+from rfjax.receptive_field._interpreter.reach import NOTHING, Reach
 
 
 def read(

@@ -10,7 +10,7 @@ import numpy as np
 from flax import linen
 from jax.typing import ArrayLike
 
-from rfjax import models
+from rfjax import _markdown, models
 from rfjax.models import heads
 from rfjax.receptive_field import published
 from rfjax.receptive_field.effective import EffectiveField, effective
@@ -58,12 +58,13 @@ def by_layer(
         seen = {}
 
         def record(call, args, kwargs, context):
-            y = call(*args, **kwargs)
+            result = call(*args, **kwargs)
+            y = _map_of(result)
             path = "/".join(context.module.path)
             maps = bool(args) and hasattr(args[0], "ndim") and hasattr(y, "ndim")
-            if path and maps and context.method_name == "__call__":
+            if path and maps and context.method_name in ("__call__", "run"):
                 seen[path] = (y, jnp.asarray(args[0]))
-            return y
+            return result
 
         with linen.intercept_methods(record):
             y = model.apply(variables, x, method=method)
@@ -75,6 +76,12 @@ def by_layer(
     return {
         name: LayerField(fields[y], fields[x]) for name, (y, x) in rows if fields[y] is not None
     }
+
+
+def _map_of(result: Any) -> Any:
+    """The map in what a module returns: perhaps with a carry, or the last one among others."""
+    y = result[0] if isinstance(result, tuple) else result
+    return y.get("last") if isinstance(y, Mapping) else y
 
 
 def changes(fields: Mapping[str, LayerField]) -> dict[str, ReceptiveField]:
@@ -121,27 +128,25 @@ def table(names: Sequence[str] | None = None, *, sigmas: Sequence[float] = (0.5,
       sigmas: of composition heads, in pixels of the features.
     """
     composed = {f"composition, σ = {s:g}": of_head("composition", {"sigma": s}) for s in sigmas}
-    lines = [
-        f"| network | stride | field | {' | '.join(composed)} |",
-        f"|---|--:|--:|{'--:|' * len(composed)}",
-    ]
+    rows = []
     for name in models.names() if names is None else names:
         field = of_backbone(name)
         sizes = [field, *(compose(field, head) for head in composed.values())]
-        columns = " | ".join(_text(f) for f in sizes)
-        lines.append(f"| `{name}` | {field.stride[0]:g} | {columns} |")
-    return "\n".join(lines)
+        rows.append([f"`{name}`", f"{field.stride[0]:g}", *map(_text, sizes)])
+    heading = ["network", "stride", "field", *composed]
+    return _markdown.table(heading, rows, right=range(1, len(heading))).rstrip()
 
 
 def published_table() -> str:
     """A table in Markdown of the networks of `published`."""
-    rows = {name: build() for name, build in published.NETWORKS.items()}
-    rows["googlenet, no average pooling"] = published.googlenet(average_pool=False)
-    lines = ["| network | stride | field | offset |", "|---|--:|--:|--:|"]
-    for name, layers in rows.items():
+    listed = {name: build() for name, build in published.NETWORKS.items()}
+    listed["googlenet, no average pooling"] = published.googlenet(average_pool=False)
+    rows = []
+    for name, layers in listed.items():
         field = theoretical_of_layers(list(layers.values()))
-        lines.append(f"| {name} | {field.stride[0]:g} | {field.size[0]} | {field.offset[0]:g} |")
-    return "\n".join(lines)
+        rows.append([name, f"{field.stride[0]:g}", field.size[0], f"{field.offset[0]:g}"])
+    heading = ["network", "stride", "field", "offset"]
+    return _markdown.table(heading, rows, right=range(1, 4)).rstrip()
 
 
 def _text(field: ReceptiveField) -> str:

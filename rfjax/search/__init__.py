@@ -17,7 +17,6 @@ if fault := _extras.missing(__name__, "flax", "ml_collections", "optax", "orbax"
 __all__ = _lazy.install(
     __name__,
     {
-        "adapter": ("segmentation",),
         "driver": ("run",),
         "engine": ("layout",),
         "enumeration": ("enumerate",),
@@ -34,5 +33,6 @@ __all__ = _lazy.install(
             "Result",
             "load",
         ),
+        ".studies.search.adapter": ("segmentation",),  # networks and data of the library
     },
 )

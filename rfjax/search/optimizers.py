@@ -8,12 +8,11 @@ Anything of optax can be one, with a learning rate read from the (traced) candid
 import dataclasses
 from collections.abc import Callable
 
-import jax
 import optax
 
+from rfjax import _sgd
 from rfjax.search.population import Population
-from rfjax.search.problem import LEAVES, Problem, names
-from rfjax.training import optimizers
+from rfjax.search.problem import LEAVES, Problem
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)  # equal for equal options: compiled once
@@ -42,27 +41,19 @@ class SGD:
     is_structure: Callable[[tuple[str, ...]], bool] | None = None
 
     def __call__(self, candidate: Population) -> optax.GradientTransformation:
-        schedule = optimizers.poly_schedule(
+        schedule = _sgd.poly_schedule(
             candidate.learning_rate,
             steps=self.steps,
             power=self.power,
             warmup_steps=self.warmup_steps,
         )
-        clip = optax.clip_by_global_norm(self.grad_clip) if self.grad_clip else optax.identity()
-        multiplied = optax.scale(candidate.covariance_multiplier)
-        return optax.chain(
-            clip,
-            optax.add_decayed_weights(self.weight_decay, mask=self._of_structure(False)),
-            optax.trace(decay=self.momentum),
-            optax.masked(multiplied, self._of_structure(True)),
-            optax.scale_by_learning_rate(schedule),
-        )
-
-    def _of_structure(self, wanted: bool) -> Callable:
-        """The mask of structure, or of all else."""
-        is_structure = self.is_structure or LEAVES.is_structure
-        return lambda params: jax.tree_util.tree_map_with_path(
-            lambda path, _: is_structure(names(path)) == wanted, params
+        return _sgd.descent(
+            schedule,
+            is_structure=self.is_structure or LEAVES.is_structure,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            grad_clip=self.grad_clip,
+            multiplier=candidate.covariance_multiplier,
         )
 
 

@@ -6,14 +6,18 @@ declare; of a plain pytree it is the leaves that are named "covariance".
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfjax import covariance, nn
+from rfjax import covariance
+from rfjax._sgd import names
 from rfjax.search.population import OWN_FAMILY, Population
+
+if TYPE_CHECKING:  # Flax, which plain pytrees do without
+    from rfjax import nn
 
 UNSTRUCTURED = 1e-3  # sigma of a layer whose structure is switched off: an identity in float32
 
@@ -78,7 +82,7 @@ class Problem:
     init: Callable
     loss: Callable
     stateful: bool = False
-    structure: nn.Structure | Leaves = LEAVES
+    structure: "nn.Structure | Leaves" = LEAVES
     covariances: Callable[[Any], Mapping[str, jax.Array]] | None = None
     score: Callable | None = None
     summarize: Callable[[Any], float] = float
@@ -117,18 +121,6 @@ class Problem:
             matrix = jnp.mean(matrices.astype(jnp.float32), 0)
             means[layer] = jnp.stack([matrix[0, 0], matrix[0, 1], matrix[1, 1]])
         return means
-
-
-def names(path: tuple) -> tuple[str, ...]:
-    """The components of a leaf's path in any pytree, as strings.
-
-    Example:
-        >>> tree = {"head": {"covariance": 0.0}}
-        >>> [names(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
-        [('head', 'covariance')]
-    """
-    parts = (jax.tree_util.keystr((part,), simple=True) for part in path)
-    return tuple(part for part in parts if part != "value")  # of a variable's box, as in Flax NNX
 
 
 def constrain(tree: Any, candidate: Population, problem: Problem, *, gradients: bool) -> Any:

@@ -1,6 +1,5 @@
 """Saving and resuming a search, safe against being killed at any moment."""
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ import numpy as np
 
 from rfjax._faults import CheckpointError
 from rfjax._lock import held
-from rfjax.training.store import Layout, Store
+from rfjax._runs import differences, refuse
+from rfjax._store import Layout, Store
 
 LAYOUT = Layout(items=("arrays",), documents={"meta": "meta/metadata"})
 
@@ -18,7 +18,7 @@ LAYOUT = Layout(items=("arrays",), documents={"meta": "meta/metadata"})
 class Storage:
     """The two latest checkpoints of the search in `directory`; a context manager.
 
-    See `rfjax.training.store` for how they are written and verified.
+    See `rfjax._store` for how they are written and verified.
 
     Raises:
         InUse: another search works in the directory.
@@ -64,14 +64,13 @@ class Storage:
 
     def check(self, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
         """Raises a `CheckpointError` unless the stored search is the one that is wanted."""
-        wanted = json.loads(json.dumps(wanted))
-        different = [name for name in wanted if stored.get(name) != wanted[name]]
-        if different:
-            listed = ", ".join(different)
-            raise CheckpointError(
-                f"the search in {self.directory} was started with other values of {listed}; take "
-                "them back or give another directory"
-            )
+        stored = {name: stored.get(name) for name in wanted}
+        refuse(
+            f"the search in {self.directory}",
+            differences(stored, wanted),
+            CheckpointError,
+            instead="give another directory",
+        )
 
 
 def _name(index: int) -> str:

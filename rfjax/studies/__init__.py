@@ -8,6 +8,7 @@ scales    how the networks and the training of a table fit two cores, one GPU, o
 runs      the training runs of a table: planned, chained, resumed
 report    filled tables with the spread over seeds, verdicts on the claims, pictures
 figures   the figures
+search    search of receptive fields against enumeration: python -m rfjax.search
 """
 
 from rfjax import _extras

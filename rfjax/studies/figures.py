@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import rfjax
@@ -33,7 +32,9 @@ def composition() -> Figure:
     kernel = _edge()
     columns = [_gaussian(rfjax.from_ellipse(*ellipse)) for ellipse in ELLIPSES.values()]
     panels = [[kernel[..., 0, 0], g, _composed(kernel, g)] for g in columns]
-    return _filters(panels, rows=tuple(ELLIPSES), titles=("free-form f", "Gaussian g", "g * f"))
+    return visualize.filter_panels(
+        panels, rows=tuple(ELLIPSES), titles=("free-form f", "Gaussian g", "g * f")
+    )
 
 
 def alternatives() -> Figure:
@@ -49,7 +50,7 @@ def alternatives() -> Figure:
         "7×7 dilated: 49 parameters,\nsparse, its size is fixed",
         "21×21: 441 parameters,\ndense, its size is fixed",
     )
-    return _filters(
+    return visualize.filter_panels(
         [[_cropped(composed, 21), dilated, dense]], rows=("",), titles=titles, width=3.2
     )
 
@@ -73,7 +74,7 @@ def special_cases() -> Figure:
         np.asarray(kernel(jnp.log(jnp.array([sigma])), max_half_size=7, truncate=truncate))
         for sigma, truncate in zip(sigmas.values(), (2.0, 2.0, 7 / 500.0), strict=True)
     ]
-    return _filters([filters], rows=("",), titles=tuple(sigmas), signed=False)
+    return visualize.filter_panels([filters], rows=("",), titles=tuple(sigmas), signed=False)
 
 
 def gridding() -> Figure:
@@ -100,7 +101,7 @@ def gridding() -> Figure:
     panels[1][2] = _cropped(respond(point, 0.5), 41)
     titles = ("input", f"dilation {dilation}", f"blurred by σ = {dilation / 2:g}, then dilated")
     rows = ("scene", "one point", "spectrum")
-    return _filters(panels, rows=rows, titles=titles, signed=False, width=2.4)
+    return visualize.filter_panels(panels, rows=rows, titles=titles, signed=False, width=2.4)
 
 
 def deformations() -> Figure:
@@ -113,12 +114,7 @@ def deformations() -> Figure:
     for letter, (name, (major, minor, angle)) in zip("def", ELLIPSES.items(), strict=True):
         params = rfjax.from_ellipse(major / 1.8, minor / 1.8, angle)
         cases[f"({letter}) {name}"] = (rfjax.sampling_offsets(params, points), params)
-    figure = Figure(figsize=(9.0, 6.2), layout="constrained")
-    for axes, (title, (positions, params)) in zip(
-        figure.subplots(2, 3).ravel(), cases.items(), strict=True
-    ):
-        _points(axes, np.asarray(positions), params, title)
-    return figure
+    return visualize.sampling_points(cases)
 
 
 def families() -> Figure:
@@ -212,55 +208,3 @@ def _recover(truth: jax.Array, iterations: Sequence[int]) -> tuple[list[Any], li
         params, state = step(params, state)
     images = [blur(params) for params in seen]
     return [*images, target], [*seen, truth]
-
-
-# -- how they are drawn ----------------------------------------------------------------------------
-
-
-def _filters(
-    panels: Sequence[Sequence[np.ndarray | None]],
-    *,
-    rows: Sequence[str],
-    titles: Sequence[str],
-    signed: bool = True,
-    width: float = 2.2,
-) -> Figure:
-    """Filters or maps in rows, red and blue by sign, or grey; None leaves a panel empty."""
-    figure = Figure(
-        figsize=(width * len(titles) + 0.5, width * len(panels) + 0.5), layout="constrained"
-    )
-    grid = figure.subplots(len(panels), len(titles), squeeze=False)
-    for line, name, images in zip(grid, rows, panels, strict=True):
-        line[0].set_ylabel(name, color=visualize.INK)
-        for axes, image in zip(line, images, strict=True):
-            for spine in axes.spines.values():
-                spine.set_visible(False)
-            axes.set_xticks([])
-            axes.set_yticks([])
-            if image is not None:
-                limit = np.abs(image).max()
-                lowest = -limit if signed else min(0.0, image.min())
-                colors = "RdBu_r" if signed else "gray"
-                axes.imshow(image, interpolation="nearest", cmap=colors, vmin=lowest, vmax=limit)
-    for axes, title in zip(grid[0], titles, strict=True):
-        axes.set_title(title, fontsize=10, color=visualize.INK)
-    return figure
-
-
-def _points(axes: Axes, positions: np.ndarray, params: jax.Array | None, title: str) -> None:
-    """Sampling points over the pixels, with the ellipse that they come from."""
-    reach = 3.5
-    edges = np.arange(-reach, reach + 1)
-    axes.hlines(edges, -reach, reach, color=visualize.RULE, linewidth=0.8)
-    axes.vlines(edges, -reach, reach, color=visualize.RULE, linewidth=0.8)
-    if params is not None:
-        turn = np.linspace(0, 2 * np.pi, 181)
-        circle = np.stack([np.sin(turn), np.cos(turn)], -1)
-        outline = circle @ np.asarray(rfjax.cholesky_factor(params))
-        axes.plot(outline[:, 1], outline[:, 0], color=visualize.LINES[1], linewidth=1.2)
-    axes.plot(positions[:, 1], positions[:, 0], "o", color=visualize.LINES[0], markersize=6)
-    axes.set_aspect("equal")
-    axes.set_xlim(-reach, reach)
-    axes.set_ylim(reach, -reach)
-    axes.set_axis_off()
-    axes.set_title(title, fontsize=10, color=visualize.INK)

@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from rfjax import nn, visualize
 from rfjax._console import tell
 from rfjax._files import write_text
-from rfjax.studies import charts
+from rfjax._markdown import table
 from rfjax.studies.runs import Run
 from rfjax.studies.specs import ROLES, Cell, Table
+from rfjax.studies.statistics import Spread, mean_sigma, spread
 from rfjax.training import config as configs
 from rfjax.training import loop, optimizers, reporting
 
@@ -89,7 +90,7 @@ class Filled:
         outcomes = [run.outcome() for run in runs]
         return np.array(
             [
-                np.exp(np.mean(np.log([*outcome["sigmas"].values()])))
+                mean_sigma(np.ravel([*outcome["sigmas"].values()]))
                 if outcome and outcome["sigmas"]
                 else math.nan
                 for outcome in outcomes
@@ -155,7 +156,7 @@ class Filled:
         cells = []
         for (row, column), cell in self.table.cells.items():
             values = self.iu(row, column)
-            counts = self.parameters(row, column)
+            found, counts = spread(values), self.parameters(row, column)
             cells.append(
                 {
                     "row": row,
@@ -163,8 +164,8 @@ class Filled:
                     "run": cell.spec.name,
                     "at": cell.at,
                     "mean_iu": values.tolist(),
-                    "mean": float(np.nanmean(values)),
-                    "standard_deviation": _deviation(values),
+                    "mean": float(found.mean),
+                    "standard_deviation": float(found.deviation),
                     "paper": cell.paper,
                     "steps": self.steps(row, column),
                     "parameters": counts.total,
@@ -194,13 +195,13 @@ class Filled:
         heading = ["row", "column", "mean IU", "Δ", "paper", "Δ", "steps"]
         heading += ["parameters", "trained", "structure", "σ"]
         lines = [self._line(row, column) for row, column in self.table.cells]
-        text = caption + _rows(heading, lines)
+        text = caption + table(heading, lines)
         claims = [
             [c["claim"] + " (paired)" * c["paired"], c["verdict"], f"{c['difference']:+.2f}"]
             for c in self.claims()
         ]
         if claims:
-            text += "\n" + _rows(["claim", "verdict", "difference"], claims)
+            text += "\n" + table(["claim", "verdict", "difference"], claims)
             text += (
                 "\nA claim holds if it does between the worst seed of one side and the best of the "
                 "other, fails if its opposite does, and is not resolved otherwise. "
@@ -210,15 +211,15 @@ class Filled:
 
     def _line(self, row: str, column: str) -> list[str]:
         values, cell = self.iu(row, column), self.table.cells[row, column]
-        place = self.table.base(row, column)
+        found, place = spread(values), self.table.base(row, column)
         base = self.table.cells[place].paper
-        delta = np.nanmean(values) - np.nanmean(self.iu(*place))
+        delta = found.mean - spread(self.iu(*place)).mean
         counts = self.parameters(row, column)
         printed = cell.paper is not None and base is not None
         return [
             row,
             column,
-            f"{np.nanmean(values):.1f} ± {_deviation(values):.1f}{_lost(values)}",
+            f"{found.mean:.1f} ± {found.deviation:.1f}{_lost(found, len(values))}",
             f"{delta:+.1f}",
             f"{cell.paper:.1f}" if cell.paper is not None else "",
             f"{cell.paper - base:+.1f}" if printed else "",
@@ -244,7 +245,7 @@ class Filled:
 
     def figure(self) -> Figure:
         """Every cell's seeds as points, with the mean as a bar."""
-        return charts.seed_bars(
+        return visualize.seed_bars(
             {place: self.iu(*place) for place in self.table.cells}, title=self.table.title
         )
 
@@ -261,16 +262,9 @@ def _mean_iu(run: Run, cell: Cell) -> float:
     return min(records, key=lambda record: abs(record["step"] - wanted))["mean_iu"]
 
 
-def _deviation(values: np.ndarray) -> float:
-    """The standard deviation of the trainings that did not diverge."""
-    known = values[~np.isnan(values)]
-    return float(np.std(known, ddof=1)) if len(known) > 1 else 0.0
-
-
-def _lost(values: np.ndarray) -> str:
+def _lost(found: Spread, seeds: int) -> str:
     """How many trainings diverged, in words."""
-    lost = int(np.isnan(values).sum())
-    return f" ({lost} of {len(values)} diverged)" if lost else ""
+    return f" ({found.lost} of {seeds} diverged)" if found.lost else ""
 
 
 def count_parameters(config, *, num_classes: int) -> Counts:
@@ -295,9 +289,3 @@ def count_parameters(config, *, num_classes: int) -> Counts:
         return sum(size for path, size in sizes.items() if chosen(path, is_structure))
 
     return Counts(*map(total, ("all", config.trainable, "structure")))
-
-
-def _rows(heading: list[str], lines: list[list[str]]) -> str:
-    """A markdown table."""
-    shown = [heading, ["---"] * len(heading), *lines]
-    return "".join(f"| {' | '.join(line)} |\n" for line in shown)

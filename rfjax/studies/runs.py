@@ -4,7 +4,6 @@ Every run has a directory of its own, of `rfjax.training`; a finished one is nev
 and an unfinished one goes on. So a study may be killed at any moment and started again.
 """
 
-import json
 import multiprocessing
 import os
 import threading
@@ -20,12 +19,15 @@ from typing import Any
 from rfjax import training
 from rfjax._faults import Fault, reason
 from rfjax._lock import held
+from rfjax._progress import duration
+from rfjax._runs import read, refuse
 from rfjax.studies import scales
 from rfjax.studies.specs import Spec
 from rfjax.training import config as configs
 from rfjax.training import reporting
 
 RESULT, FAILURE, LOG = "result.json", "failure.json", "log.txt"
+_DAMAGED = "delete it, and the run goes on from there"
 
 
 class StudyError(Fault, RuntimeError):
@@ -67,7 +69,7 @@ class Run:
             return None
         if not (self.workdir / RESULT).exists():
             raise StudyError(f"{self.workdir} has no result; run the study first")
-        found = _read(self.workdir / RESULT)
+        found = read(self.workdir / RESULT, StudyError, _DAMAGED)
         if found.get("mean_iu") is None:
             raise StudyError(
                 f"nothing was scored in {self.workdir}, since every validation label is void"
@@ -79,24 +81,9 @@ class Run:
         path = self.workdir / "config.json"
         if not path.exists():
             return
-        old = configs.from_dict(_read(path))
-        differences = configs.incompatible(old, configs.from_dict(self.config))
-        if differences:
-            listed = "; ".join(map(str, differences))
-            raise StudyError(
-                f"{self.workdir} was trained with another config ({listed}); use another --workdir"
-            )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The content of a JSON file of a run."""
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        found = reason(error)
-    if not isinstance(found, dict):
-        raise StudyError(f"{path} is damaged ({found}); delete it, and the run goes on from there")
-    return found
+        old = configs.from_dict(read(path, StudyError, _DAMAGED))
+        found = configs.incompatible(old, configs.from_dict(self.config))
+        refuse(f"the run in {self.workdir}", found, StudyError)
 
 
 def plan(
@@ -160,7 +147,7 @@ def execute(
         for run, seconds in _completed([run for run in runs if not run.done], jobs):
             finished += 1
             spent = time.monotonic() - started
-            remaining = reporting.duration(spent / finished * (left - finished))
+            remaining = duration(spent / finished * (left - finished))
             said = f"[{finished}/{left}] {run.title}: {_score(run)}, {seconds:.0f} s"
             say(f"{said}; about {remaining} left")
 

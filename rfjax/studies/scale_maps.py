@@ -88,30 +88,14 @@ def panels(predictor: predict.Predictor, dataset: data.Dataset) -> Figure:
         "output": [visualize.colorize(predictor(image)[0], dataset.palette) for image in images],
         "scale": [_scale_map(predictor, image)[1] for image in images],
     }
-    figure = Figure(figsize=(9.4, 2.2 * len(images) + 0.4), layout="constrained")
-    grid = figure.subplots(len(images), len(columns))
-    largest = max(scale_map.max() for scale_map in columns["scale"])
-    for axes_column, (title, pictures) in zip(grid.T, columns.items(), strict=True):
-        axes_column[0].set_title(title, fontsize=10, color=visualize.INK)
-        for axes, picture in zip(axes_column, pictures, strict=True):
-            axes.imshow(picture, interpolation="nearest", cmap="viridis", vmin=0, vmax=largest)
-            axes.set_axis_off()
-    figure.colorbar(axes.images[0], ax=grid[:, -1], shrink=0.8, aspect=30)
-    return figure
+    return visualize.image_columns(columns)
 
 
 def scatter(scales: Scales) -> Figure:
     """Inferred over true scales."""
-    figure = Figure(figsize=(5, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(scales.true, scales.inferred, ".", color=visualize.LINES[0], alpha=0.4)
-    axes.set_ylabel(f"inferred by {scales.layer}, pixels of its map", color=visualize.MUTED)
-    visualize.finish(
-        axes,
-        title=f"rank correlation {scales.correlation:.2f}, {len(scales.true)} objects",
-        xlabel="true scale, pixels",
+    return visualize.scale_scatter(
+        scales.true, scales.inferred, layer=scales.layer, correlation=scales.correlation
     )
-    return figure
 
 
 def write(run: Path, folder: Path, *, data_dir: str = "") -> list[Path]:

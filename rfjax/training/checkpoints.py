@@ -2,7 +2,7 @@
 
 A checkpoint holds the variables, the optimizer's state, the position in the training data, the
 config and what is needed to use the network without its data set. How it is written, and verified
-before it is read, is in `store`. The latest few are kept, and the one with the highest mean IU.
+before it is read: `rfjax._store`. The latest few are kept, and the one with the highest mean IU.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from rfjax._faults import CheckpointError
-from rfjax.training import config as configs
+from rfjax._store import Layout, Store
 from rfjax.training import folders
 from rfjax.training.state import TrainState
-from rfjax.training.store import Layout, Store
 
 LAYOUT = Layout(
     items=("variables", "optimizer"),
@@ -146,22 +144,6 @@ def _non_finite(state: TrainState) -> str:
         if np.issubdtype(leaf.dtype, np.floating) and not np.isfinite(leaf).all():
             return jax.tree_util.keystr(path)
     return ""
-
-
-def check_compatible(old: ConfigDict, new: ConfigDict, workdir: Path) -> None:
-    """Refuses to resume a run under a config that would have made it another run.
-
-    Raises:
-        configs.ConfigError: naming every key that differs, old -> new.
-    """
-    differences = configs.incompatible(old, new)
-    if differences:
-        listed = "; ".join(map(str, differences))
-        raise configs.ConfigError(
-            f"the run in {workdir} was started with another config (old -> new): {listed}. "
-            "Take these back, or give another --workdir. Free to change when resuming: "
-            f"{', '.join(configs.FREE_ON_RESUME)}, and steps if optimizer.poly_power is 0."
-        )
 
 
 def load(

@@ -7,10 +7,10 @@ layer": they exist so that any of them can be set from the command line, and onl
 are passed on.
 """
 
-import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -18,6 +18,8 @@ from ml_collections import ConfigDict, config_dict
 from rfjax import _names
 from rfjax._faults import ConfigError as ConfigError
 from rfjax._options import choose
+from rfjax._runs import Difference, differences, refuse
+from rfjax._runs import flatten as flatten
 
 TRAINABLE = ("all", "last_stage", "structure")
 DTYPES = ("float32", "bfloat16")
@@ -387,18 +389,6 @@ def _choices(config: ConfigDict) -> Iterator[str]:
 # -- JSON and comparison ---------------------------------------------------------------------------
 
 
-def flatten(config: ConfigDict | dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Every value of `config` under its dotted key, lists as tuples."""
-    flat = {}
-    for key in config:
-        value = config[key]
-        if isinstance(value, (ConfigDict, dict)):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = tuple(value) if isinstance(value, list) else value
-    return flat
-
-
 def to_json(config: ConfigDict) -> str:
     """`config` as JSON text, keys in their order."""
     return json.dumps(config.to_dict(), indent=2) + "\n"
@@ -428,18 +418,6 @@ def from_dict(values: dict[str, Any]) -> ConfigDict:
     return config.lock()
 
 
-@dataclasses.dataclass(frozen=True)
-class Difference:
-    """A key whose value is not that of the run which is resumed."""
-
-    key: str
-    old: Any
-    new: Any
-
-    def __str__(self) -> str:
-        return f"{self.key}: {self.old!r} -> {self.new!r}"
-
-
 def incompatible(old: ConfigDict, new: ConfigDict) -> list[Difference]:
     """The keys that forbid to resume `old` as `new`.
 
@@ -449,7 +427,14 @@ def incompatible(old: ConfigDict, new: ConfigDict) -> list[Difference]:
     free = set(FREE_ON_RESUME)
     if old.optimizer.poly_power == new.optimizer.poly_power == 0:
         free.add("steps")
-    before, after = flatten(old), flatten(new)
-    keys = [key for key in {**before, **after} if key not in free]
-    pairs = ((key, before.get(key), after.get(key)) for key in keys)
-    return [Difference(*pair) for pair in pairs if pair[1] != pair[2]]
+    return differences(old, new, free)
+
+
+def check_compatible(old: ConfigDict, new: ConfigDict, workdir: Path) -> None:
+    """Refuses to resume a run under a config that would have made it another run.
+
+    Raises:
+        ConfigError: naming every key that differs, old -> new.
+    """
+    free = f"{', '.join(FREE_ON_RESUME)}, and steps if optimizer.poly_power is 0"
+    refuse(f"the run in {workdir}", incompatible(old, new), ConfigError, free=free)

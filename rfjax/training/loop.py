@@ -25,7 +25,7 @@ from rfjax.training import config as configs
 from rfjax.training import metrics as measures
 from rfjax.training import optimizers, pictures, reporting, sigmas, steps, weights
 from rfjax.training import state as states
-from rfjax.training.checkpoints import Checkpoints, NonFiniteState, check_compatible
+from rfjax.training.checkpoints import Checkpoints, NonFiniteState
 from rfjax.training.composed import build_model
 from rfjax.training.feed import Feed, faults
 from rfjax.training.interruption import Interrupted, Interruption
@@ -102,7 +102,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         latest = checkpoints.latest_step
         stored = None if latest is None else checkpoints.meta(latest)
         if stored:
-            check_compatible(configs.from_dict(stored["config"]), config, workdir)
+            configs.check_compatible(configs.from_dict(stored["config"]), config, workdir)
         run, state = _set_up(config, workdir, fresh=stored is None)
         with train_batches(config, run.train_data) as batches:
             if stored:

@@ -8,17 +8,15 @@ network say: `is_structure` is a function of a parameter's path, such as that of
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import optax
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from rfjax import _checks
+from rfjax import _checks, _sgd
 from rfjax._checks import choose
-
-Path = tuple[str, ...]
-IsStructure = Callable[[Path], bool]
+from rfjax._sgd import IsStructure as IsStructure
+from rfjax._sgd import Path as Path
+from rfjax._sgd import poly_schedule as poly_schedule
 
 SELECTIONS: dict[str, Callable[[Path, IsStructure], bool]] = {
     "all": lambda path, is_structure: True,
@@ -58,41 +56,6 @@ def merge(trained: Mapping[str, Any], frozen: Mapping[str, Any]) -> dict:
     """The parameters of which `select` made the two parts."""
     flat = traverse_util.flatten_dict(trained) | traverse_util.flatten_dict(frozen)
     return traverse_util.unflatten_dict(flat)
-
-
-def poly_schedule(
-    learning_rate: float, *, steps: int, power: float = 0.9, warmup_steps: int = 0
-) -> optax.Schedule:
-    """The polynomial learning rate as a function of the step.
-
-        lr(t) = learning_rate * (1 - t / steps)^power * min(1, (t + 1) / warmup_steps)
-
-    Args:
-        learning_rate, steps, power: static; the rate is zero at and after `steps`, and constant
-            with power 0.
-        warmup_steps: length of the linear rise, 0 for none.
-
-    Returns:
-        A function of an integer step (traced or not) that returns a float32 scalar.
-
-    Example:
-        >>> rate = poly_schedule(0.01, steps=240)
-        >>> [round(float(rate(t)), 7) for t in (0, 120, 240)]
-        [0.01, 0.0053589, 0.0]
-    """
-
-    _checks.finite_scalar("learning_rate", learning_rate)
-    _checks.integer("steps", steps)
-    _checks.number("power", power, least=0)
-    _checks.integer("warmup_steps", warmup_steps, least=0)
-
-    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
-        step = jnp.asarray(step, jnp.float32)
-        left = jnp.clip(1.0 - step / steps, 0.0, 1.0)
-        rise = jnp.minimum(1.0, (step + 1.0) / warmup_steps) if warmup_steps else 1.0
-        return learning_rate * left**power * rise
-
-    return schedule
 
 
 def from_config(
@@ -160,17 +123,12 @@ def sgd(
                 "as that of rfjax.nn.structure(model, variables)"
             )
         is_structure = lambda path: False
-    clip = optax.clip_by_global_norm(grad_clip) if grad_clip else optax.identity()
-    decayed = _mask(lambda path: covariance_decay or not is_structure(path))
-    return optax.chain(
-        clip,
-        optax.add_decayed_weights(weight_decay, mask=decayed),
-        optax.trace(decay=momentum),
-        optax.masked(optax.scale(covariance_multiplier), _mask(is_structure)),
-        optax.scale_by_learning_rate(schedule),
+    return _sgd.descent(
+        schedule,
+        is_structure=is_structure,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        grad_clip=grad_clip,
+        multiplier=covariance_multiplier,
+        decayed=covariance_decay,
     )
-
-
-def _mask(holds: IsStructure) -> Callable:
-    """The function from parameters to the tree of `holds(path)` that optax takes as a mask."""
-    return lambda params: traverse_util.path_aware_map(lambda path, _: holds(path), params)

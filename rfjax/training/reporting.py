@@ -18,11 +18,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from rfjax._faults import Fault
 from rfjax._files import naming, plain, write_text
 from rfjax._files import write_json as write_json
+from rfjax._progress import Bar, Lines, Silent
 from rfjax.training import metrics as measures
 from rfjax.training.board import Board
 
@@ -89,17 +89,6 @@ class MetricsFile:
 # -- terminal --------------------------------------------------------------------------------------
 
 
-def duration(seconds: float) -> str:
-    """`seconds` as h:mm:ss.
-
-    Example:
-        >>> duration(3725.4)
-        '1:02:05'
-    """
-    minutes, second = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{second:02d}"
-
-
 def sigma_text(sigmas: dict[str, Iterable[float]]) -> str:
     """The standard deviations of all layers in a few words, "" without any.
 
@@ -115,68 +104,6 @@ def sigma_text(sigmas: dict[str, Iterable[float]]) -> str:
         )
     shown = words if len(words) <= 4 else [*words[:3], f"… {len(words) - 3} more"]
     return "sigma " + ", ".join(shown) if words else ""
-
-
-def _knows_its_size() -> bool:
-    """Whether the terminal of standard error tells its columns and lines."""
-    try:
-        return min(os.get_terminal_size(sys.stderr.fileno())) > 0
-    except (OSError, ValueError):
-        return False
-
-
-class Bar:
-    """Progress as a bar, on a terminal."""
-
-    def __init__(self, start: int, steps: int):
-        # A terminal that does not tell its size would otherwise get an empty bar.
-        size = {"dynamic_ncols": True} if _knows_its_size() else {"ncols": 100, "nrows": 24}
-        self._bar = tqdm(total=steps, initial=start, unit="step", smoothing=0.05, **size)
-
-    def advance(self) -> None:
-        """One step more."""
-        self._bar.update()
-
-    def status(self, step: int, words: list[str], remaining: float) -> None:
-        """The latest numbers, beside the bar, which knows step and time itself."""
-        self._bar.set_postfix_str(", ".join(words), refresh=False)
-
-    def say(self, text: str) -> None:
-        """A line of its own above the bar."""
-        self._bar.write(text, file=sys.stderr)
-
-    def close(self) -> None:
-        """Leaves the bar as it stands."""
-        self._bar.close()
-
-
-class Lines:
-    """Progress as plain lines, for logs."""
-
-    def __init__(self, start: int, steps: int):
-        self._steps = steps
-
-    def advance(self) -> None:
-        """Lines come with the numbers only."""
-
-    def status(self, step: int, words: list[str], remaining: float) -> None:
-        """One line with the latest numbers."""
-        eta = [f"ETA {duration(remaining)}"] if math.isfinite(remaining) else []
-        self.say("  ".join([f"step {step}/{self._steps}", *words, *eta]))
-
-    def say(self, text: str) -> None:
-        """One line."""
-        print(text, file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-class Silent(Lines):
-    """No progress, for all processes but the first."""
-
-    def say(self, text: str) -> None:
-        """Nothing."""
 
 
 # -- the reporter ----------------------------------------------------------------------------------

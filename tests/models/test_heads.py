@@ -34,11 +34,11 @@ def test_options_reach_the_layer_and_the_axis_those_that_normalise():
     options = {"dilations": (2, 4), "width": 8, "blur": 0.5, "fusion": "sum", "normalize": False}
     layer = models.create(
         "resnet_tiny", num_classes=5, head="ccl", head_options=options, axis_name="devices"
-    ).head
+    ).head.layer
     assert isinstance(layer, nn.CCL) and layer.axis_name == "devices"
     assert {name: getattr(layer, name) for name in options} == options
     assert "axis_name" not in heads.head_options("ccl")
-    plain = models.create("resnet_tiny", num_classes=5, head="stn", axis_name="devices").head
+    plain = models.create("resnet_tiny", num_classes=5, head="stn", axis_name="devices").head.layer
     assert not hasattr(plain, "axis_name")
 
 

@@ -191,7 +191,7 @@ def test_logits_are_the_upsampled_scores():
     images = _images(1, 30, 41, 3)
     variables = _init(model, images)
     features = jax.jit(functools.partial(model.apply, method="features"))(variables, images)
-    scores = model.head.apply({"params": variables["params"]["head"]}, features)
+    scores = model.head.layer.apply({"params": variables["params"]["head"]}, features)
     wanted = bilinear_upsample(scores, 4)[:, :30, :41]
     np.testing.assert_allclose(jax.jit(model.apply)(variables, images), wanted, atol=1e-4)
 
@@ -222,7 +222,7 @@ def test_the_last_stages_of_drn_c_have_no_shortcut(number, residual):
     variables["params"]["bn2"]["bias"] = bias
     shortcut = x if residual else jnp.zeros_like(x)
     wanted = jax.nn.relu(shortcut + bias.reshape(1, 1, 1, 8))
-    np.testing.assert_allclose(block.apply(variables, x), wanted, atol=1e-6)
+    np.testing.assert_allclose(block.apply(variables, x)[0], wanted, atol=1e-6)
 
 
 def test_drn_a_dilates_the_stages_that_it_does_not_stride():

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfjax.receptive_field import tracing
-from rfjax.receptive_field.reach import NOTHING
+from rfjax.receptive_field._interpreter import tracing
+from rfjax.receptive_field._interpreter.reach import NOTHING
 
 
 def gradient_boxes(function, shape):

@@ -1,4 +1,4 @@
-"""The library part of search needs no data library, no checkpoints and no drawing."""
+"""Search is a library: it needs no networks, no data, no configs, no files and no drawing."""
 
 import subprocess
 import sys
@@ -6,6 +6,7 @@ import sys
 from tests.training.runs import ROOT
 
 HEAVY = ["cv2", "grain", "orbax", "tensorboardX", "tensorflow_datasets", "matplotlib", "sklearn"]
+HEAVY += ["flax", "ml_collections", "rfjax.data", "rfjax.models", "rfjax.training", "rfjax.studies"]
 PROGRAM = f"""
 import sys
 import jax, jax.numpy as jnp

@@ -8,8 +8,8 @@ import pytest
 
 from rfjax import search
 from rfjax._lock import InUse, held
-from rfjax.search import study
 from rfjax.search.storage import Storage
+from rfjax.studies.search import study
 from rfjax.training import CheckpointError
 from tests.search.problems import assert_same, run
 from tests.training.damage import DAMAGES, files

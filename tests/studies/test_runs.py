@@ -79,7 +79,7 @@ def test_a_stopped_study_gives_the_table_of_an_undisturbed_one(tmp_path, tiny, m
 
 def test_a_folder_of_another_study_is_refused(tmp_path, tiny):
     execute(plan(tmp_path, tiny))
-    with pytest.raises(runs.StudyError, match=r"another config \(steps: 8 -> 9"):
+    with pytest.raises(runs.StudyError, match=r"other settings \(old -> new\): steps: 8 -> 9"):
         plan(tmp_path, tiny, steps=9)
 
 

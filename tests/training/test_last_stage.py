@@ -93,7 +93,7 @@ def test_the_head_of_a_frozen_backbone_sees_the_features_of_evaluation():
     images = jnp.asarray(make_batch(0, rows=2)["image"])
     features = model.apply(variables, images, method="features")
     head = {name: variables[name]["head"] for name in variables}
-    scores, updated = model.head.apply(head, features, train=True, mutable=["batch_stats"])
+    scores, updated = model.head.layer.apply(head, features, train=True, mutable=["batch_stats"])
     wanted = models.segmentation.bilinear_upsample(scores, model.stride)[:, :SIZE, :SIZE]
     logits, found = model.apply(
         variables, images, train=False, train_head=True, mutable=["batch_stats"]

@@ -1,0 +1,128 @@
+"""What an operation must know of the devices that its program is compiled for.
+
+One program may run on one device, or on many: each device with its own part of every array, which
+`shard_map` and `pmap` hand to a function that sees that part alone; or under `jit` with arrays that
+carry a sharding, where the function sees whole arrays and XLA partitions its operations afterwards.
+Then a loop over examples or channels would gather the map on every device, since all devices take
+each step together. Which of the two it is, is known when the program is lowered, like the platform.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.export import is_symbolic_dim
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
+
+
+def by_device(
+    *operands: Any,
+    cpu: Callable,
+    default: Callable,
+    partitioned: Callable | None = None,
+    like: Callable | None = None,
+) -> Any:
+    """The result of the function for the devices that the program is compiled for.
+
+    Only that function is ever traced. The result has no derivative: give it one by
+    `rfjax._engine.derivatives.operator`.
+
+    Args:
+      operands: arrays, or trees of them; no function may close over a traced value.
+      cpu: for a CPU that holds all that the function sees.
+      default: for any other device that does.
+      partitioned: for a program whose operations XLA partitions among several devices of any kind:
+        it must not loop over examples or channels; `default` if None.
+      like: a short function with results of the same shapes; `default` if None.
+    """
+    flat, tree = jax.tree.flatten(operands)
+
+    def flattened(function):
+        return lambda *flat: jax.tree.leaves(function(*tree.unflatten(flat)))
+
+    functions = {"cpu": cpu, "default": default, "partitioned": partitioned or default}
+    functions["like"] = like or default
+    traced, result = jax.make_jaxpr(functions["like"], return_shape=True)(*operands)
+    functions = {name: flattened(function) for name, function in functions.items()}
+    results = _by_device.bind(*flat, avals=tuple(traced.out_avals), **functions)
+    return jax.tree.structure(result).unflatten(results)
+
+
+_by_device = Primitive("by_device")
+_by_device.multiple_results = True
+
+
+@_by_device.def_abstract_eval
+def _abstract(*_, avals, **__):
+    return avals
+
+
+@_by_device.def_impl
+def _evaluate(*operands, **parameters):
+    return jax.jit(partial(_by_device.bind, **parameters))(*operands)
+
+
+def _lower(ctx: mlir.LoweringRuleContext, *operands, cpu, default, partitioned, **_):
+    platforms = ctx.module_context.platforms
+    function = partial(jax.lax.platform_dependent, cpu=cpu, default=default)
+    if _partitions(ctx.module_context.axis_context):
+        function = partitioned
+    elif len(platforms) == 1:  # an exported program may be for several
+        function = cpu if platforms[0] == "cpu" else default
+    return mlir.lower_fun(function, multiple_results=True)(ctx, *operands)
+
+
+def _partitions(context: Any) -> bool:
+    """Whether XLA partitions a program that is lowered in this context."""
+    count = getattr(context, "num_devices", None)
+    if count is not None:  # of `jit`
+        return count > 1
+    # Of `shard_map`, whose mesh may have axes that it leaves to XLA; or of a device by itself.
+    mesh = getattr(context, "mesh", None)
+    return mesh is not None and not set(mesh.axis_names) <= set(context.manual_axes)
+
+
+def _batch(operands, axes, *, avals, **functions):
+    mapped = {name: jax.vmap(function, axes, 0) for name, function in functions.items()}
+    avals = tuple(jax.make_jaxpr(mapped["like"])(*operands).out_avals)
+    return _by_device.bind(*operands, avals=avals, **mapped), [0] * len(avals)
+
+
+mlir.register_lowering(_by_device, _lower)
+batching.primitive_batchers[_by_device] = _batch
+
+
+def alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """The arrays, all of them varying over every axis of a mesh that one of them varies over.
+
+    Inside of `shard_map`, the carry of a loop, the branches of a switch and the cotangents of a
+    function must agree in the axes that they vary over. Elsewhere this does nothing. Cotangents of
+    arrays that vary over fewer axes are summed over the others.
+    """
+    axes = [_varying(array) for array in arrays]
+    wanted = frozenset().union(*axes)
+    return tuple(
+        jax.lax.pcast(array, tuple(sorted(wanted - own, key=str)), to="varying")
+        if wanted - own
+        else array
+        for array, own in zip(arrays, axes, strict=True)
+    )
+
+
+def _varying(array: jax.Array) -> frozenset:
+    """The axes of a mesh that an array varies over, by either name that JAX has given them."""
+    kind = getattr(jax.typeof(array), "manual_axis_type", None)
+    return getattr(jax.typeof(array), "vma", frozenset()) if kind is None else kind.varying
+
+
+def zeros_for(shape: tuple[int, ...], dtype: Any, other: jax.Array) -> jax.Array:
+    """Zeros that vary over the axes of a mesh that `other` varies over: to start a loop with."""
+    return alike(jnp.zeros(shape, dtype), other)[0]
+
+
+def is_known(*sizes: Any) -> bool:
+    """Whether all sizes are numbers, and none is a symbol of a program that is exported."""
+    return not any(is_symbolic_dim(size) for size in sizes)

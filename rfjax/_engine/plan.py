@@ -1,0 +1,157 @@
+"""How a map is filtered: which form computes which axes, on which platform, in which blocks.
+
+All of this is static: known while a program is traced or lowered. Which of the static forms and
+sizes serves a traced sigma, the program decides while it runs, by `rfjax._engine.switch`.
+"""
+
+import math
+from typing import NamedTuple
+
+from rfjax._engine import tuning
+from rfjax._engine.blocks import Limits
+from rfjax._engine.devices import is_known
+from rfjax._engine.profile import Window
+
+PADDINGS = ("zero", "edge", "reflect", "wrap", "renormalized")
+ALGORITHMS = ("auto", "shift_add", "toeplitz")
+
+# How `jnp.pad` names the boundaries that read outside the map.
+PAD_MODES = {"zero": "constant", "edge": "edge", "reflect": "reflect", "wrap": "wrap"}
+
+
+class Plan(NamedTuple):
+    """How `gaussian_blur` computes: see `rfjax.filtering.plan`."""
+
+    platform: str
+    algorithms: tuple[str, ...]
+    half_sizes: tuple[int, ...]
+    static_half_sizes: tuple[int, ...]
+    block: tuple[int, int]
+
+
+class Axis(NamedTuple):
+    """One axis of a map and how it is filtered; all static.
+
+    The map is seen as [M, L, K]: in M the examples and the axes before, the axis, and in K the axes
+    after and the channels. (Axes more would often be of size one, and XLA copies maps to rearrange
+    the strides of such axes.)
+    """
+
+    shape: tuple[int, int, int]
+    padding: str
+    window: Window
+    half_sizes: tuple[int, ...]  # served by shift-and-add; beyond them, the matrix
+    on_cpu: bool = True
+
+    @property
+    def length(self) -> int:
+        """L, the number of pixels along the axis."""
+        return self.shape[1]
+
+
+class Filter(NamedTuple):
+    """How a map is filtered; static."""
+
+    padding: str
+    window: Window
+    algorithm: str = "auto"
+
+    @property
+    def limits(self) -> Limits:
+        """How much of a map a CPU filters at a time."""
+        return Limits(tuning.AXES_WHOLE, tuning.AXES_SPLIT)
+
+    def half_sizes(self, length: int, platform: str) -> tuple[int, ...]:
+        """The static half sizes that are filtered by shift-and-add on an axis of `length`.
+
+        Beyond the largest of them the Toeplitz product serves. On a CPU it costs about as much as
+        `length` / 4 taps, and on long axes about as much as 64. A length that is not known has
+        none.
+        """
+        by_matrix = self.algorithm == "auto" and platform != "cpu"
+        if self.algorithm == "toeplitz" or by_matrix or not is_known(length):
+            return ()
+        largest = length // 2
+        if self.algorithm == "auto":
+            largest = min(length // tuning.SHORT_SHARE, tuning.SHORT_SUM)
+            largest = largest if length < tuning.LONG_AXIS else tuning.LONG_SUM
+        return tuple(size for size in tuning.SUM_SIZES if size <= largest)
+
+    def axes(self, shape: tuple[int, ...], platform: str) -> tuple[Axis, ...]:
+        """The spatial axes of a map [N, *spatial, C]."""
+        n, *spatial, channels = shape
+        sides = [
+            (n * math.prod(spatial[:k]), length, math.prod(spatial[k + 1 :]) * channels)
+            for k, length in enumerate(spatial)
+        ]
+        halves = [self.half_sizes(length, platform) for length in spatial]
+        return tuple(
+            Axis(side, self.padding, self.window, sizes, on_cpu=platform == "cpu")
+            for side, sizes in zip(sides, halves, strict=True)
+        )
+
+    def plan(self, shape: tuple[int, ...], needed: tuple[int, ...], platform: str) -> Plan:
+        """The plan for a map [N, *spatial, C] and supports of half sizes `needed`."""
+        forms, statics = [], []
+        for size, length in zip(needed, shape[1:-1], strict=True):
+            sizes = [s for s in self.half_sizes(length, platform) if s >= size]
+            forms.append("shift_add" if sizes else "toeplitz")
+            statics.append(sizes[0] if sizes else length - 1)
+        block = self.limits.on(platform, shape)
+        return Plan(platform, tuple(forms), needed, tuple(statics), block)
+
+
+class Plane(NamedTuple):
+    """The two axes of a map and how they are filtered; all static."""
+
+    height: int
+    width: int
+    padding: str
+    window: Window
+    device: str = "cpu"
+
+    @property
+    def limits(self) -> Limits:
+        """How much of a map a CPU filters at a time."""
+        return Limits(tuning.PLANE_WHOLE, tuning.PLANE_SPLIT)
+
+    def half_sizes(self) -> list[tuple[int, int]]:
+        """Half sizes (y, x) of the static grids, from the smallest to the largest needed.
+
+        Zero and renormalized boundaries never read further than the map's side; the others read
+        copies of the map, up to two sides or 64 pixels away.
+        """
+        most = (self.height, self.width)
+        if self.padding not in ("zero", "renormalized"):
+            most = tuple(max(tuning.LEAST_REACH, 2 * side) for side in most)
+        sizes, size = [], 1
+        while size < max(most):
+            sizes.append((min(size, most[0]), min(size, most[1])))
+            grows = 2 if size < tuning.DOUBLED_GRID else 3
+            size = size + 1 if size < tuning.DENSE_GRID else size * grows
+        return [*sizes, most]
+
+    def is_extended(self, shape: tuple[int, ...]) -> bool:
+        """Whether a map [N, H, W, C] of this shape is extended by what lies outside of it."""
+        return shape[1:3] != (self.height, self.width)
+
+    def choice(self, needed: tuple[int, int]) -> tuple[str, tuple[int, int]]:
+        """The form, shift_add or fourier, and the static grid that serve half sizes `needed`."""
+        grids = self.half_sizes()
+
+        def serves(grid):
+            sizes = zip(needed, grid, grids[-1], strict=True)
+            return all(need <= size or size == most for need, size, most in sizes)
+
+        grid = next(grid for grid in grids if serves(grid))
+        return "shift_add" if is_dense(grid) else "fourier", grid
+
+    def plan(self, shape: tuple[int, ...], needed: tuple[int, int], platform: str) -> Plan:
+        """The plan for a map [N, H, W, C] and supports of half sizes `needed`."""
+        form, grid = self.choice(needed)
+        return Plan(platform, (form,), needed, grid, self.limits.on(platform, shape))
+
+
+def is_dense(grid: tuple[int, int]) -> bool:
+    """Whether a filter on this grid is a sum of shifted maps, and no product of transforms."""
+    return max(grid) <= tuning.DENSE_GRID

@@ -1,0 +1,103 @@
+"""Stochastic gradient descent as in the papers, which training and search share; without Flax."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rfjax import _checks
+
+Path = tuple[str, ...]
+IsStructure = Callable[[Path], bool]
+
+
+def names(path: tuple) -> tuple[str, ...]:
+    """The components of a leaf's path in any pytree, as strings.
+
+    Example:
+        >>> tree = {"head": {"covariance": 0.0}}
+        >>> [names(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+        [('head', 'covariance')]
+    """
+    parts = (jax.tree_util.keystr((part,), simple=True) for part in path)
+    return tuple(part for part in parts if part != "value")  # of a variable's box, as in Flax NNX
+
+
+def poly_schedule(
+    learning_rate: float, *, steps: int, power: float = 0.9, warmup_steps: int = 0
+) -> optax.Schedule:
+    """The polynomial learning rate as a function of the step.
+
+        lr(t) = learning_rate * (1 - t / steps)^power * min(1, (t + 1) / warmup_steps)
+
+    Args:
+        learning_rate, steps, power: static; the rate is zero at and after `steps`, and constant
+            with power 0.
+        warmup_steps: length of the linear rise, 0 for none.
+
+    Returns:
+        A function of an integer step (traced or not) that returns a float32 scalar.
+
+    Example:
+        >>> rate = poly_schedule(0.01, steps=240)
+        >>> [round(float(rate(t)), 7) for t in (0, 120, 240)]
+        [0.01, 0.0053589, 0.0]
+    """
+
+    _checks.finite_scalar("learning_rate", learning_rate)
+    _checks.integer("steps", steps)
+    _checks.number("power", power, least=0)
+    _checks.integer("warmup_steps", warmup_steps, least=0)
+
+    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
+        step = jnp.asarray(step, jnp.float32)
+        left = jnp.clip(1.0 - step / steps, 0.0, 1.0)
+        rise = jnp.minimum(1.0, (step + 1.0) / warmup_steps) if warmup_steps else 1.0
+        return learning_rate * left**power * rise
+
+    return schedule
+
+
+def descent(
+    schedule: optax.Schedule,
+    *,
+    is_structure: IsStructure,
+    momentum: float,
+    weight_decay: float,
+    grad_clip: float,
+    multiplier: jax.typing.ArrayLike,
+    decayed: bool = False,
+) -> optax.GradientTransformation:
+    """Gradient descent in which weight decay is added before momentum.
+
+        g <- clip(g) + weight_decay * p;   m <- momentum * m + g;   p <- p - lr(t) * multiplier * m
+
+    Args:
+        schedule: lr(t), the learning rate as a function of the step.
+        is_structure: of the path of a parameter.
+        momentum, weight_decay: static.
+        grad_clip: the largest global norm of the gradient, static; 0 for no clipping.
+        multiplier: factor on the learning rate of structure, traced or not.
+        decayed: whether weight decay acts on structure.
+
+    Returns:
+        An `optax.GradientTransformation` on any pytree of parameters.
+    """
+    return optax.chain(
+        optax.clip_by_global_norm(grad_clip) if grad_clip else optax.identity(),
+        optax.add_decayed_weights(
+            weight_decay, mask=_mask(lambda path: decayed or not is_structure(path))
+        ),
+        optax.trace(decay=momentum),
+        optax.masked(optax.scale(multiplier), _mask(is_structure)),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def _mask(holds: IsStructure) -> Callable[[Any], Any]:
+    """The function from parameters to the tree of `holds(path)` that optax takes as a mask."""
+    return lambda params: jax.tree_util.tree_map_with_path(
+        lambda path, _: holds(names(path)), params
+    )

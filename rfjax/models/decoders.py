@@ -1,0 +1,181 @@
+"""From the maps of a backbone to scores.
+
+    Head(layer)             a layer that reads one map; all heads of `rfjax.models.heads`
+    Heads({name: head})     several over one backbone
+    Classify(K)             one score for each class and image
+
+A decoder is a `Decoder`: a module that says which maps it reads, and where what it returns lies. It
+is called with (maps, train, carry) or fewer, see `rfjax.nn.forward`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen
+
+from rfjax import _checks, nn
+from rfjax.models.resizing import HalfPixelBilinear
+from rfjax.models.stages import LAST
+from rfjax.places import Place
+
+Places = Place | None | dict[str, "Place | None"]
+
+
+class Decoder(linen.Module):
+    """What turns maps into scores; a new one inherits it.
+
+    Attributes:
+      READS: the names of the maps that it reads, the coarsest last; an attribute or a property.
+      RESIZE: what enlarges its scores to the image: a function of the factor that returns a module
+        with `to_image`, see `rfjax.models.resizing`.
+
+    Calling it with maps by name [N, h, w, C] returns scores, or scores by name.
+
+    Example:
+      >>> class Sum(Decoder):
+      ...   READS = ("layer1", "layer2")
+      ...   features: int
+      ...   def place(self, places):
+      ...     return places["layer2"]
+      ...   @linen.compact
+      ...   def __call__(self, maps):
+      ...     fine = maps["layer1"][:, ::2, ::2]
+      ...     return linen.Dense(self.features)(jnp.concatenate([fine, maps["layer2"]], -1))
+      >>> maps = {"layer1": jnp.ones([1, 8, 8, 4]), "layer2": jnp.ones([1, 4, 4, 8])}
+      >>> Sum(3).init_with_output(jax.random.key(0), maps)[0].shape
+      (1, 4, 4, 3)
+    """
+
+    READS: ClassVar[tuple[str, ...]] = (LAST,)
+    RESIZE: ClassVar[Callable[..., linen.Module]] = HalfPixelBilinear
+
+    def place(self, places: Mapping[str, Place]) -> Places:
+        """Where the scores lie, from where the maps do: by name where the scores are.
+
+        None says that scores are no map of the image, and are not enlarged to it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say where its scores lie")
+
+
+class Head(Decoder):
+    """A layer that makes scores of one map; its parameters are the head's own.
+
+    Attributes:
+      layer: a module of (map), which may ask for more, see `rfjax.nn.forward`.
+      at: the name of the map.
+
+    Calling it with (maps, train, carry) returns (scores, carry).
+
+    Example:
+      >>> head = Head(nn.Conv(5, kernel_size=1), at="layer1")
+      >>> variables = head.init(jax.random.key(0), {"layer1": jnp.ones([1, 4, 4, 8])})
+      >>> list(variables["params"])
+      ['kernel']
+    """
+
+    layer: linen.Module
+    at: str = LAST
+
+    @property
+    def READS(self) -> tuple[str, ...]:
+        """The map's name."""
+        return (self.at,)
+
+    def setup(self):
+        linen.share_scope(self, self.layer)
+
+    def place(self, places: Mapping[str, Place]) -> Place:
+        """Where the map lies."""
+        return places[self.at]
+
+    def __call__(
+        self, maps: Mapping[str, jax.Array], train: bool = False, carry: Any = ()
+    ) -> tuple[jax.Array, Any]:
+        scores, forward = nn.call(self.layer, maps[self.at], nn.Forward(train, carry))
+        return scores, forward.carry
+
+
+class Heads(Decoder):
+    """Several heads over one backbone, each of which starts from the same forward pass.
+
+    The parameters of each lie under its name.
+
+    Attributes:
+      heads: decoders by name.
+
+    Calling it with (maps, train, carry) returns the scores by name, and the carry as it came.
+
+    Example:
+      >>> heads = Heads({"far": Head(nn.Conv(2)), "near": Head(nn.Conv(3), at="layer1")})
+      >>> heads.READS
+      ('layer1', 'last')
+      >>> maps = {"layer1": jnp.ones([1, 8, 8, 4]), "last": jnp.ones([1, 4, 4, 8])}
+      >>> (scores, _), variables = heads.init_with_output(jax.random.key(0), maps)
+      >>> sorted(variables["params"]), scores["near"].shape
+      (['far', 'near'], (1, 8, 8, 3))
+    """
+
+    heads: Mapping[str, Decoder]
+
+    @property
+    def READS(self) -> tuple[str, ...]:
+        """All maps that a head reads, the last one last."""
+        read = dict.fromkeys(name for head in self.heads.values() for name in head.READS)
+        return (*(name for name in read if name != LAST), *((LAST,) if LAST in read else ()))
+
+    def setup(self):
+        for name, head in self.heads.items():
+            setattr(self, name, head.copy(name=None))
+
+    def place(self, places: Mapping[str, Place]) -> dict[str, Place | None]:
+        """Where the scores of each head lie."""
+        return {name: head.place(places) for name, head in self.heads.items()}
+
+    def __call__(
+        self, maps: Mapping[str, jax.Array], train: bool = False, carry: Any = ()
+    ) -> tuple[dict[str, Any], Any]:
+        forward = nn.Forward(train, carry)
+        scores = {name: nn.call(getattr(self, name), maps, forward)[0] for name in self.heads}
+        return scores, carry
+
+
+class Classify(Decoder):
+    """One score for each class and image: the mean of the map, then a dense layer.
+
+    y_k = b_k + sum_c W_ck mean_p x_c(p)
+
+    Parameters: `kernel` [C, features], `bias` [features].
+
+    Attributes:
+      features: number of classes.
+      dtype: what the dense layer computes in; None for the type that map and parameters promote to.
+        The mean is taken in float32 at least.
+
+    Calling it with maps returns [N, features] from the last one [N, h, w, C].
+
+    Example:
+      >>> maps = {"last": jnp.ones([2, 4, 4, 8])}
+      >>> scores, variables = Classify(5).init_with_output(jax.random.key(0), maps)
+      >>> scores.shape, variables["params"]["kernel"].shape
+      ((2, 5), (8, 5))
+
+    Reference: He et al., "Deep Residual Learning", CVPR 2016, section 3.3.
+    """
+
+    features: int
+    dtype: Any = None
+
+    def place(self, places: Mapping[str, Place]) -> None:
+        """The scores are no map."""
+        return None
+
+    def setup(self):
+        self.dense = linen.Dense(self.features, dtype=self.dtype)
+        linen.share_scope(self, self.dense)
+
+    def __call__(self, maps: Mapping[str, jax.Array]) -> jax.Array:
+        x = maps[LAST]
+        mean = jnp.mean(x, (1, 2), dtype=_checks.accumulation_dtype(x))
+        return self.dense(mean.astype(x.dtype))
