@@ -78,7 +78,8 @@ def parse(program: str, argv: list[str]) -> list[str]:
     """The arguments that are no flags; a wrong flag ends the program with one line."""
     try:
         rest = flags.FLAGS(argv)
-        _ = flags.FLAGS["config"].value.to_dict  # a missing file is told when a key is asked for
+        # A missing file is told when a key is asked for.
+        _ = flags.FLAGS["config"].value.to_dict  # pyright: ignore[reportOptionalMemberAccess]
         return rest
     except flags.Error as error:
         # Of a fault that a config file found the message holds the whole traceback.

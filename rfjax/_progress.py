@@ -40,9 +40,8 @@ class Bar:
 
     def __init__(self, start: int, steps: int):
         # A terminal that does not tell its size would otherwise get an empty bar.
-        size: dict[str, Any] = {"ncols": 100, "nrows": 24}
-        if _knows_its_size():
-            size = {"dynamic_ncols": True}
+        fixed, dynamic = {"ncols": 100, "nrows": 24}, {"dynamic_ncols": True}
+        size: dict[str, Any] = dynamic if _knows_its_size() else fixed
         self._bar = tqdm(total=steps, initial=start, unit="step", smoothing=0.05, **size)
 
     def advance(self) -> None:

@@ -145,13 +145,15 @@ def write_legend(folder: Path, trained: Any) -> Path:
     facts = trained.task.facts
     legend = visualize.legend(facts["class_names"], np.asarray(facts["palette"], np.uint8))
     content = _png(Image.fromarray(visualize.to_rgb(legend)))
-    for stem in _numbered("legend"):
-        path = folder / f"{stem}.png"
-        if not os.path.lexists(path):
-            _write_new({path: content})
-            return path
-        if path.is_file() and path.read_bytes() == content:
-            return path
+    paths = (folder / f"{stem}.png" for stem in _numbered("legend"))
+    path = next(p for p in paths if not os.path.lexists(p) or _holds(p, content))
+    if not os.path.lexists(path):
+        _write_new({path: content})
+    return path
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
 
 
 def _numbered(name: str) -> Iterator[str]:

@@ -88,7 +88,7 @@ def pull_in_blocks(
         grad_params = jax.lax.dynamic_update_slice(grad_params, change, corner)
         return (_put(grad_x, part, start), grad_params), None
 
-    zeros = tuple(zeros_for(operand.shape, operand.dtype, x) for operand in (x, params))
+    zeros = zeros_for(x.shape, x.dtype, x), zeros_for(params.shape, params.dtype, x)
     return jax.lax.scan(pull_block, zeros, _starts(x, block))[0]
 
 

@@ -6,6 +6,7 @@ ones the filter is a sum of shifted maps; on the others it is applied by the Fou
 whose cost hardly depends on the size. Both have their gradients written out.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -56,7 +57,9 @@ def _backward(plane: Plane, operands, kept, cotangent) -> tuple[jax.Array, jax.A
     def in_blocks(x, params, kept, cotangent):
         return pull_in_blocks(again, plane.limits, x, params, cotangent)
 
-    run = {device: partial(_pull, plane._replace(device=device)) for device in _DEVICES}
+    run: dict[str, Callable] = {
+        device: partial(_pull, plane._replace(device=device)) for device in _DEVICES
+    }
     if plane.limits.splits(operands[0].shape):
         run["cpu"] = in_blocks
     like = lambda x, params, *_: (x, params)
@@ -158,7 +161,7 @@ def _pull_on_grid(plane: Plane, grid: tuple[int, int], x, kept, cotangent, param
 
 
 def _by_transforms(
-    plane: Plane, grid: tuple[int, int], x, params, apply=filter_by_transforms
+    plane: Plane, grid: tuple[int, int], x, params, apply: Callable = filter_by_transforms
 ) -> jax.Array:
     """y = g * x on a grid, or with renormalized boundaries (g * x) / (g * 1)."""
     if plane.padding == "renormalized":

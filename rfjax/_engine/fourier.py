@@ -101,7 +101,8 @@ def _torus(plane: Plane, grid: tuple[int, int], x: jax.Array) -> _Torus:
     sides = x.shape[1:3]
     least = [max(s + m, 2 * h + 1) for s, m, h in zip(sides, margin, grid, strict=True)]
     period = tuple(next_fast_len(size, real=True) for size in least)
-    return _Torus(period, plane.device == "partitioned")
+    partitioned = plane.device == "partitioned"
+    return _Torus(period, partitioned)  # pyright: ignore[reportArgumentType]  SciPy tells no types
 
 
 def rfft2(planes: jax.Array, period: tuple[int, int], *, by_matrix: bool) -> jax.Array:

@@ -124,16 +124,16 @@ class Plane(NamedTuple):
         copies of the map, up to two sides or 64 pixels away.
         """
         # Beyond the map's side zeros alone are read.
-        most = (self.height, self.width)
+        high, wide = self.height, self.width
         if self.padding not in ("zero", "renormalized"):
-            most = tuple(max(tuning.LEAST_REACH, 2 * side) for side in most)
+            high, wide = (max(tuning.LEAST_REACH, 2 * side) for side in (high, wide))
         sizes, size = [], 1
         # 1, 2, 3, 4 are sums of shifted maps; then 8, 24, 72, ... are transforms.
-        while size < max(most):
-            sizes.append((min(size, most[0]), min(size, most[1])))
+        while size < max(high, wide):
+            sizes.append((min(size, high), min(size, wide)))
             grows = 2 if size < tuning.DOUBLED_GRID else 3
             size = size + 1 if size < tuning.DENSE_GRID else size * grows
-        return [*sizes, most]
+        return [*sizes, (high, wide)]
 
     def is_extended(self, shape: tuple[int, ...]) -> bool:
         """Whether a map [N, H, W, C] of this shape is extended by what lies outside of it."""

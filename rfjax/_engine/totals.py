@@ -31,15 +31,15 @@ def folded_profile(sigma: jax.Array, period: int, window: Window) -> jax.Array:
     sigma = jnp.clip(sigma, tuning.SIGMA_MIN, tuning.SIGMA_MAX)
     copies = math.ceil(tuning.SMOOTH_PERIODS * window.truncate) + 1
     residues = counted(period)
-    period = period if is_known(period) else jnp.asarray(period)
+    step = period if is_known(period) else jnp.asarray(period)
+    distance = residues[:, None] + step * np.arange(-copies, copies + 1)[None]
+    length = jnp.asarray(step, sigma.dtype)
+    largest = tuning.SMOOTH_PERIODS * length
     # Few: the copies m = -copies ... copies hold the support of every sigma up to `largest`.
-    distance = residues[:, None] + period * np.arange(-copies, copies + 1)[None]
-    period = jnp.asarray(period, sigma.dtype)
-    largest = tuning.SMOOTH_PERIODS * period
     few = half_profile(at_most(sigma, largest), distance.ravel(), window)
     few = jnp.sum(few.reshape(*sigma.shape, *distance.shape), -1)
     # Many: by the formula of Euler and Maclaurin.
-    many = _smooth_sum(at_least(sigma, largest)[..., None], residues, period, window)
+    many = _smooth_sum(at_least(sigma, largest)[..., None], residues, length, window)
     return jnp.where(sigma[..., None] <= largest, few, many)
 
 
@@ -54,7 +54,7 @@ def total_profile(sigma: jax.Array, window: Window) -> jax.Array:
 
 
 def _smooth_sum(
-    sigma: jax.Array, residues: np.ndarray, period: jax.Array, window: Window
+    sigma: jax.Array, residues: np.ndarray | jax.Array, period: jax.Array, window: Window
 ) -> jax.Array:
     """`folded_profile` for sigma [..., 1] of many periods."""
     residues = jnp.asarray(residues, sigma.dtype).reshape((1,) * (sigma.ndim - 1) + (-1,))
