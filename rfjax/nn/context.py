@@ -16,6 +16,7 @@ from flax import linen
 from jax.typing import ArrayLike
 
 from rfjax import _checks, dilation
+from rfjax._engine import conv
 from rfjax.nn import _layer
 from rfjax.nn.convolution import Conv
 from rfjax.nn.forward import Forward, call
@@ -73,7 +74,8 @@ class _Context(_layer.KernelLayer):
         return BlurredDilatedConv(
             features,
             kernel_size=self.kernel_size,
-            dilation=rate * self.dilation,
+            dilation=tuple(rate * each for each in conv.check_dilation(self.dilation)),
+            groups=self.groups,
             dtype=self.dtype,
             kernel_init=self.kernel_init,
             blur=self.blur,
@@ -176,6 +178,7 @@ class CCL(_Context):
             kernel_size=self.kernel_size,
             stride=stride,
             dilation=self.dilation,
+            groups=self.groups,
             dtype=self.dtype,
             kernel_init=self.kernel_init,
             name=f"local_{index}",

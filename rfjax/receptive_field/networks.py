@@ -181,14 +181,14 @@ def load_run(workdir: str | Path, *, step: int | None = None) -> Run:
     Raises:
       CheckpointError: there is no such run or checkpoint.
     """
-    from rfjax.training import checkpoints, config, loop
+    from rfjax.training import composed, runs
 
-    variables, meta, step = checkpoints.load(workdir, step=step)
-    values, dataset = config.from_dict(meta["config"]), meta["dataset"]
-    with values.unlocked():
-        values.model.remat = False
-    model = loop.build_model(values, dataset["num_classes"])
-    return Run(model, variables, dataset["mean"], dataset["std"], step)
+    trained = runs.load(workdir, step=step)
+    config, facts = trained.config, trained.task.facts
+    with config.unlocked():
+        config.model.remat = False
+    model = composed.build(config, trained.task)
+    return Run(model, trained.variables, facts["mean"], facts["std"], trained.step)
 
 
 def effective_of_run(

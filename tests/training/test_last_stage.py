@@ -31,7 +31,9 @@ def make_model(head, axis_name=None, **options):
 
 @functools.cache
 def initial(head):
-    return state.initial_variables(make_model(head), jax.random.key(0), (SIZE, SIZE, 3))
+    return state.initial_variables(
+        make_model(head), jax.random.key(0), np.zeros((1, SIZE, SIZE, 3), np.float32)
+    )
 
 
 @functools.cache
