@@ -90,12 +90,12 @@ def import_torch(
 
     images = jnp.zeros((1, 2 * model.stride, 2 * model.stride, 3))
 
-    def initial(rng):
+    def initial(rng: jax.Array) -> Any:
         return model.init(rng, images)
 
     variables = jax.eval_shape(initial, jax.random.key(0))
     declared = nn.structure(model, variables, images)
-    wanted = traverse_util.flatten_dict(variables)
+    wanted: dict[Path, Any] = traverse_util.flatten_dict(variables)
     if torchvision_names.is_segmentation(_plain(state_dict)):
         torchvision_names.check_transition(name, options.get("backbone_options"))
     score = "fc" if _classifies(wanted) else "seg"

@@ -1,5 +1,7 @@
 """Tasks, networks and data that register themselves from outside, through the whole program."""
 
+import contextlib
+
 import jax
 import numpy as np
 import pytest
@@ -7,16 +9,15 @@ import pytest
 from rfjax import training
 from rfjax.training import config as configs
 from rfjax.training import runs
+from tests import toys
 from tests.toys import episodes, flow, recurrent
 
-KNOWN = set()
 
-
-def known(module):
-    """Registers a toy once, as a program that uses it would."""
-    if module not in KNOWN:
-        module.register()
-        KNOWN.add(module)
+@pytest.fixture
+def known():
+    """Registers a toy until the test has ended."""
+    with contextlib.ExitStack() as stack:
+        yield lambda module: stack.enter_context(toys.registered(module))
 
 
 def configured(task, model, dataset, **options):
@@ -36,7 +37,7 @@ TOYS = {
 
 
 @pytest.mark.parametrize("toy", TOYS)
-def test_a_toy_trains_resumes_and_predicts(toy, tmp_path):
+def test_a_toy_trains_resumes_and_predicts(toy, known, tmp_path):
     module, *names = TOYS[toy]
     known(module)
     config = configured(*names)
@@ -57,7 +58,7 @@ def test_a_toy_trains_resumes_and_predicts(toy, tmp_path):
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_toy_learns(tmp_path):
+def test_a_toy_learns(known, tmp_path):
     """Twenty steps bring the error of the flow down."""
     known(flow)
     config = configured("toy_flow", "toy_flow", "toy_pairs", steps=20, eval_every=1, log_every=20)
@@ -67,13 +68,14 @@ def test_a_toy_learns(tmp_path):
     assert errors[-1] < 0.8 * errors[0]
 
 
-def test_a_collection_survives_checkpoint_and_resume(tmp_path):
+def test_a_collection_survives_checkpoint_and_resume(known, tmp_path):
     """A layer of a user keeps a memory: it moves, is saved, and goes on where it stood."""
     known(recurrent)
     config = configured("segmentation", "toy_clip", "digit_scenes")
     config.model.head = "toy_recurrent"
     config.data.dir = str(tmp_path / "data")
-    config.data.options.update(size=24, min_scale=8.0, max_scale=12.0, train_scenes=16, val_scenes=8)
+    scenes = {"train_scenes": 16, "val_scenes": 8}
+    config.data.options.update(size=24, min_scale=8.0, max_scale=12.0, **scenes)
     whole = training.train(config, tmp_path / "whole")
     with config.unlocked():
         config.steps = 2
