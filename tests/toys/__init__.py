@@ -8,9 +8,16 @@ from collections.abc import Iterator
 from types import ModuleType
 
 from rfjax import _names
+from rfjax.data.registry import DATA_SETS
 from rfjax.models import heads, registry
+from rfjax.tasks.registry import TASKS
 
-_REGISTRIES = ((registry.ARCHITECTURES, _names.NETWORKS), (heads.HEADS, _names.HEADS))
+_REGISTRIES = (
+    (registry.ARCHITECTURES, _names.NETWORKS),
+    (heads.HEADS, _names.HEADS),
+    (DATA_SETS, _names.DATA_SETS),
+    (TASKS, _names.TASKS),
+)
 
 
 @contextlib.contextmanager
