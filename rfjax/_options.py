@@ -2,11 +2,19 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 
 Value = TypeVar("Value")
+
+
+@overload
+def choose(option: str, value: str, table: Mapping[str, Value]) -> Value: ...
+
+
+@overload
+def choose(option: str, value: str, table: Iterable[str]) -> str: ...
 
 
 def choose(option: str, value: str, table: Mapping[str, Value] | Iterable[str]) -> Value | str:
@@ -39,11 +47,24 @@ def is_number(value: Any) -> bool:
     return is_integer(value) or isinstance(value, float | np.floating)
 
 
+def _are_several(value: Any) -> bool:
+    """Whether it is a sequence, and no text."""
+    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
+
+
 def _at_least(least: int, plural: bool = False) -> str:
     """What integers are wanted, in words."""
     if least == 1:
         return "positive integers" if plural else "a positive integer"
     return f"{'integers' if plural else 'an integer'} of at least {least}"
+
+
+@overload
+def integer(name: str, value: Any, *, least: int = 1) -> int: ...
+
+
+@overload
+def integer(name: str, value: Any, *, least: int = 1, optional: bool) -> int | None: ...
 
 
 def integer(name: str, value: Any, *, least: int = 1, optional: bool = False) -> int | None:
@@ -58,8 +79,7 @@ def integer(name: str, value: Any, *, least: int = 1, optional: bool = False) ->
 
 def integers(name: str, values: Any, *, least: int = 1) -> tuple[int, ...]:
     """`values` as one or more integers of at least `least`."""
-    several = isinstance(values, Sequence | np.ndarray) and not isinstance(values, str)
-    kind = not several or not all(map(is_integer, values))
+    kind = not _are_several(values) or not all(map(is_integer, values))
     if kind or not len(values) or min(values) < least:
         raise refused(name, values, "one or more " + _at_least(least, plural=True), kind=kind)
     return tuple(map(int, values))
@@ -67,14 +87,28 @@ def integers(name: str, values: Any, *, least: int = 1) -> tuple[int, ...]:
 
 def pair(name: str, value: Any, *, least: int = 1, odd: bool = False) -> tuple[int, int]:
     """An integer of at least `least`, or two of them in (y, x) order, as two."""
-    several = isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
-    values = tuple(value) if several else (value, value)
+    values = tuple(value) if _are_several(value) else (value, value)
     kind = not all(map(is_integer, values))
     if kind or len(values) != 2 or min(values) < least:
         raise refused(name, value, _at_least(least) + " or two of them", kind=kind)
     if odd and not all(size % 2 for size in values):
         raise ValueError(f"{name} must be odd; got {value!r}")
     return int(values[0]), int(values[1])
+
+
+class _Bounds(TypedDict, total=False):
+    above: float
+    least: float
+    below: float
+    most: float
+
+
+@overload
+def number(name: str, value: Any, **bounds: Unpack[_Bounds]) -> float: ...
+
+
+@overload
+def number(name: str, value: Any, *, optional: bool, **bounds: Unpack[_Bounds]) -> float | None: ...
 
 
 def number(

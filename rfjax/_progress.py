@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -40,7 +40,8 @@ class Bar:
 
     def __init__(self, start: int, steps: int):
         # A terminal that does not tell its size would otherwise get an empty bar.
-        size = {"dynamic_ncols": True} if _knows_its_size() else {"ncols": 100, "nrows": 24}
+        fixed, dynamic = {"ncols": 100, "nrows": 24}, {"dynamic_ncols": True}
+        size: dict[str, Any] = dynamic if _knows_its_size() else fixed
         self._bar = tqdm(total=steps, initial=start, unit="step", smoothing=0.05, **size)
 
     def advance(self) -> None:

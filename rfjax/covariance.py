@@ -26,6 +26,7 @@ FAMILIES = {"spherical": 1, "diagonal": 2, "full": 3}
 LINKS = ("exponential", "linear")
 
 
+
 def _parameters(params: ArrayLike) -> jax.Array:
     """`params` as an array whose last axis has the size of a family."""
     params = _checks.float_array("params", params, min_ndim=1, layout="[..., 1 | 2 | 3]")
@@ -273,8 +274,9 @@ def to_ellipse(params: ArrayLike) -> tuple[jax.Array, jax.Array, jax.Array]:
     gap = jnp.where(round_, 0.0, jnp.hypot(safe, product))
     angle = jnp.where(round_, 0.0, 0.5 * jnp.arctan2(product, safe))
     major = jnp.sqrt(0.5 * (u_yy * u_yy + u_yx * u_yx + u_xx * u_xx + gap))
-    ellipse = scale * major, scale * (u_yy * u_xx / major), angle
-    return tuple(number.astype(params.dtype) for number in ellipse)
+    minor = u_yy * u_xx / major
+    dtype = params.dtype
+    return (scale * major).astype(dtype), (scale * minor).astype(dtype), angle.astype(dtype)
 
 
 def cascade(params_a: ArrayLike, params_b: ArrayLike) -> jax.Array:

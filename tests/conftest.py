@@ -1,12 +1,25 @@
 """Eight fake CPU devices, quick compilation, and no silent broadcasting between ranks."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Tests compile much and compute little: machine code is worth no optimisation here.
-flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+# Tests compile much and compute little: machine code is worth no optimisation here, the older
+# emitters of XLA take half the time, and the workers keep all cores busy. Runs that tests start as
+# processes (training/runs.py) are compiled as those of users are.
+flags = (
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
+    "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+)
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
 os.environ.setdefault("MPLBACKEND", "agg")
+# Equal programs are compiled once in a session: workers and processes inherit this folder.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="rfjax-programs-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
 import pytest

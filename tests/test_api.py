@@ -45,7 +45,7 @@ def test_imports_run_one_way():
     """No module of a layer names a module of a layer above it."""
     layers = [
         ["_extras", "_options", "_faults", "_lazy", "_markdown", "_names", "_registry", "places"],
-        ["_console", "_files", "_flags", "_runs"],
+        ["_console", "_files", "_flags", "_rules", "_runs"],
         ["_lock", "_progress", "_store"],
         ["_checks"],
         ["_engine"],
@@ -59,8 +59,9 @@ def test_imports_run_one_way():
         ["nn"],
         ["models"],
         ["data", "visualize"],
+        ["tasks"],
         ["training"],
-        ["predict"],
+        ["evaluate", "predict"],
         ["receptive_field"],
         ["search"],
         ["studies"],

@@ -14,7 +14,7 @@ PARTS = {
     "models": "flax",
     "data": "cv2",
     "training": "flax",
-    "search": "flax",
+    "search": "optax",
     "studies": "flax",
     "predict": "PIL",
     "visualize": "matplotlib",

@@ -1,5 +1,6 @@
 """Gradient descent recovers the covariance that a photograph was blurred with."""
 
+import functools
 import math
 
 import jax
@@ -22,7 +23,12 @@ TARGETS = {
     "up to the right": (3.0, 1.0, -math.pi / 4),
 }
 STEPS = 256
-LARGEST_ERROR = {"hard": 3e-3, "faded": 2e-5}  # as the README says
+# The relative errors of the README belong to the nearly round one; others have a clear axis.
+LARGEST_ERROR = {
+    name: {"hard": 3e-3, "faded": 2e-5} if name == "nearly round" else {"hard": 5e-4, "faded": 5e-6}
+    for name in TARGETS
+}
+FEW = ("nearly round", "up to the right")  # the others take another minute
 
 
 def photograph():
@@ -53,18 +59,27 @@ def learn(image, target, start, options):
     return jax.lax.scan(step, (params, OPTIMIZER.init(params)), None, length=STEPS)[1]
 
 
+@functools.cache
+def program(start, **options):
+    """The picture, and the compiled function of what it is blurred to."""
+    image = photograph()
+    learned = functools.partial(learn, jnp.asarray(image, jnp.float32))
+    return image, jax.jit(lambda target: learned(target, start, options))
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in FEW else pytest.mark.slow) for n in TARGETS]
+)
 @pytest.mark.parametrize(
     "method, support, start",
     [("sampled", "hard", 0.5), ("sampled", "faded", 0.4), ("discrete", "faded", 0.3)],
 )
-def test_every_target_is_recovered(method, support, start):
+def test_every_target_is_recovered(method, support, start, name):
     options = dict(method=method, support=support, padding="edge")
-    image = photograph()
-    run = jax.jit(lambda target: learn(jnp.asarray(image, jnp.float32), target, start, options))
-    for name, ellipse in TARGETS.items():
-        wanted = ref.ellipse_covariance(*ellipse)
-        blurred = ref.blur(image, ref.log_cholesky(wanted), **options)
-        covariances = np.asarray(run(jnp.asarray(blurred, jnp.float32)), np.float64)
-        errors = np.linalg.norm(covariances - wanted, axis=(1, 2)) / np.linalg.norm(wanted)
-        assert errors[0] > 0.5, name
-        assert errors[-1] < LARGEST_ERROR[support], f"{name}: {errors[-1]:.2e}"
+    image, run = program(start, **options)
+    wanted = ref.ellipse_covariance(*TARGETS[name])
+    blurred = ref.blur(image, ref.log_cholesky(wanted), **options)
+    covariances = np.asarray(run(jnp.asarray(blurred, jnp.float32)), np.float64)
+    errors = np.linalg.norm(covariances - wanted, axis=(1, 2)) / np.linalg.norm(wanted)
+    assert errors[0] > 0.5
+    assert errors[-1] < LARGEST_ERROR[name][support]

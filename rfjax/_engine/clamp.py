@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 
 
-def at_least(value: jax.Array, bound: float) -> jax.Array:
+def at_least(value: jax.Array, bound: jax.Array | float) -> jax.Array:
     """max(value, bound)."""
     return jnp.where(value >= bound, value, bound)
 
 
-def at_most(value: jax.Array, bound: float) -> jax.Array:
+def at_most(value: jax.Array, bound: jax.Array | float) -> jax.Array:
     """min(value, bound)."""
     return jnp.where(value <= bound, value, bound)

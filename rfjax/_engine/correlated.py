@@ -6,6 +6,7 @@ ones the filter is a sum of shifted maps; on the others it is applied by the Fou
 whose cost hardly depends on the size. Both have their gradients written out.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -56,7 +57,9 @@ def _backward(plane: Plane, operands, kept, cotangent) -> tuple[jax.Array, jax.A
     def in_blocks(x, params, kept, cotangent):
         return pull_in_blocks(again, plane.limits, x, params, cotangent)
 
-    run = {device: partial(_pull, plane._replace(device=device)) for device in _DEVICES}
+    run: dict[str, Callable] = {
+        device: partial(_pull, plane._replace(device=device)) for device in _DEVICES
+    }
     if plane.limits.splits(operands[0].shape):
         run["cpu"] = in_blocks
     like = lambda x, params, *_: (x, params)
@@ -84,6 +87,7 @@ def _filter(plane: Plane, x: jax.Array, params: jax.Array) -> jax.Array:
 
 def _pull(plane: Plane, x, params, kept, cotangent) -> tuple[jax.Array, jax.Array]:
     """Cotangents of x and params, by a switch between the same branches."""
+    # The taps are formed once, and their three derivatives by the linear map about them.
     taps, linear = jax.linearize(partial(_dense_taps, plane=plane), params)
     # dtaps / dparams_k for each of the three parameters.
     units = (jnp.broadcast_to(unit, params.shape) for unit in np.eye(3)[:, None, None])
@@ -95,6 +99,7 @@ def _pull(plane: Plane, x, params, kept, cotangent) -> tuple[jax.Array, jax.Arra
 
 def _branch_index(params: jax.Array, plane: Plane) -> jax.Array:
     """The first grid that holds every covariance's support."""
+    # The largest support of all covariances decides, along each axis.
     need_y, need_x = map(jnp.max, needed_half_sizes(params, plane.window))
     grids = plane.half_sizes()
     # An axis at its bound needs no larger grid for its own sake.
@@ -156,7 +161,7 @@ def _pull_on_grid(plane: Plane, grid: tuple[int, int], x, kept, cotangent, param
 
 
 def _by_transforms(
-    plane: Plane, grid: tuple[int, int], x, params, apply=filter_by_transforms
+    plane: Plane, grid: tuple[int, int], x, params, apply: Callable = filter_by_transforms
 ) -> jax.Array:
     """y = g * x on a grid, or with renormalized boundaries (g * x) / (g * 1)."""
     if plane.padding == "renormalized":

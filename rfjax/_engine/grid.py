@@ -6,6 +6,7 @@ discrete    the analogue of covariance Sigma, see `rfjax._engine.discrete`
 """
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,8 @@ from rfjax._engine.factor import entries
 from rfjax._engine.plan import Plane
 from rfjax._engine.profile import Window, half_size, pixel_mass, support_weight
 
+Numbers = np.ndarray | jax.Array
+
 
 def full_taps(params: jax.Array, half: tuple[int, int], window: Window) -> jax.Array:
     """The taps of full covariances on the static grid of half sizes `half`, summing to 1."""
@@ -30,6 +33,7 @@ def full_profile(params: jax.Array, half: tuple[int, int], window: Window) -> ja
     """Unnormalised weights [..., 2 R_y + 1, 2 R_x + 1] of full covariances."""
     factor = full_factor(params)
     y, x = (np.arange(-size, size + 1) for size in half)
+    # The deviations along y and x are the roots of Sigma's diagonal: u_yy and |(u_yx, u_xx)|.
     sigma_y, sigma_x = factor[0], jnp.hypot(factor[1], factor[2])
     weight = (
         support_weight(sigma_y, y, window)[..., :, None]
@@ -56,11 +60,11 @@ def full_factor(params: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 def needed_half_sizes(params: jax.Array, window: Window) -> tuple[jax.Array, jax.Array]:
     """The half sizes (y, x) of each covariance's support: those of its marginal deviations."""
     u_yy, u_yx, u_xx = full_factor(params)
-    marginal = u_yy, jnp.hypot(u_yx, u_xx)
-    return tuple(half_size(sigma, truncate=window.truncate) for sigma in marginal)
+    size = partial(half_size, truncate=window.truncate)
+    return size(u_yy), size(jnp.hypot(u_yx, u_xx))
 
 
-def _grid_axes(factor: tuple, y: np.ndarray, x: np.ndarray) -> tuple[jax.Array, jax.Array]:
+def _grid_axes(factor: tuple, y: Numbers, x: Numbers) -> tuple[jax.Array, jax.Array]:
     dtype, leading = factor[0].dtype, (1,) * factor[0].ndim
     return (
         jnp.asarray(y, dtype).reshape((*leading, -1, 1)),
@@ -68,7 +72,7 @@ def _grid_axes(factor: tuple, y: np.ndarray, x: np.ndarray) -> tuple[jax.Array, 
     )
 
 
-def _sampled_grid(factor: tuple, y: np.ndarray, x: np.ndarray) -> jax.Array:
+def _sampled_grid(factor: tuple, y: Numbers, x: Numbers) -> jax.Array:
     """exp(-|U^-T v|^2 / 2)."""
     u_yy, u_yx, u_xx = (entry[..., None, None] for entry in factor)
     y, x = _grid_axes(factor, y, x)
@@ -78,7 +82,7 @@ def _sampled_grid(factor: tuple, y: np.ndarray, x: np.ndarray) -> jax.Array:
     return jnp.exp(-0.5 * (z_y * z_y + z_x * z_x))
 
 
-def _integrated_grid(factor: tuple, y: np.ndarray, x: np.ndarray) -> jax.Array:
+def _integrated_grid(factor: tuple, y: Numbers, x: Numbers) -> jax.Array:
     """The density's integral over each pixel: exact along x, Gauss-Legendre along y."""
     u_yy, u_yx, u_xx = (entry[..., None, None] for entry in factor)
     y, x = _grid_axes(factor, y, x)
@@ -93,6 +97,7 @@ def _integrated_grid(factor: tuple, y: np.ndarray, x: np.ndarray) -> jax.Array:
         inner = pixel_mass(x - u_yx * z, u_xx)
         return total + weight * 0.5 * (high - low) * jnp.exp(-0.5 * z * z) * inner, None
 
+    # Gauss-Legendre along y: sum_m w_m exp(-z_m^2 / 2) times the mass of the pixel along x at z_m.
     nodes = np.stack(np.polynomial.legendre.leggauss(tuning.PIXEL_NODES), -1)
     start = jnp.zeros(jnp.broadcast_shapes(low.shape, (u_yx + x).shape), u_yy.dtype)
     # Recomputing each node's terms keeps the memory of the gradient at one grid.
@@ -110,9 +115,10 @@ def plane_taps(plane: Plane, grid: tuple[int, int], params: jax.Array) -> jax.Ar
     # Small maps are left behind by sigmas whose taps are not yet smooth: sum those on more pixels.
     least = math.ceil(tuning.LARGE_SIGMA * plane.window.truncate)
     side = (plane.height, plane.width)
-    wide = tuple(
+    rows, columns = (
         max(size, least) if size >= s else size for size, s in zip(grid, side, strict=True)
     )
+    wide = (rows, columns)
     profile = full_profile(params, wide, plane.window)
     total = jnp.sum(profile, (-2, -1), keepdims=True)
     profile = cropped(profile, grid)
@@ -165,7 +171,7 @@ def _beyond(params: jax.Array, grid: tuple[int, int], window: Window) -> jax.Arr
     return profile / (total + 2.0 * correction_y * slope)[..., None]
 
 
-def _end(sigma: jax.Array, window: Window) -> tuple[jax.Array, jax.Array]:
+def _end(sigma: jax.Array, window: Window) -> tuple[jax.Array, jax.Array | float]:
     """Where the integral over a support's pixels ends, and what the slope there counts in a sum."""
     if window.support == "hard":
         return half_size(sigma, truncate=window.truncate).astype(sigma.dtype) + 0.5, -1.0 / 24.0

@@ -55,7 +55,7 @@ class Shifts(NamedTuple):
         """
         along, reads = len(self.shape) - 2, 2 * len(weights)
         every = rows_at_a_time(self.shape[along], reads) if on_cpu else 1
-        other, total = other.reshape(self.shape), 0.0
+        other, total = other.reshape(self.shape), jnp.zeros((), other.dtype)
         for first in range(every):
             rows = jax.lax.slice_in_dim(other, first, None, every, along)
             total += rows * self.filtered(weights, first, every)
@@ -159,6 +159,7 @@ def pull_shift_add(
         return _pull_extended(axis, size, x, cotangent, sigma, taps, derivative)
     loss = 0.0
     if axis.padding == "renormalized":
+        assert y is not None  # it is kept for this
         # y = s / m with the sum s and the mass m of the taps: dy = (ds - y dm) / m.
         cotangent = _times(cotangent, 1.0 / _mass(taps.values, axis.length))
         loss = sum_to(_times(cotangent * y, _mass(derivative.values, axis.length)), sigma)

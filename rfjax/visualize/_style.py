@@ -1,7 +1,6 @@
 """What all figures have in common: colors, quiet axes, and ellipses of covariances."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -33,7 +32,7 @@ def ellipse(
     style: str,
     *,
     opacity: float,
-    center: Sequence[float] = (0.0, 0.0),
+    center: tuple[float, float] = (0.0, 0.0),
     color: str = LINES[1],
 ) -> None:
     """The contour at `level` standard deviations of a covariance in (y, x) order, at (y, x)."""
@@ -44,7 +43,7 @@ def ellipse(
     angle = math.degrees(math.atan2(y, x))
     axes.add_patch(
         Ellipse(
-            center[::-1],
+            (center[1], center[0]),
             width,
             height,
             angle=angle,

@@ -16,7 +16,7 @@ def receptive_field(
     *,
     box: Sequence[Sequence[float]],
     effective_covariance: ArrayLike,
-    center: Sequence[float],
+    center: tuple[float, float],
     learned: Mapping[str, ArrayLike] | None = None,
 ) -> Figure:
     """What one output sees: theoretical box, effective map with its ellipses, learned Gaussians.

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 import numpy as np
+from jax.typing import ArrayLike
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from numpy.typing import ArrayLike
 
 from rfjax import covariance
 from rfjax.visualize._style import INK, LINES, MUTED, RULE, finish

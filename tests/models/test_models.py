@@ -12,7 +12,7 @@ from rfjax import models, nn
 from rfjax.models import heads, registry
 from rfjax.models.backbone import Backbone
 from rfjax.models.blocks import BasicBlock
-from rfjax.models.segmentation import bilinear_upsample
+from rfjax.models.resizing import bilinear_upsample
 
 # Learnable parameters with a 1x1 score for 19 classes, as published or counted in the reference
 # implementations. DRN-A shares the weights of the ResNets.
@@ -46,6 +46,13 @@ def _shapes(model, height=16, width=16):
     return jax.eval_shape(model.init, jax.random.key(0), images)
 
 
+@functools.cache
+def _published(name):
+    """A network for 19 classes, and the shapes of its variables."""
+    model = models.create(name, num_classes=19)
+    return model, _shapes(model)
+
+
 def _count(tree):
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
 
@@ -73,9 +80,13 @@ def test_every_network_has_a_published_count():
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_networks_have_the_published_number_of_parameters(name):
-    shapes = _shapes(models.create(name, num_classes=19))["params"]
+    shapes = _published(name)[1]["params"]
     assert _count(shapes) == PARAMETERS[name]
     assert _count(shapes["head"]) == 19 * (WIDTH[name] + 1)
+
+
+@pytest.mark.parametrize("name", ["resnet_18", "drn_a_50", "drn_c_26", "drn_d_22"])
+def test_only_the_head_knows_the_number_of_classes(name):
     for_21 = _shapes(models.create(name, num_classes=21))["params"]
     assert _count(for_21) == PARAMETERS[name] + 2 * (WIDTH[name] + 1)
 
@@ -90,7 +101,7 @@ def test_networks_have_the_published_number_of_parameters(name):
     ("drn_c_58", {"layer7": 12_848_128, "layer8": 4_720_640}),
 ])  # fmt: skip
 def test_stages_have_the_published_number_of_parameters(name, stages):
-    backbone = _shapes(models.create(name, num_classes=19))["params"]["backbone"]
+    backbone = _published(name)[1]["params"]["backbone"]
     for stage, wanted in stages.items():
         parts = {key: leaf for key, leaf in backbone.items() if key.split("_")[0] == stage}
         assert _count(parts) == wanted, stage
@@ -118,12 +129,11 @@ def test_heads_have_the_published_number_of_parameters(name, free_form):
 
 @pytest.mark.parametrize("name", [*PARAMETERS, "resnet_tiny"])
 def test_logits_have_the_size_of_the_image(name):
-    model = models.create(name, num_classes=7)
+    model, variables = _published(name)
     stride = {"resnet_tiny": 4}.get(name, 32 if name.startswith("resnet") else 8)
     images = jnp.zeros((2, 77, 110, 3))
-    variables = _shapes(model)
     logits = jax.eval_shape(model.apply, variables, images)
-    assert logits.shape == (2, 77, 110, 7) and logits.dtype == jnp.float32
+    assert logits.shape == (2, 77, 110, 19) and logits.dtype == jnp.float32
     read = functools.partial(model.apply, method="features")
     features = jax.eval_shape(read, variables, images)
     assert features.shape[:3] == (2, -(-77 // stride), -(-110 // stride))
@@ -402,14 +412,14 @@ def test_an_exported_dynamic_network_gives_the_same_answer():
 
 def test_options_of_a_head_reach_its_layer():
     options = {"sigma": (0.5, 2.0), "family": "full", "mode": "absolute", "padding": "edge"}
-    head = _tiny(head="composition", head_options=options).head
+    head = _tiny(head="composition", head_options=options).head.layer
     assert {name: getattr(head, name) for name in options} == options
     assert head.use_bias and head.features == 5
 
 
 @pytest.mark.parametrize("arguments, message", [
     ({"name": "resnet_19"}, "model is one of resnet_18, .*drn_d_107; got 'resnet_19'"),
-    ({"head": "fog"}, "head is one of score, conv3, composition, dog, .*, aspp; got 'fog'"),
+    ({"head": "fog"}, "head is one of score, conv3, composition, dog, .*, classify; got 'fog'"),
     ({"head": "composition", "head_options": {"sigmas": 1.0, "size": 3}},
      "head 'composition' takes components, dilation, family, .*sigma, .*; got sigmas, size"),
     ({"head_options": {"kernel_size": 3}}, "'score' takes dilation, kernel_init; got kernel_size"),

@@ -1,5 +1,5 @@
-"""Equal programs are compiled once for all tests of this directory."""
+"""The scenes of the small runs."""
 
-from tests.training.conftest import cache_dir, compilation_cache, data_dir
+from tests.training.conftest import data_dir
 
-__all__ = ["cache_dir", "compilation_cache", "data_dir"]
+__all__ = ["data_dir"]

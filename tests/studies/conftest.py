@@ -3,7 +3,7 @@
 import pytest
 
 from rfjax.studies import scales
-from tests.training.conftest import cache_dir, compilation_cache, data_dir  # noqa: F401
+from tests.training.conftest import data_dir  # noqa: F401
 from tests.training.runs import tiny_config
 
 NETWORKS = {

@@ -8,14 +8,15 @@ import time
 
 import pytest
 
+from rfjax import training
+from rfjax.training import config as configs
 from rfjax.training import reporting
 from tests.training.runs import arrays, assert_identical, command, start
 
 
-def flags(cache_dir, steps=400):
+def flags(steps=400):
     """Long enough to be hit by a signal, short enough to wait for."""
     return (
-        f"--compilation_cache={cache_dir}",
         f"--config.steps={steps}",
         "--config.eval_every=1000",
         "--config.checkpoint_every=20",
@@ -40,69 +41,56 @@ def finish(process, status=0):
     return output
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, data_dir, cache_dir):
-    """A run that nobody touches."""
-    workdir = tmp_path_factory.mktemp("undisturbed")
-    finish(start(command(workdir, data_dir, *flags(cache_dir))))
-    return workdir
-
-
-def test_stopped_and_killed_runs_end_bit_identically(undisturbed, data_dir, cache_dir, tmp_path):
-    arguments = command(tmp_path, data_dir, *flags(cache_dir))
-    stopped = start(arguments)
-    wait_for_line(stopped, "step 30/400")
+def test_a_stopped_and_killed_run_ends_bit_identically(data_dir, tmp_path):
+    """As a process it is stopped, goes on, and is killed; in this process it goes on to its end."""
+    workdir = tmp_path / "run"
+    arguments = command(workdir, data_dir, *flags(steps=100))
+    stopped = start(arguments, devices=None)
+    wait_for_line(stopped, "step 30/100")
     stopped.send_signal(signal.SIGTERM)
     assert "stopped by SIGTERM" in finish(stopped, 128 + signal.SIGTERM)
-    saved = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    saved = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
     assert saved >= 30
 
-    killed = start(arguments)
+    killed = start(arguments, devices=None)
     wait_for_line(killed, f"resuming at step {saved}:")
-    wait_for_line(killed, "step 110/400")
+    wait_for_line(killed, f"step {saved // 10 * 10 + 20}/100")
     killed.kill()
     killed.communicate()
+    assert not (workdir / "result.json").exists()
 
-    finish(start(arguments))
-    assert_identical(arrays(tmp_path), arrays(undisturbed))
-    records = [(r["step"], r["split"]) for r in reporting.read_records(tmp_path)]
-    assert len(records) == len(set(records))
-    mine, theirs = (
-        json.loads((path / "result.json").read_text()) for path in (tmp_path, undisturbed)
-    )
+    config = configs.from_dict(json.loads((workdir / "config.json").read_text()))
+    whole = tmp_path / "whole"
+    for folder in (workdir, whole):
+        training.train(config, folder)
+    assert_identical(arrays(workdir), arrays(whole))
+    mine, theirs = (json.loads((path / "result.json").read_text()) for path in (workdir, whole))
     assert mine["class_iu"] == theirs["class_iu"]
+    records = [(r["step"], r["split"]) for r in reporting.read_records(workdir)]
+    assert len(records) == len(set(records))
 
 
 @pytest.mark.slow
-def test_ten_kills_at_random_moments(undisturbed, data_dir, cache_dir, tmp_path):
-    arguments = command(tmp_path, data_dir, *flags(cache_dir))
+def test_ten_kills_at_random_moments(data_dir, tmp_path):
+    undisturbed, killed = (command(tmp_path / name, data_dir, *flags()) for name in ("a", "b"))
+    finish(start(undisturbed))
     rng = random.Random(0)
     for _ in range(10):
-        process = start(arguments)
+        process = start(killed)
         time.sleep(rng.uniform(2.0, 14.0))
         process.kill()
         process.communicate()
-    finish(start(arguments))
-    assert_identical(arrays(tmp_path), arrays(undisturbed))
+    finish(start(killed))
+    assert_identical(arrays(tmp_path / "a"), arrays(tmp_path / "b"))
 
 
-# What is wrong but cannot be seen on the command line alone, see tests/test_commands.py.
-MISTAKES = {
-    "--config.trainable=structure --config.model.head=score": "selects no parameter",
-    "--config.data.options.max_scale=900.0": "data: ",
-}
-
-
-def test_mistakes_are_messages_and_no_tracebacks(tmp_path):
-    processes = {
-        message: start(command(tmp_path / str(number), tmp_path, *flags.split()))
-        for number, (flags, message) in enumerate(MISTAKES.items())
-    }
-    for message, process in processes.items():
-        output = finish(process, 1)
-        assert "train.py: error: " in output
-        assert message in output
-        assert "Traceback" not in output
+def test_a_mistake_that_the_command_line_does_not_show_is_a_message(data_dir, tmp_path):
+    """Others are in test_loop.py, and those that the command line shows in test_commands.py."""
+    flags = "--config.trainable=structure", "--config.model.head=score"
+    output = finish(start(command(tmp_path, data_dir, *flags)), 1)
+    assert "train.py: error: " in output
+    assert "selects no parameter" in output
+    assert "Traceback" not in output
 
 
 def free_port():
@@ -143,8 +131,8 @@ def test_two_processes_agree_with_one(data_dir, tmp_path, parallel):
 
 
 @pytest.mark.slow
-def test_two_processes_stop_at_one_step_and_one_goes_on(data_dir, cache_dir, tmp_path):
-    more = flags(cache_dir, steps=1000)
+def test_two_processes_stop_at_one_step_and_one_goes_on(data_dir, tmp_path):
+    more = flags(steps=1000)
     first, second = start_two(tmp_path, data_dir, *more)
     wait_for_line(first, "step 10/1000")
     second.send_signal(signal.SIGTERM)

@@ -22,9 +22,8 @@ PATIENCE = 240  # seconds; a start takes ten of them on a loaded machine
 STEPS = 40
 
 
-def flags(cache_dir, steps=STEPS):
+def flags(steps=STEPS):
     return (
-        f"--compilation_cache={cache_dir}",
         f"--config.steps={steps}",
         "--config.eval_every=20",
         "--config.checkpoint_every=5",
@@ -57,18 +56,18 @@ def completes(arguments, workdir, undisturbed, **options):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, data_dir, cache_dir):
+def undisturbed(tmp_path_factory, data_dir):
     workdir = tmp_path_factory.mktemp("undisturbed")
-    status, lines = finish(start(command(workdir, data_dir, *flags(cache_dir))))
+    status, lines = finish(start(command(workdir, data_dir, *flags())))
     assert status == 0 and complaints(lines) == []
     return workdir
 
 
 @pytest.fixture(scope="module")
-def half(tmp_path_factory, data_dir, cache_dir):
+def half(tmp_path_factory, data_dir):
     """A run that was stopped half way."""
     workdir = tmp_path_factory.mktemp("half")
-    process = start(command(workdir, data_dir, *flags(cache_dir)))
+    process = start(command(workdir, data_dir, *flags()))
     for line in process.stdout:
         if line.startswith("step 20/"):
             process.send_signal(signal.SIGTERM)
@@ -104,19 +103,17 @@ def names_of_steps(workdir):
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_of_the_program(
-    damage, half, undisturbed, data_dir, cache_dir, tmp_path
-):
+def test_a_damaged_checkpoint_of_the_program(damage, half, undisturbed, data_dir, tmp_path):
     workdir = shutil.copytree(half, tmp_path / "run")
     newest = workdir / "checkpoints" / max(names_of_steps(workdir), key=int)
     victim = random.Random(damage).choice(files(newest / "optimizer"))
     DAMAGES[damage](newest / "optimizer" / victim)
-    said = completes(command(workdir, data_dir, *flags(cache_dir)), workdir, undisturbed)
+    said = completes(command(workdir, data_dir, *flags()), workdir, undisturbed)
     assert len(said) == 1 and "damaged checkpoints in" in said[0]
 
 
-def test_twenty_kills(undisturbed, data_dir, cache_dir, tmp_path):
-    arguments = command(tmp_path, data_dir, *flags(cache_dir))
+def test_twenty_kills(undisturbed, data_dir, tmp_path):
+    arguments = command(tmp_path, data_dir, *flags())
     moments = random.Random(0)
     for _ in range(20):
         process = start(arguments)
@@ -130,9 +127,9 @@ def test_twenty_kills(undisturbed, data_dir, cache_dir, tmp_path):
     ("moment", "delay"), [("training ", 0.0), ("step 20/", 0.0), ("step 20/", 0.2), ("step 30/", 0)]
 )
 def test_signals_while_it_compiles_evaluates_and_saves(
-    moment, delay, undisturbed, data_dir, cache_dir, tmp_path
+    moment, delay, undisturbed, data_dir, tmp_path
 ):
-    arguments = command(tmp_path, data_dir, *flags(cache_dir))
+    arguments = command(tmp_path, data_dir, *flags())
     process = start(arguments)
     for line in process.stdout:
         if line.startswith(moment):
@@ -163,9 +160,9 @@ def disk(tmp_path):
 
 
 @pytest.mark.parametrize("size", [20, 60, 150, 400, 700])
-def test_a_full_disk(size, disk, undisturbed, data_dir, cache_dir):
+def test_a_full_disk(size, disk, undisturbed, data_dir):
     workdir = disk("-t", "tmpfs", "-o", f"size={size}k", "tmpfs") / "run"
-    arguments = command(workdir, data_dir, *flags(cache_dir))
+    arguments = command(workdir, data_dir, *flags())
     status, lines = finish(start(arguments))
     said = complaints(lines)
     assert status == 1 and len(said) <= 3, lines
@@ -174,11 +171,11 @@ def test_a_full_disk(size, disk, undisturbed, data_dir, cache_dir):
     assert completes(arguments, workdir, undisturbed) == []
 
 
-def test_a_disk_that_becomes_read_only(disk, half, undisturbed, data_dir, cache_dir):
+def test_a_disk_that_becomes_read_only(disk, half, undisturbed, data_dir):
     workdir = disk("-t", "tmpfs", "-o", "size=100m", "tmpfs") / "run"
     shutil.copytree(half, workdir)
     disk("-o", "remount,ro")
-    arguments = command(workdir, data_dir, *flags(cache_dir))
+    arguments = command(workdir, data_dir, *flags())
     status, lines = finish(start(arguments))
     assert (status, len(lines)) == (1, 1) and f"{workdir}/.lock: Read-only file system" in lines[0]
     disk("-o", "remount,rw")
@@ -186,8 +183,8 @@ def test_a_disk_that_becomes_read_only(disk, half, undisturbed, data_dir, cache_
 
 
 @pytest.mark.parametrize("limit", [1_000, 20_000, 100_000])
-def test_a_limit_of_the_size_of_files(limit, undisturbed, data_dir, cache_dir, tmp_path):
-    arguments = command(tmp_path, data_dir, *flags(cache_dir))
+def test_a_limit_of_the_size_of_files(limit, undisturbed, data_dir, tmp_path):
+    arguments = command(tmp_path, data_dir, *flags())
     limited = ["prlimit", f"--fsize={limit}", *arguments]
     if shutil.which("prlimit") is None:
         pytest.skip("prlimit is not installed")
@@ -200,8 +197,8 @@ def test_a_limit_of_the_size_of_files(limit, undisturbed, data_dir, cache_dir, t
 
 
 @pytest.mark.parametrize("delay", [0.0, 1.5, 8.0])
-def test_two_runs_at_once(delay, undisturbed, data_dir, cache_dir, tmp_path):
-    arguments = command(tmp_path, data_dir, *flags(cache_dir))
+def test_two_runs_at_once(delay, undisturbed, data_dir, tmp_path):
+    arguments = command(tmp_path, data_dir, *flags())
     first = start(arguments)
     time.sleep(delay)
     outcomes = [finish(start(arguments)), finish(first)]
