@@ -9,12 +9,13 @@ from types import ModuleType
 
 from rfjax import _names
 from rfjax.data.registry import DATA_SETS
-from rfjax.models import heads, registry
+from rfjax.models.heads import HEADS
+from rfjax.models.registry import ARCHITECTURES
 from rfjax.tasks.registry import TASKS
 
 _REGISTRIES = (
-    (registry.ARCHITECTURES, _names.NETWORKS),
-    (heads.HEADS, _names.HEADS),
+    (ARCHITECTURES, _names.NETWORKS),
+    (HEADS, _names.HEADS),
     (DATA_SETS, _names.DATA_SETS),
     (TASKS, _names.TASKS),
 )
