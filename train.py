@@ -15,26 +15,16 @@ Goes on where `workdir` stands, whatever ended it before. Ends with
 """
 
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import flags
 
-from rfjax._console import guarded, tell
-from rfjax._flags import no_arguments, parse
+from rfjax import _flags
+from rfjax._console import tell
 from rfjax._lock import held
 from rfjax.training import config as configs
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    None,
-    "The run: a file of configs/, with a variant after a colon if it has any.",
-    lock_config=True,
-)
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "The run's directory, on a disk that all processes share."
-)
+_FLAGS = _flags.define("run", config="configs/quickstart.py", workdir="runs/first")
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "host:port of process 0, for several processes."
 )
@@ -44,16 +34,6 @@ _NUM_PROCESSES = flags.DEFINE_integer(
 _PROCESS_ID = flags.DEFINE_integer(
     "process_id", None, "The number of this process, from 0.", lower_bound=0
 )
-_CACHE = flags.DEFINE_string(
-    "compilation_cache",
-    None,
-    "Where compiled programs are kept; the user's cache unless told, empty for nowhere.",
-)
-
-flags.register_validator(
-    "config", lambda value: value is not None, message="needed, as --config=configs/quickstart.py"
-)
-flags.register_validator("workdir", bool, message="needed, as --workdir=runs/first")
 
 
 @flags.multi_flags_validator(
@@ -77,41 +57,34 @@ def _prepare_jax() -> None:
 
     from rfjax import training
 
-    if _CACHE.value != "":
-        training.use_compilation_cache(_CACHE.value)
+    if _FLAGS.cache.value != "":
+        training.use_compilation_cache(_FLAGS.cache.value)
     if _COORDINATOR.value is not None:
         jax.distributed.initialize(
             _COORDINATOR.value, num_processes=_NUM_PROCESSES.value, process_id=_PROCESS_ID.value
         )
 
 
-def _train(argv: list[str]) -> int:
+def _train() -> int:
     """Checks what was given, and trains; JAX, which takes seconds, is imported in between."""
-    no_arguments(argv)
-    configs.validate(_CONFIG.value)
-    workdir = Path(_WORKDIR.value)
+    configs.validate(_FLAGS.config.value)
+    workdir = Path(_FLAGS.workdir.value)
     workdir.mkdir(parents=True, exist_ok=True)
     with nullcontext() if _PROCESS_ID.value else held(workdir):  # of several, process 0
         _prepare_jax()
-        from rfjax.training import loop
+        from rfjax.training import composed, loop
 
-        result = loop.train(_CONFIG.value, workdir)
-    if not loop.is_scored(result):
+        result = loop.train(_FLAGS.config.value, workdir)
+    task = composed.create_task(_FLAGS.config.value, {})
+    if not task.is_scored(result):
         tell(
             "train.py: error: nothing was scored, since every validation label is void; the "
             f"network is trained and saved in {workdir}"
         )
         return 1
-    scores = f"mean IU {100 * result['mean_iu']:.2f} % at step {result['step']}"
-    print(f"{scores}; see {workdir}/result.json")
+    print(f"{task.headline(result)} at step {result['step']}; see {workdir}/result.json")
     return 0
 
 
-def main(argv: list[str]) -> int:
-    """Runs the training; returns the exit status."""
-    logging.set_verbosity(logging.WARNING)  # JAX and orbax tell every detail below that
-    return guarded("train.py", partial(_train, argv))
-
-
 if __name__ == "__main__":
-    app.run(main, flags_parser=partial(parse, "train.py"))
+    _flags.run("train.py", _train)

@@ -11,6 +11,7 @@ import jax
 
 from benchmarks import peers
 from benchmarks.timing import Times
+from rfjax._markdown import table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,20 +87,30 @@ def line(row: Row) -> str:
 
 def markdown(rows: Iterable[Row]) -> str:
     """The rows as a table for each suite."""
-    tables: dict[str, list[str]] = {}
-    head = "| case | what | ours | against | theirs | ratio | quartiles | aim | error |"
+    tables: dict[str, list[list[str]]] = {}
     for row in rows:
-        table = tables.setdefault(row.suite, [head, "|" + "---|" * 9])
-        aim = "" if row.aim is None else f"{row.aim:g} {'yes' if row.reached else '**no**'}"
-        error = "" if row.error is None else f"{row.error:.1e}"
-        table.append(
-            f"| {row.case} | {row.what} | {row.ours:.3f} {row.unit} | {row.against} "
-            f"| {row.theirs:.3f} {row.unit} | {row.ratio:.2f} "
-            f"| {row.spread[0]:.2f}-{row.spread[1]:.2f} | {aim} | {error} |"
-        )
-    parts = [f"## {suite}\n\n" + "\n".join(table) + "\n" for suite, table in tables.items()]
+        tables.setdefault(row.suite, []).append(_columns(row))
+    parts = [f"## {suite}\n\n{table(_HEADING, lines)}" for suite, lines in tables.items()]
     facts = ", ".join(f"{name} {value}" for name, value in machine().items())
     return "\n".join(["# Benchmarks", "", facts, "", *parts])
+
+
+_HEADING = ("case", "what", "ours", "against", "theirs", "ratio", "quartiles", "aim", "error")
+
+
+def _columns(row: Row) -> list[str]:
+    """A row as texts under `_HEADING`."""
+    return [
+        row.case,
+        row.what,
+        f"{row.ours:.3f} {row.unit}",
+        row.against,
+        f"{row.theirs:.3f} {row.unit}",
+        f"{row.ratio:.2f}",
+        f"{row.spread[0]:.2f}-{row.spread[1]:.2f}",
+        "" if row.aim is None else f"{row.aim:g} {'yes' if row.reached else '**no**'}",
+        "" if row.error is None else f"{row.error:.1e}",
+    ]
 
 
 def write(rows: list[Row], folder: Path) -> None:

@@ -84,17 +84,18 @@ def program(config: Any) -> tuple[Any, Callable, Any]:
 
     Imported here, because on an accelerator the data pipeline need not be installed.
     """
-    from rfjax.training import composed, loop, optimizers, steps
+    from rfjax.training import composed, optimizers, steps
     from rfjax.training import state as states
 
-    model = loop.build_model(config, SCENE_CLASSES, axis_name=steps.AXIS)
+    model = composed.build_model(config, SCENE_CLASSES, axis_name=steps.AXIS)
     structure = composed.declared(model)
     optimizer, _ = optimizers.from_config(config, structure.is_structure)
     chosen = {"trainable": config.trainable}
     train_step = steps.make_train_step(
         model, optimizer, seed=config.seed, structure=structure, **chosen
     )
-    variables = states.initial_variables(model, jax.random.key(config.seed), (64, 64, 3))
+    images = np.zeros((1, 64, 64, 3), np.float32)
+    variables = states.initial_variables(model, jax.random.key(config.seed), images)
     state = states.create(variables, optimizer, is_structure=structure.is_structure, **chosen)
     return model, steps.data_parallel(train_step, donate=True), steps.replicate(state)
 

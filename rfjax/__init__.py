@@ -8,7 +8,7 @@ The primitives, pure functions on arrays that import nothing but JAX, NumPy and 
     grids         reference points and their covariance-warped offsets
     sampling      bilinear reads; convolution with taps at any offsets
     composition   free-form filters composed with Gaussians
-    compound      the same with a Gaussian for each filter, or a mixture for all
+    compound      the same with any number of Gaussians: `composed_conv`, and center-surround
     dilation      dilated convolution of a map blurred in proportion
 
 Layers are in `rfjax.nn`, networks in `rfjax.models`, data in `rfjax.data`, the training program in
@@ -28,6 +28,7 @@ __all__ = _lazy.install(
             "covariance_matrix",
             "from_ellipse",
             "log_cholesky",
+            "regressed_covariance",
             "standard_deviations",
             "to_ellipse",
         ),
@@ -37,17 +38,20 @@ __all__ = _lazy.install(
             "half_size",
         ),
         "filtering": (
+            "Blur",
             "difference_of_gaussians",
             "gaussian_blur",
             "local_gaussian_blur",
         ),
         "grids": (
+            "affine_coordinates",
             "circular_points",
             "lattice_points",
             "ring_points",
             "sampling_offsets",
         ),
         "sampling": (
+            "affine_conv",
             "bilinear_sample",
             "sampled_conv",
         ),
@@ -60,7 +64,10 @@ __all__ = _lazy.install(
         ),
         "compound": (
             "channel_conv",
+            "composed_conv",
+            "dog_conv",
             "mixture_conv",
+            "surround_covariance",
         ),
         "dilation": ("blurred_dilated_conv",),
     },

@@ -2,13 +2,76 @@
 
 import sys
 import traceback
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
-from absl import flags
+from absl import app, flags, logging
+from ml_collections import config_flags
 
+from rfjax._console import guarded
 from rfjax._faults import Fault, reason
 
 # How ml_collections begins what the system said about a config file.
 _PREFIX = "Configuration is not available because of an earlier failure to load: "
+
+
+class Flags(NamedTuple):
+    """The flags of every program with a config; `.value` of each, once they are parsed."""
+
+    config: flags.FlagHolder
+    workdir: flags.FlagHolder
+    cache: flags.FlagHolder
+
+
+def define(what: str, *, config: str, workdir: str) -> Flags:
+    """Defines --config, --workdir and --compilation_cache, of which the first two are needed.
+
+    Args:
+        what: the program makes, as "run".
+        config, workdir: examples of values.
+    """
+    found = Flags(
+        config_flags.DEFINE_config_file(
+            "config",
+            None,
+            f"The {what}: a file such as {config}, with a variant after a colon if it has any.",
+            lock_config=True,
+        ),
+        flags.DEFINE_string(
+            "workdir", None, f"The {what}'s directory, on a disk that all processes share."
+        ),
+        flags.DEFINE_string(
+            "compilation_cache",
+            None,
+            "Where compiled programs are kept; the user's cache unless told, empty for nowhere.",
+        ),
+    )
+    flags.register_validator(
+        "config", lambda value: value is not None, message=f"needed, as --config={config}"
+    )
+    flags.register_validator("workdir", bool, message=f"needed, as --workdir={workdir}")
+    return found
+
+
+def run(program: str, action: Callable[[], int]) -> None:
+    """Parses the flags, runs `action`, and ends the program with its exit status."""
+
+    def main(argv: list[str]) -> int:
+        logging.set_verbosity(logging.WARNING)  # JAX and orbax tell every detail below that
+        return guarded(program, partial(_without_arguments, argv, action))
+
+    for name in ("config", "workdir", "compilation_cache"):  # so that --help lists them
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+    app.run(main, flags_parser=partial(parse, program))
+
+
+def _without_arguments(argv: list[str], action: Callable[[], int]) -> int:
+    """Runs `action` unless there are arguments beside the program's name."""
+    if len(argv) > 1:
+        given = " ".join(argv[1:])
+        raise Fault(f"unexpected arguments {given}; flags have the form --name=value")
+    return action()
 
 
 def parse(program: str, argv: list[str]) -> list[str]:
@@ -51,10 +114,3 @@ def _place(error: Exception) -> str:
     syntax = isinstance(error, SyntaxError)
     file, line = (error.filename, error.lineno) if syntax else (last.filename, last.lineno)
     return f" ({type(error).__name__} at {file}:{line})"
-
-
-def no_arguments(argv: list[str]) -> None:
-    """Raises a `Fault` if there are arguments beside the program's name."""
-    if len(argv) > 1:
-        given = " ".join(argv[1:])
-        raise Fault(f"unexpected arguments {given}; flags have the form --name=value")

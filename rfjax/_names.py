@@ -1,7 +1,8 @@
-"""What a config can name: networks, heads and data sets, with their options.
+"""What a config can name: networks, heads, data sets and tasks, with their options.
 
 The programs check their command lines by these tables before they import JAX. What the names stand
-for is in `rfjax.models` and `rfjax.data`; a test holds the tables against them.
+for is in `rfjax.models`, `rfjax.data` and `rfjax.tasks`; a test holds the tables against them. What
+is registered from outside the package is entered here as well.
 """
 
 _TINY = ("width", "depth")
@@ -45,7 +46,13 @@ DATA_SETS: dict[str, tuple[str, ...]] = {
     "digit_scenes": (*_SCENES, "enlargement"),
     "camvid": ("enlargement",),
     "cityscapes": ("enlargement",),
+    "digit_images": (
+        *("size", "min_scale", "max_scale", "train_images", "val_images", "seed", "enlargement"),
+    ),
+    "image_folder": ("enlargement",),
 }
+
+TASKS: dict[str, tuple[str, ...]] = {"segmentation": (), "classification": ()}
 
 MAPPINGS = ("auto", "loop", "map", "vmap")  # of a search's candidates to devices
 FAMILIES = ("own", "spherical", "diagonal", "full")  # of covariances that a search starts from

@@ -1,6 +1,9 @@
 """Stochastic gradient descent as in the papers, which training and search share; without Flax."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -23,6 +26,17 @@ def names(path: tuple) -> tuple[str, ...]:
     """
     parts = (jax.tree_util.keystr((part,), simple=True) for part in path)
     return tuple(part for part in parts if part != "value")  # of a variable's box, as in Flax NNX
+
+
+def matches(path: Path, patterns: str) -> bool:
+    """Whether one of the patterns, which commas separate, is that of a path; * is any text.
+
+    Example:
+        >>> matches(("backbone", "layer4_0", "conv1", "kernel"), "backbone/layer4_*, head/*")
+        True
+    """
+    name = "/".join(path)
+    return any(fnmatchcase(name, pattern.strip()) for pattern in patterns.split(","))
 
 
 def poly_schedule(
@@ -69,6 +83,8 @@ def descent(
     grad_clip: float,
     multiplier: jax.typing.ArrayLike,
     decayed: bool = False,
+    rates: Mapping[str, float] = MappingProxyType({}),
+    decays: Mapping[str, float] = MappingProxyType({}),
 ) -> optax.GradientTransformation:
     """Gradient descent in which weight decay is added before momentum.
 
@@ -81,19 +97,49 @@ def descent(
         grad_clip: the largest global norm of the gradient, static; 0 for no clipping.
         multiplier: factor on the learning rate of structure, traced or not.
         decayed: whether weight decay acts on structure.
+        rates, decays: factors on the learning rate and on the weight decay by patterns of paths, as
+            {"*/bias": 2.0}; of several that match the last one holds, and 1 where none does.
 
     Returns:
         An `optax.GradientTransformation` on any pytree of parameters.
     """
     return optax.chain(
         optax.clip_by_global_norm(grad_clip) if grad_clip else optax.identity(),
-        optax.add_decayed_weights(
-            weight_decay, mask=_mask(lambda path: decayed or not is_structure(path))
-        ),
+        _decay(weight_decay, lambda path: decayed or not is_structure(path), decays),
         optax.trace(decay=momentum),
         optax.masked(optax.scale(multiplier), _mask(is_structure)),
+        *([_scale(rates)] if rates else []),
         optax.scale_by_learning_rate(schedule),
     )
+
+
+def _decay(
+    weight_decay: float, decayed: IsStructure, by_pattern: Mapping[str, float]
+) -> optax.GradientTransformation:
+    """Adds `weight_decay` times the parameter, times the factor of its pattern."""
+    if not by_pattern:
+        return optax.add_decayed_weights(weight_decay, mask=_mask(decayed))
+
+    def add(path: tuple, update: jax.Array, param: jax.Array) -> jax.Array:
+        own = names(path)
+        return update + weight_decay * _factor(by_pattern, own) * param if decayed(own) else update
+
+    return optax.stateless(partial(jax.tree_util.tree_map_with_path, add))
+
+
+def _scale(by_pattern: Mapping[str, float]) -> optax.GradientTransformation:
+    """Updates times the factors of their patterns."""
+
+    def scale(path: tuple, update: jax.Array) -> jax.Array:
+        return _factor(by_pattern, names(path)) * update
+
+    return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scale, updates))
+
+
+def _factor(by_pattern: Mapping[str, float], path: Path) -> float:
+    """That of the last pattern that matches, 1 without any."""
+    found = [factor for pattern, factor in by_pattern.items() if matches(path, pattern)]
+    return found[-1] if found else 1.0
 
 
 def _mask(holds: IsStructure) -> Callable[[Any], Any]:

@@ -3,21 +3,27 @@
 A composition is one Gaussian filtering and one convolution, or one convolution whose taps the
 covariance spreads. Maps are [*batch, H, W, C_in] with any batch axes, kernels [kh, kw, C_in, C_out]
 with odd sizes, and results [*batch, H', W', C_out] with H' = (H - 1) // stride + 1, zeros outside
-the map. Results have the dtype of the map; sums are kept in float32 at least. Blur and kernel act
-on the same map, so that sigma and positions are in its pixels whatever the stride.
+the map. A kernel of fewer channels, [kh, kw, C_in / groups, C_out], is one of channel groups: of as
+many equal parts of the channels, in order, each of which makes the same part of the outputs.
+Results have the dtype of the map; sums are kept in float32 at least. Blur and kernel act on the
+same map, so that sigma and positions are in its pixels whatever the stride.
 
 Convolution is cross-correlation, as in other frameworks. A Gaussian is symmetric, so composing with
 it is associative all the same: blurring the map and blurring the kernel are one (away from the
 borders, and but for the truncation of the blur at the map's border).
 """
 
+from typing import Unpack
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
 from rfjax import _checks, grids
-from rfjax._engine.conv import check_dilation, convolve, free_form, operands, output_size
+from rfjax._engine.blur import Blur, BlurOptions, spelled
+from rfjax._engine.conv import Pair, check_dilation, convolve, free_form, operands, output_size
 from rfjax.filtering import gaussian_blur
 from rfjax.sampling import sampled_conv
 
@@ -68,17 +74,16 @@ def compose_kernel(kernel: ArrayLike, gaussian: ArrayLike) -> jax.Array:
     return jnp.moveaxis(composed, 0, -1).reshape(shape).astype(kernel.dtype)
 
 
+@spelled
 def blur_conv(
     x: ArrayLike,
     kernel: ArrayLike,
     params: ArrayLike,
     *,
-    stride: int = 1,
-    dilation: int = 1,
-    truncate: float = 2.0,
-    padding: str = "zero",
-    method: str = "sampled",
-    support: str = "hard",
+    stride: Pair = 1,
+    dilation: Pair = 1,
+    blur: Blur | None = None,
+    **options: Unpack[BlurOptions],
 ) -> jax.Array:
     """A blur, then a convolution: a free-form filter seen through a learned Gaussian.
 
@@ -89,9 +94,9 @@ def blur_conv(
       kernel: [kh, kw, C_in, C_out] free-form filter f, odd sizes; used in the dtype of `x`.
       params: [F] log-Cholesky parameters of Sigma in pixels of `x`, F = 1 spherical, 2 diagonal,
         3 full, or with leading axes as in `gaussian_blur`. Traced.
-      stride: of the convolution, static.
-      dilation: distance of the kernel's taps in pixels, static.
-      truncate, padding, method, support: of the blur, as in `gaussian_blur`. The convolution
+      stride: of the convolution, one number or (y, x), static.
+      dilation: distance of the kernel's taps in pixels, one number or (y, x), static.
+      blur, truncate, padding, method, support: of the blur, see `Blur`. Static. The convolution
         itself always sees zeros outside.
 
     Returns:
@@ -112,10 +117,10 @@ def blur_conv(
     Reference: "Blurring the Line between Structure and Learning", section 3 ("blur").
     """
     x, kernel = operands(x, kernel)
-    options = dict(truncate=truncate, padding=padding, method=method, support=support)
-    return convolve(gaussian_blur(x, params, **options), kernel, stride, dilation)
+    return convolve(gaussian_blur(x, params, blur=blur, **options), kernel, stride, dilation)
 
 
+@spelled
 def blur_resample_conv(
     x: ArrayLike,
     kernel: ArrayLike,
@@ -123,13 +128,11 @@ def blur_resample_conv(
     *,
     mode: str = "residual",
     rate: ArrayLike = 1.0,
-    stride: int = 1,
-    dilation: int = 1,
+    stride: Pair = 1,
+    dilation: Pair = 1,
     points: ArrayLike | None = None,
-    truncate: float = 2.0,
-    padding: str = "zero",
-    method: str = "sampled",
-    support: str = "hard",
+    blur: Blur | None = None,
+    **options: Unpack[BlurOptions],
 ) -> jax.Array:
     """A blur, then a convolution whose taps spread with the same covariance.
 
@@ -149,12 +152,13 @@ def blur_resample_conv(
       mode: "residual" moves the taps of a dense kernel outwards, "absolute" places them by the
         covariance alone. Static.
       rate: scalar; spacing of the points in standard deviations. Static or traced.
-      stride: distance of the outputs in pixels, static.
-      dilation: multiplies the spacing of the lattice (residual) or of all taps (absolute), static.
+      stride: distance of the outputs in pixels, one number or (y, x), static.
+      dilation: multiplies the spacing of the lattice (residual) or of all taps (absolute), one
+        number or (y, x), static.
       points: [kh * kw, 2] reference points c (y, x); by default `circular_points` of the kernel,
         which are `ring_points()` for 3x3.
-      truncate, padding, method, support: of the blur, as in `gaussian_blur`. The taps read zeros
-        outside.
+      blur, truncate, padding, method, support: of the blur, see `Blur`. Static. The taps read
+        zeros outside.
 
     Returns:
       [*batch, H', W', C_out] in the dtype of `x`. The gradient with respect to the covariance is
@@ -181,8 +185,8 @@ def blur_resample_conv(
             f"{params.shape} (use jax.vmap for more, gaussian_deformable_conv for one per pixel)"
         )
     positions = tap_positions(kernel, params, mode, rate, dilation, points)
-    options = dict(truncate=truncate, padding=padding, method=method, support=support)
-    return sampled_conv(gaussian_blur(x, params, **options), kernel, positions, stride=stride)
+    blurred = gaussian_blur(x, params, blur=blur, **options)
+    return sampled_conv(blurred, kernel, positions, stride=stride)
 
 
 def gaussian_deformable_conv(
@@ -192,8 +196,8 @@ def gaussian_deformable_conv(
     *,
     mode: str = "residual",
     rate: ArrayLike = 1.0,
-    stride: int = 1,
-    dilation: int = 1,
+    stride: Pair = 1,
+    dilation: Pair = 1,
     points: ArrayLike | None = None,
     means: ArrayLike | None = None,
 ) -> jax.Array:
@@ -250,23 +254,32 @@ def deformable_conv(
     kernel: ArrayLike,
     offsets: ArrayLike,
     *,
-    stride: int = 1,
-    dilation: int = 1,
+    mask: ArrayLike | None = None,
+    stride: Pair = 1,
+    dilation: Pair = 1,
 ) -> jax.Array:
     """A convolution whose taps are displaced freely at every output.
 
-    y(p) = sum_k theta_k^T x(p + dilation lattice_k + o_k(p))
+    y(p) = sum_k theta_k^T m_k(p) x(p + l_k + o_k(p))
+    l_k = dilation lattice_k; along an axis of n taps, dilation k - floor(dilation (n - 1) / 2)
 
     Args:
       x: [*batch, H, W, C_in] map.
-      kernel: [kh, kw, C_in, C_out] free-form filter theta, odd sizes; used in the dtype of `x`.
+      kernel: [kh, kw, C_in, C_out] free-form filter theta, or of channel groups, see the module;
+        used in the dtype of `x`. The taps of an even size reach one pixel further down (to the
+        right) than up, where dilation (n - 1) is odd, as under "SAME" padding at stride 1.
       offsets: [*batch, H', W', kh * kw, 2] (y, x) in pixels of `x`, added to the lattice, taps in
-        reading order; or [kh * kw, 2], the same at all outputs. Traced.
-      stride: distance of the outputs in pixels, static.
-      dilation: distance of the lattice's taps in pixels, static.
+        reading order; or [kh * kw, 2], the same at all outputs. With an axis in front of the taps,
+        [*batch, H', W', G, kh * kw, 2] or [G, kh * kw, 2], each of G equal parts of the channels
+        (offset groups) is read at places of its own. Traced.
+      mask: [*batch, H', W', kh * kw] or, with offset groups, [*batch, H', W', G, kh * kw] factors
+        m on the samples ("modulated" deformation); None for 1. Traced.
+      stride: distance of the outputs in pixels, one number or (y, x), static.
+      dilation: distance of the lattice's taps in pixels, one number or (y, x), static.
 
     Returns:
       [*batch, H', W', C_out] in the dtype of `x`; the plain convolution where all offsets are 0.
+      Offset groups together with channel groups take the time of a convolution without the latter.
 
     Raises:
       ValueError: a shape or a size is wrong.
@@ -278,21 +291,25 @@ def deformable_conv(
       >>> deformable_conv(x, kernel, jnp.zeros((1, 9, 9, 9, 2))).shape
       (1, 9, 9, 4)
 
-    Reference: Dai et al., "Deformable Convolutional Networks", 2017, section 2.1.
+    Reference: Dai et al., "Deformable Convolutional Networks", 2017, section 2.1; Zhu et al.,
+      "Deformable ConvNets v2", 2019, section 3.2 (the mask).
     """
-    x, kernel = operands(x, kernel)
+    x, kernel = operands(x, kernel, even=True)
     offsets = _checks.float_array("offsets", offsets, min_ndim=2, layout="[..., kh * kw, 2]")
     offsets = offsets.astype(_checks.accumulation_dtype(offsets))
-    lattice = check_dilation(dilation) * grids.lattice_points(kernel.shape[:2]).astype(
-        offsets.dtype
-    )
+    lattice = grids.dilated_lattice(kernel.shape[:2], check_dilation(dilation))
     if offsets.shape[-2:] != lattice.shape:
         raise ValueError(
             f"offsets must have shape [..., {lattice.shape[0]}, 2] for the {kernel.shape[0]} x "
             f"{kernel.shape[1]} taps of kernel; got {offsets.shape}"
         )
-    lattice = lattice.reshape((1,) * (offsets.ndim - 2) + lattice.shape)
-    return sampled_conv(x, kernel, lattice + offsets, stride=stride)
+    return sampled_conv(x, kernel, _moved(lattice, offsets), mask=mask, stride=stride)
+
+
+def _moved(lattice: np.ndarray, offsets: jax.Array) -> jax.Array:
+    """Lattice [K, 2] plus offsets [..., K, 2]."""
+    points = jnp.asarray(lattice, offsets.dtype)
+    return points.reshape((1,) * (offsets.ndim - 2) + points.shape) + offsets
 
 
 def tap_positions(
@@ -300,7 +317,7 @@ def tap_positions(
     params: jax.Array,
     mode: str,
     rate: ArrayLike,
-    dilation: int,
+    dilation: Pair,
     points: ArrayLike | None,
 ) -> jax.Array:
     """Where a kernel's taps lie about each output, [..., K, 2] for params [..., F].
@@ -325,10 +342,11 @@ def tap_positions(
             f"points must have shape [{size[0] * size[1]}, 2], one for each of the {size[0]} x "
             f"{size[1]} taps of kernel; got {offsets.shape[-2]} points"
         )
+    dilations = check_dilation(dilation)
     if mode == "absolute":
-        return check_dilation(dilation) * offsets
-    lattice = check_dilation(dilation) * grids.lattice_points(size).astype(offsets.dtype)
-    return lattice.reshape((1,) * (offsets.ndim - 2) + lattice.shape) + offsets
+        factors = jnp.asarray(dilations, offsets.dtype)
+        return factors.reshape((1,) * (offsets.ndim - 1) + (2,)) * offsets
+    return _moved(grids.dilated_lattice(size, dilations), offsets)
 
 
 def check_resampling(mode: str, rate: ArrayLike) -> None:

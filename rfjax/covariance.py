@@ -23,6 +23,8 @@ from rfjax import _checks
 from rfjax._engine.factor import bounded, entries, sigma_of, wide
 
 FAMILIES = {"spherical": 1, "diagonal": 2, "full": 3}
+LINKS = ("exponential", "linear")
+
 
 
 def _parameters(params: ArrayLike) -> jax.Array:
@@ -318,6 +320,84 @@ def cascade(params_a: ArrayLike, params_b: ArrayLike) -> jax.Array:
     u_yx = cosine * a_yx + sine * b_yx
     u_xx = jnp.hypot(jnp.hypot(a_xx, b_xx), cosine * b_yx - sine * a_yx)
     return jnp.stack([jnp.log(u_yy), u_yx, jnp.log(u_xx)], -1).astype(dtype)
+
+
+def regressed_covariance(
+    updates: ArrayLike,
+    initial: ArrayLike,
+    *,
+    link: str = "exponential",
+    bound: float | None = None,
+    spread: ArrayLike = 1.0,
+) -> jax.Array:
+    """The covariances that free numbers, such as a network regresses, make of an initial one.
+
+    log u_yy = log sigma_y + b(l(r_1)),  log u_xx = log sigma_x + b(l(r_F)),
+    u_yx = u_yy b(r_2) (exponential) or s b(r_2 / (q s)) (linear), s^2 = sigma_y sigma_x,
+    b(a) = bound tanh(a / bound), and b(a) = a without a bound
+
+    exponential: l(r) = r. An update multiplies sigma. Where the bound saturates the gradient
+      vanishes.
+    linear: l(r) = log(1 + t) for t = r / (q sigma) above 0, and t below: beyond the initial one
+      sigma grows by r / q, and it is positive always.
+
+    Args:
+      updates: [..., F] free numbers r; 0 keeps the initial covariance. Traced.
+      initial: [F] log-Cholesky parameters of an axis-aligned Gaussian: log sigma_y and log sigma_x
+        first and last. Traced.
+      link: exponential | linear, static.
+      bound: how far log sigma moves from its start, static; None for no bound.
+      spread: q of the linear link. With q^2 = sum_k |c_k|^2 of the reference points an update of a
+        spherical covariance moves the taps as far as the same update of free offsets would.
+
+    Returns:
+      [..., F] log-Cholesky parameters in the dtype of `updates`, float32 at least.
+
+    Raises:
+      ValueError: a shape or an option is wrong.
+      TypeError: an argument does not hold floating-point numbers.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> twice, initial = jnp.log(jnp.array([2.0])), jnp.log(jnp.array([0.5]))
+      >>> print(jnp.exp(regressed_covariance(twice, initial)))
+      [1.]
+
+    Reference: "Blurring the Line between Structure and Learning", section 4.2; the linear link is
+      not in the paper.
+    """
+    _checks.choose("link", link, LINKS)
+    _checks.number("bound", bound, above=0, optional=True)
+    updates, initial = _parameters(updates), _parameters(initial)
+    if initial.shape != updates.shape[-1:]:
+        raise ValueError(
+            f"initial must have shape [F] with F = {updates.shape[-1]} as in updates "
+            f"{updates.shape}; got {initial.shape}"
+        )
+    updates = updates.astype(_checks.accumulation_dtype(updates))
+    start = initial.astype(updates.dtype).reshape((1,) * (updates.ndim - 1) + (-1,))
+    if link == "exponential":
+        moved = _within(updates, bound)
+        shear = jnp.exp((moved + start)[..., :1]) * moved[..., 1:2]
+    else:
+        sigmas = jnp.exp(start)
+        unit = jnp.sqrt(sigmas[..., :1] * sigmas[..., -1:])  # of the shear, which starts at 0
+        if updates.shape[-1] == 3:
+            sigmas = jnp.concatenate([sigmas[..., :1], unit, sigmas[..., 2:]], -1)
+        spread = _checks.finite_scalar("spread", spread).astype(updates.dtype)
+        relative = updates / (spread * sigmas)
+        grown = jnp.log1p(jnp.maximum(relative, 0.0)) + jnp.minimum(relative, 0.0)
+        moved = _within(grown, bound)
+        shear = unit * _within(relative[..., 1:2], bound)
+    params = moved + start
+    if params.shape[-1] < 3:
+        return params
+    return jnp.concatenate([params[..., :1], shear, params[..., 2:]], -1)
+
+
+def _within(values: jax.Array, bound: float | None) -> jax.Array:
+    """`values` up to about `bound`, where there is one."""
+    return values if bound is None else float(bound) * jnp.tanh(values / float(bound))
 
 
 def _common_leading(a: jax.Array, b: jax.Array) -> tuple[int, ...]:

@@ -14,30 +14,32 @@ Maps are [*batch, H, W, C_in], kernels [kh, kw, C_in, C_out] with odd sizes, and
 there are zeros.
 """
 
+from typing import Unpack
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rfjax import _checks, composition, filtering
+from rfjax import _checks, composition
+from rfjax._engine.blur import Blur, BlurOptions, blur_of, spelled
 from rfjax._engine.clamp import at_least
-from rfjax._engine.conv import check_dilation, convolve, operands
+from rfjax._engine.conv import Pair, check_dilation, convolve, operands
 
 # A traced blur of less is no blur to the last bit.
 _LEAST_BLUR = 1e-12
 
 
+@spelled
 def blurred_dilated_conv(
     x: ArrayLike,
     kernel: ArrayLike,
     *,
-    dilation: int,
+    dilation: Pair,
     blur: ArrayLike | None = 0.5,
-    stride: int = 1,
-    truncate: float = 2.0,
-    padding: str = "zero",
-    method: str = "sampled",
-    support: str = "hard",
+    stride: Pair = 1,
+    how: Blur | None = None,
+    **options: Unpack[BlurOptions],
 ) -> jax.Array:
     """A blur in proportion to the dilation, then the dilated convolution.
 
@@ -45,14 +47,16 @@ def blurred_dilated_conv(
 
     Args:
       x: [*batch, H, W, C_in] map.
-      kernel: [kh, kw, C_in, C_out] free-form filter f, odd sizes; used in the dtype of `x`.
-      dilation: distance of the kernel's taps in pixels of `x`, static, at least 1.
+      kernel: [kh, kw, C_in, C_out] free-form filter f, odd sizes, or of channel groups, as in
+        `sampled_conv`; used in the dtype of `x`.
+      dilation: distance of the kernel's taps in pixels of `x`, one number or (y, x), static, at
+        least 1.
       blur: standard deviation of the Gaussian in units of the dilation, one number or two (y, x).
         Static or traced. None or a static 0 is plain dilation; a traced 0 has its values, and no
         gradient.
-      stride: of the convolution, static.
-      truncate, padding, method, support: of the blur, as in `gaussian_blur`. The convolution
-        itself always sees zeros outside.
+      stride: of the convolution, one number or (y, x), static.
+      how, truncate, padding, method, support: of the blur, see `Blur`; `how` is such a `Blur`.
+        Static. The convolution itself always sees zeros outside.
 
     Returns:
       [*batch, H', W', C_out] in the dtype of `x`. It has a gradient with respect to a traced
@@ -74,16 +78,15 @@ def blurred_dilated_conv(
 
     Reference: "Blurring the Line between Structure and Learning", section 5.1 (blurred dilation).
     """
-    check_dilation(dilation)
-    filtering.check_blur(truncate, padding, method, support)
-    params = _blur_params(blur, dilation)
+    dilations = check_dilation(dilation)
+    how = blur_of(how, options, name="how")
+    params = _blur_params(blur, dilations)
     if params is None:
         return convolve(*operands(x, kernel), stride, dilation)
-    options = dict(truncate=truncate, padding=padding, method=method, support=support)
-    return composition.blur_conv(x, kernel, params, stride=stride, dilation=dilation, **options)
+    return composition.blur_conv(x, kernel, params, stride=stride, dilation=dilation, blur=how)
 
 
-def _blur_params(blur: ArrayLike | None, dilation: int) -> jax.Array | None:
+def _blur_params(blur: ArrayLike | None, dilations: tuple[int, int]) -> jax.Array | None:
     """The log standard deviations [1 | 2] of the blur, None for no blur."""
     if blur is None:
         return None
@@ -97,4 +100,5 @@ def _blur_params(blur: ArrayLike | None, dilation: int) -> jax.Array | None:
             raise ValueError(f"blur must be positive, or 0 or None for no blur; got {blur!r}")
     factors = factors.astype(_checks.accumulation_dtype(factors)).reshape(-1)
     # The logarithm of 0 has no derivative; of the least number that counts it is 0.
-    return jnp.log(at_least(factors, _LEAST_BLUR)) + np.log(dilation)
+    log_dilations = np.log(dilations[:1] if len(set(dilations)) == 1 else dilations)
+    return jnp.log(at_least(factors, _LEAST_BLUR)) + jnp.asarray(log_dilations, factors.dtype)

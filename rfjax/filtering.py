@@ -29,6 +29,7 @@ covariance is full or the padding is reflect.
 
 import math
 from functools import partial
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rfjax import _checks, covariance
+from rfjax._engine.blur import Blur as Blur
+from rfjax._engine.blur import BlurOptions, blur_of, spelled
 from rfjax._engine.correlated import filter_plane
 from rfjax._engine.devices import is_known
 from rfjax._engine.local import correlate_locally
@@ -45,16 +48,15 @@ from rfjax._engine.separable import filter_axes
 from rfjax.gaussian import Window, check_params_bound, gaussian_kernel, half_size
 
 
+@spelled
 def gaussian_blur(
     x: ArrayLike,
     params: ArrayLike,
     *,
-    truncate: float = 2.0,
-    padding: str = "zero",
-    method: str = "sampled",
-    support: str = "hard",
+    blur: Blur | None = None,
     spatial_ndim: int = 2,
     algorithm: str = "auto",
+    **options: Unpack[BlurOptions],
 ) -> jax.Array:
     """The map filtered by a Gaussian: y(p) = sum_d g(d; Sigma) x(p + d).
 
@@ -63,10 +65,7 @@ def gaussian_blur(
       params: [..., F] log-Cholesky parameters, F = 1 spherical, 2 diagonal, 3 full (two spatial
         axes; 1 or `spatial_ndim` otherwise), in pixels of `x`. Leading axes broadcast against the
         leading axes of `x` and its channels. Traced, unbounded.
-      truncate: how many standard deviations the support reaches, static.
-      padding: zero | edge | reflect | wrap | renormalized, see the module's docstring.
-      method: sampled | integrated | discrete, see `rfjax.gaussian`.
-      support: hard | faded, likewise. A hard support's size carries no gradient.
+      blur, truncate, padding, method, support: see `Blur`. Static.
       spatial_ndim: number of spatial axes, 1, 2 or 3, static.
       algorithm: auto | shift_add | toeplitz, static: how spherical and diagonal covariances are
         computed. The results agree to rounding; `plan` tells what auto chooses.
@@ -86,13 +85,15 @@ def gaussian_blur(
 
     Reference: "Blurring the Line between Structure and Learning", sections 3.1 and 4.1.
     """
-    window = check_blur(truncate, padding, method, support)
+    blur = blur_of(blur, options)
     x = _map(x, spatial_ndim)
     params = _checks.float_array("params", params, min_ndim=1, layout="[..., F]")
     _check_algorithm(algorithm, params, spatial_ndim)
     batch, _, channels = _split(x, spatial_ndim)
     params = _per_map(params, batch, channels)
-    return _blur(x, params, how=Filter(padding, window, algorithm), spatial_ndim=spatial_ndim)
+    return _blur(
+        x, params, how=Filter(blur.padding, blur.window, algorithm), spatial_ndim=spatial_ndim
+    )
 
 
 # Compiled as one function so that calls outside jit do not build the switch anew each time.
@@ -178,17 +179,6 @@ def plan(
     return how.plan(merged, needed, platform)
 
 
-def check_blur(truncate: float, padding: str, method: str, support: str) -> Window:
-    """The options of a blur as a window, after they were found valid.
-
-    Example:
-      >>> check_blur(2.0, "zero", "sampled", "hard").truncate
-      2.0
-    """
-    _checks.choose("padding", padding, PADDINGS)
-    return Window(truncate, method, support).checked()
-
-
 def _check_algorithm(algorithm: str, params: jax.Array, spatial_ndim: int) -> None:
     _checks.choose("algorithm", algorithm, ALGORITHMS)
     if covariance.is_full(params, spatial_ndim=spatial_ndim) and algorithm != "auto":
@@ -198,16 +188,15 @@ def _check_algorithm(algorithm: str, params: jax.Array, spatial_ndim: int) -> No
         )
 
 
+@spelled
 def difference_of_gaussians(
     x: ArrayLike,
     center: ArrayLike,
     surround: ArrayLike,
     *,
-    truncate: float = 2.0,
-    padding: str = "zero",
-    method: str = "sampled",
-    support: str = "hard",
+    blur: Blur | None = None,
     spatial_ndim: int = 2,
+    **options: Unpack[BlurOptions],
 ) -> jax.Array:
     """The map filtered by a difference of Gaussians: (g_center - g_surround) * x.
 
@@ -218,10 +207,7 @@ def difference_of_gaussians(
       center: [..., F] log-Cholesky parameters of the positive Gaussian, as in `gaussian_blur`.
       surround: [..., F'] of the negative one. That it is the wider one is up to the caller:
         `cascade(center, delta)` always is.
-      truncate: how many standard deviations the supports reach, static.
-      padding: zero | edge | reflect | wrap | renormalized.
-      method: sampled | integrated | discrete.
-      support: hard | faded.
+      blur, truncate, padding, method, support: see `Blur`. Static.
       spatial_ndim: number of spatial axes, 1, 2 or 3, static.
 
     Returns:
@@ -240,24 +226,22 @@ def difference_of_gaussians(
 
     Reference: "Blurring the Line between Structure and Learning", section 4.1 (compound structure).
     """
-    options = dict(truncate=truncate, padding=padding, method=method, support=support)
-    options["spatial_ndim"] = spatial_ndim
+    same: dict[str, Any] = {"blur": blur_of(blur, options), "spatial_ndim": spatial_ndim}
     wide = _checks.accumulation_dtype(_map(x, spatial_ndim))
     # Subtracting before rounding keeps the digits of low-precision maps.
     y = jnp.asarray(x).astype(wide)
-    y = gaussian_blur(y, center, **options) - gaussian_blur(y, surround, **options)
+    y = gaussian_blur(y, center, **same) - gaussian_blur(y, surround, **same)
     return y.astype(jnp.asarray(x).dtype)
 
 
+@spelled
 def local_gaussian_blur(
     x: ArrayLike,
     params_map: ArrayLike,
     *,
     max_half_size: int,
-    truncate: float = 2.0,
-    padding: str = "zero",
-    method: str = "sampled",
-    support: str = "hard",
+    blur: Blur | None = None,
+    **options: Unpack[BlurOptions],
 ) -> jax.Array:
     """The map filtered by a Gaussian of its own at every pixel: y(p) = sum_d g(d; Sigma(p)) x(p+d).
 
@@ -270,10 +254,7 @@ def local_gaussian_blur(
       params_map: [..., H, W, F] log-Cholesky parameters at each pixel, or [H, W, F] for all
         examples. Traced.
       max_half_size: static bound R on the half size.
-      truncate: how many standard deviations the support reaches, static.
-      padding: zero | edge | reflect | wrap | renormalized.
-      method: sampled | integrated | discrete.
-      support: hard | faded.
+      blur, truncate, padding, method, support: see `Blur`. Static.
 
     Returns:
       The filtered map, with the shape and dtype of `x`. A traced covariance beyond the bound
@@ -293,8 +274,8 @@ def local_gaussian_blur(
 
     Reference: "Blurring the Line between Structure and Learning", section 4.2 (local filtering).
     """
-    window = check_blur(truncate, padding, method, support)
-    check_params_bound(params_map, max_half_size, window)
+    blur = blur_of(blur, options)
+    check_params_bound(params_map, max_half_size, blur.window)
     x = _map(x, 2)
     params = _checks.float_array("params_map", params_map, min_ndim=3, layout="[..., H, W, F]")
     batch, spatial, channels = _split(x, 2)
@@ -308,11 +289,9 @@ def local_gaussian_blur(
         return x
     leading = math.prod(params.shape[:-3])
     params = params.astype(dtype).reshape(leading, *spatial, params.shape[-1])
-    kernels = gaussian_kernel(
-        params, max_half_size=max_half_size, truncate=truncate, method=method, support=support
-    )
+    kernels = gaussian_kernel(params, max_half_size=max_half_size, **blur.window._asdict())
     y = x.astype(dtype).reshape(math.prod(batch), *spatial, channels)
-    y = correlate_locally(y, kernels, max_half_size, padding)
+    y = correlate_locally(y, kernels, max_half_size, blur.padding)
     return y.reshape(x.shape).astype(x.dtype)
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rfjax import _checks, covariance
+from rfjax._engine.conv import Pair
+from rfjax._engine.devices import is_known
 
 # The outermost of several rings lies at this quantile of the Gaussian before normalisation.
 _OUTER_QUANTILE = 0.975
@@ -84,7 +86,23 @@ def lattice_points(kernel_size: int | tuple[int, int]) -> jax.Array:
 
     Reference: "Blurring the Line between Structure and Learning", section 4.2.
     """
-    return _float(_lattice(kernel_size))
+    return _float(dilated_lattice(kernel_extent(kernel_size), (1, 1)))
+
+
+def dilated_lattice(size: tuple[int, int], dilation: tuple[int, int]) -> np.ndarray:
+    """The positions of a dilated kernel's taps about its output, [kh * kw, 2], as NumPy's floats.
+
+    p_k = d k - floor(d (n - 1) / 2)  along an axis of n taps, k = 0 ... n - 1
+
+    A kernel of odd sizes has a tap at its output. Where d (n - 1) is odd, the taps reach one pixel
+    further down (to the right) than up, as under "SAME" padding at stride 1.
+
+    Example:
+      >>> print(dilated_lattice((1, 2), (1, 3))[:, 1])
+      [-1.  2.]
+    """
+    axes = (d * np.arange(n) - d * (n - 1) // 2 for n, d in zip(size, dilation, strict=True))
+    return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2).astype(float)
 
 
 def circular_points(kernel_size: int | tuple[int, int]) -> jax.Array:
@@ -113,7 +131,7 @@ def circular_points(kernel_size: int | tuple[int, int]) -> jax.Array:
     Reference: the table of standard coordinates in "Blurring the Line between Structure and
     Learning", figure 6, continued to larger kernels.
     """
-    lattice = _lattice(kernel_size)
+    lattice = dilated_lattice(kernel_extent(kernel_size), (1, 1))
     norm = np.linalg.norm(lattice, axis=-1)
     chebyshev = np.max(np.abs(lattice), axis=-1)
     return _float(lattice * (chebyshev / np.where(norm == 0, 1.0, norm))[:, None])
@@ -156,6 +174,58 @@ def sampling_offsets(params: ArrayLike, points: ArrayLike, *, rate: ArrayLike = 
     return (rate.astype(sums) * (along_y + along_x)).astype(params.dtype)
 
 
+def affine_coordinates(affine: ArrayLike, size: Pair, *, stride: Pair = 1) -> jax.Array:
+    """The places that an affine transformation of a map reads, one for each pixel.
+
+    a(q) = c + (I + D) (q - c) + t,   (D | t) = affine
+
+    with c the center of the map, ((H - 1) / 2, (W - 1) / 2), so that the translation t is the same
+    number of pixels on maps of any size, and a rotation is one on maps of any shape.
+
+    Args:
+      affine: [2, 3] the affinity (D | t) minus the identity, (y, x), t in pixels: 0 is the
+        identity. Traced.
+      size: (H, W) of the map, or one number for both, static.
+      stride: distance of the pixels q, one number or (y, x), static.
+
+    Returns:
+      [H', W', 2] (y, x) coordinates in pixels of the map, H' = (H - 1) // stride + 1, for
+      `bilinear_sample`; in the dtype of `affine`, float32 at least.
+
+    Raises:
+      ValueError: a shape or a size is wrong.
+      TypeError: `affine` does not hold floating-point numbers, or a size is not an integer.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> half_a_pixel_right = jnp.zeros((2, 3)).at[1, 2].set(0.5)
+      >>> print(affine_coordinates(half_a_pixel_right, (1, 3))[0, :, 1])
+      [0.5 1.5 2.5]
+
+    Reference: Jaderberg et al., "Spatial Transformer Networks", 2015, equation 1.
+    """
+    affine = _checks.float_array("affine", affine)
+    if affine.shape != (2, 3):
+        raise ValueError(f"affine must have shape [2, 3]; got {affine.shape}")
+    affine = affine.astype(_checks.accumulation_dtype(affine))
+    strides = _checks.pair("stride", stride)
+    if is_known(*np.ravel(np.asarray(size, object))):
+        size = _checks.pair("size", size)
+    axes = (
+        step * jnp.arange((length - 1) // step + 1, dtype=affine.dtype)
+        for length, step in zip(size, strides, strict=True)
+    )
+    pixels = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1)
+    center = (jnp.asarray(size, affine.dtype) - 1) / 2
+    moved = jnp.einsum(
+        "yxa,ba->yxb",
+        pixels - center[None, None],
+        affine[:, :2],
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return pixels + moved + affine[None, None, :, 2]
+
+
 def kernel_extent(kernel_size: int | tuple[int, int]) -> tuple[int, int]:
     """`kernel_size` as an odd (height, width).
 
@@ -164,12 +234,6 @@ def kernel_extent(kernel_size: int | tuple[int, int]) -> tuple[int, int]:
       (3, 3)
     """
     return _checks.pair("kernel_size", kernel_size, odd=True)  # for a tap at the centre
-
-
-def _lattice(kernel_size: int | tuple[int, int]) -> np.ndarray:
-    height, width = kernel_extent(kernel_size)
-    axes = np.arange(height) - height // 2, np.arange(width) - width // 2
-    return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2).astype(float)
 
 
 def _points(points: ArrayLike) -> jax.Array:

@@ -135,6 +135,20 @@ def shift(place: Place, target: Place) -> tuple[int, ...]:
     return tuple(round(number) for number in shifts)
 
 
+def common(place: Place, other: Place) -> Place:
+    """Where two maps of one stride begin to lie on top of each other.
+
+    Raises:
+      ValueError: as in `shift`.
+
+    Example:
+      >>> common(Place(8, (-12, 4)), Place(8, (4, -4))).offset
+      (4.0, 4.0)
+    """
+    first = shift(place, other)
+    return place.then(Place(1.0, tuple(float(max(pixels, 0)) for pixels in first)))
+
+
 def _each(value: Numbers) -> tuple[float, ...]:
     """One number for both axes, or one for each."""
     return tuple(map(float, value)) if isinstance(value, Sequence) else (float(value),) * 2

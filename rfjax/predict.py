@@ -1,25 +1,25 @@
-"""Segments pictures with a trained run.
+"""Segments or classifies pictures with a trained run.
 
     python -m rfjax.predict --workdir=runs/first street.png photos 'more/*.jpg' --output=out
 
-Writes for each picture NAME.png: `NAME_classes.png` (class indices as a palette image),
-`NAME_overlay.png`, and, for networks that choose scales by the input, `NAME_scales_LAYER.png`; and
-once `legend.png`. No file is ever overwritten: where a name is taken, a number is added to it, and
-what was written is told.
+Of a segmentation it writes for each picture NAME.png: `NAME_classes.png` (class indices as a
+palette image), `NAME_overlay.png`, and, for networks that choose scales by the input,
+`NAME_scales_LAYER.png`; and once `legend.png`. No file is ever overwritten: where a name is taken,
+a number is added to it, and what was written is told. Of a classification it prints the likeliest
+classes.
 
-Takes the checkpoint of highest mean IU unless `--step` names another. Pictures may have any size;
+Takes the checkpoint of the highest score unless `--step` names another. Pictures may have any size;
 each new size compiles the network anew. They are read as training reads them (see
 `rfjax.data.decoding`), which does not turn them by their EXIF orientation.
 """
 
 import argparse
-import dataclasses
 import glob
 import io
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,6 @@ from PIL import Image
 
 from rfjax._console import Parser, guarded, tell
 from rfjax._faults import Fault
-from rfjax.training import config as configs
 from rfjax.training import folders
 
 # Modules that need JAX, which takes seconds, are imported where they are used: a mistake on the
@@ -46,53 +45,25 @@ class PredictionError(Fault, ValueError):
     """A picture that cannot be read or a place that cannot be written; the message says which."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Predictor:
-    """A trained network, ready for pictures.
-
-    Attributes:
-        step: of the checkpoint.
-        class_names, palette: of the data that it was trained on; palette is uint8 [K, 3].
-        variables: of the network.
-        segment: the compiled function of (variables, images); see `inference.make_segment`.
-    """
-
-    step: int
-    class_names: tuple[str, ...]
-    palette: np.ndarray
-    variables: dict[str, Any]
-    segment: Callable
-
-    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """The classes [H, W] of a picture [H, W, 3] uint8, and the scale maps by layer."""
-        import jax
-
-        output = jax.device_get(self.segment(self.variables, np.asarray(image)[None]))
-        return output["classes"][0], {name: maps[0] for name, maps in output["scale_maps"].items()}
-
-
-def load(workdir: str | Path, *, step: int | None = None) -> Predictor:
-    """The network of a training run.
+def load(workdir: str | Path, *, step: int | None = None) -> Any:
+    """The trained network of a run; see `rfjax.training.runs.Trained`.
 
     Args:
         workdir: the run's directory.
-        step: which checkpoint; None for the one of highest mean IU.
+        step: which checkpoint; None for the one of the highest score.
 
     Raises:
         CheckpointError: if there is no such run or checkpoint.
+        PredictionError: what it has learned takes more than a picture.
     """
-    from rfjax.training import checkpoints, inference, loop
+    from rfjax.training import runs
 
-    variables, meta, step = checkpoints.load(workdir, step=step)
-    dataset = meta["dataset"]
-    model = loop.build_model(configs.from_dict(meta["config"]), dataset["num_classes"])
-    return Predictor(
-        step=step,
-        class_names=tuple(dataset["class_names"]),
-        palette=np.asarray(dataset["palette"], np.uint8),
-        variables=variables,
-        segment=inference.make_segment(model, mean=dataset["mean"], std=dataset["std"]),
-    )
+    trained = runs.load(workdir, step=step)
+    if not trained.task.of_pictures:
+        raise PredictionError(
+            f"{workdir}: the task {trained.config.task.name!r} takes more than a picture"
+        )
+    return trained
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -144,28 +115,17 @@ def find_pictures(argument: str) -> list[Path]:
     return found
 
 
-def palette_image(classes: np.ndarray, palette: np.ndarray) -> Image.Image:
-    """A picture whose values are the classes and whose palette is theirs."""
-    classes = np.ascontiguousarray(classes, np.uint8)
-    image = Image.frombytes("P", classes.shape[::-1], classes.tobytes())
-    image.putpalette(np.asarray(palette, np.uint8).ravel().tolist())
-    return image
-
-
-def write(folder: Path, name: str, image: np.ndarray, predictor: Predictor) -> list[Path]:
-    """Segments one picture and writes all of its pictures; returns their paths.
+def write(folder: Path, name: str, image: np.ndarray, trained: Any) -> list[str]:
+    """Writes all that the network makes of one picture; returns it in words, and the paths.
 
     They get a number more where any file of this `name` exists. If one cannot be written, none
     of them stays.
     """
     from rfjax import visualize
-    from rfjax.training import inference
+    from rfjax.tasks import inference
 
-    classes, scale_maps = predictor(image)
-    pictures = {
-        "classes": palette_image(classes, predictor.palette),
-        "overlay": Image.fromarray(visualize.overlay(image, classes, predictor.palette)),
-    }
+    output, scale_maps = trained(image)
+    words, pictures = trained.task.answer(image, output)
     parts = inference.file_names(list(scale_maps))
     for layer, scale_map in scale_maps.items():
         panels = visualize.scale_panels([image], [scale_map])
@@ -175,14 +135,15 @@ def write(folder: Path, name: str, image: np.ndarray, predictor: Predictor) -> l
         if not any(map(os.path.lexists, files)):
             break
     _write_new({path: _png(picture) for path, picture in files.items()})
-    return list(files)
+    return [*words, *map(str, files)]
 
 
-def write_legend(folder: Path, predictor: Predictor) -> Path:
+def write_legend(folder: Path, trained: Any) -> Path:
     """Writes the colors of the classes, unless they lie there already; returns the path."""
     from rfjax import visualize
 
-    legend = visualize.legend(predictor.class_names, predictor.palette)
+    facts = trained.task.facts
+    legend = visualize.legend(facts["class_names"], np.asarray(facts["palette"], np.uint8))
     content = _png(Image.fromarray(visualize.to_rgb(legend)))
     paths = (folder / f"{stem}.png" for stem in _numbered("legend"))
     path = next(p for p in paths if not os.path.lexists(p) or _holds(p, content))
@@ -223,7 +184,7 @@ def _write_new(contents: Mapping[Path, bytes]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="rfjax.predict", description="Segments pictures with a trained run.")
+    parser = Parser(prog="rfjax.predict", description="Segments or classifies pictures.")
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="pictures of any size, folders of them, patterns"
     )
@@ -234,31 +195,32 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 1 if any picture could not be segmented."""
+    """Runs the command line; returns the exit status: 1 if a picture could not be read."""
     options = _parser().parse_args(argv)
     return guarded("rfjax.predict", partial(_predict, options))
 
 
 def _predict(options: argparse.Namespace) -> int:
-    """Segments the pictures that the options name."""
+    """Answers for the pictures that the options name."""
     folders.check(options.workdir, step=options.step)
     pictures, failures = _all_pictures(options.images)
     if not pictures:
         return 1
     _make_folder(options.output)
-    from rfjax.training import inference
+    from rfjax.tasks import inference
 
-    predictor = load(options.workdir, step=options.step)
-    print(f"checkpoint of step {predictor.step} of {options.workdir}")
-    write_legend(options.output, predictor)
+    trained = load(options.workdir, step=options.step)
+    print(f"checkpoint of step {trained.step} of {options.workdir}")
+    if trained.task.facts.get("palette"):
+        write_legend(options.output, trained)
     names = inference.distinct([path.stem for path in pictures])
     for name, path in zip(names, pictures, strict=True):
         try:
-            written = _segment(path, options.output, name, predictor)
-        except PredictionError as error:  # the other pictures are segmented nevertheless
+            answers = _answer(path, options.output, name, trained)
+        except PredictionError as error:  # the other pictures are answered nevertheless
             failures += _tell(error)
             continue
-        print(f"{path}: {', '.join(str(file) for file in written)}")
+        print(f"{path}: {', '.join(answers)}")
     return 1 if failures else 0
 
 
@@ -282,7 +244,7 @@ def _make_folder(folder: Path) -> None:
         raise PredictionError(f"--output={folder}: a file of this name is in the way") from error
 
 
-def _segment(path: Path, folder: Path, name: str, predictor: Predictor) -> list[Path]:
+def _answer(path: Path, folder: Path, name: str, trained: Any) -> list[str]:
     """Reads one picture and writes what it becomes."""
     import jax
 
@@ -294,7 +256,7 @@ def _segment(path: Path, folder: Path, name: str, predictor: Predictor) -> list[
         note = f"{path} is taken as stored, as in training; EXIF orientation {turned} would turn it"
         tell(f"rfjax.predict: note: {note}")
     try:
-        return write(folder, name, image, predictor)
+        return write(folder, name, image, trained)
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         height, width = image.shape[:2]
         reason = next(iter(str(error).splitlines()), "out of memory")

@@ -263,6 +263,62 @@ def local_blur(x, params_map, *, max_half_size, padding="zero", **options):
     return out
 
 
+# Deformation
+
+
+def bilinear(image, y, x):
+    """The value of an image [H, W] at a real-valued place, 0 outside."""
+    i, j = math.floor(y), math.floor(x)
+    total = 0.0
+    for row, down in ((i, 1 - (y - i)), (i + 1, y - i)):
+        for column, right in ((j, 1 - (x - j)), (j + 1, x - j)):
+            if 0 <= row < image.shape[0] and 0 <= column < image.shape[1]:
+                total += down * right * image[row, column]
+    return total
+
+
+def deformed(x, kernel, offsets, mask, *, stride=(1, 1), dilation=(1, 1)):
+    """A map [H, W, C] convolved by taps displaced by offsets [H', W', D, K, 2] of D offset groups.
+
+    kernel [kh, kw, C / groups, C_out], mask [H', W', D, K].
+    """
+    rows, columns, parts, taps, _ = offsets.shape
+    channels, (kh, kw, own, features) = x.shape[-1], kernel.shape
+    groups = channels // own
+    out = np.zeros((rows, columns, features))
+    for i, j, o, c, k in np.ndindex(rows, columns, features, own, taps):
+        a, b = divmod(k, kw)
+        channel = o // (features // groups) * own + c
+        part = channel // (channels // parts)
+        y = stride[0] * i + dilation[0] * a - dilation[0] * (kh - 1) // 2
+        u = stride[1] * j + dilation[1] * b - dilation[1] * (kw - 1) // 2
+        dy, dx = offsets[i, j, part, k]
+        value = bilinear(x[..., channel], y + dy, u + dx)
+        out[i, j, o] += kernel[a, b, c, o] * mask[i, j, part, k] * value
+    return out
+
+
+def torchvision_deform(image, offset, weight, mask, *, stride, padding, dilation):
+    """`deform_conv2d` as torchvision documents it, of one image [C, H, W].
+
+    offset [2 D K, H', W'], for every offset group and tap (y, x); weight [O, C / groups, kh, kw];
+    mask [D K, H', W']. H' = (H + 2 padding - dilation (kh - 1) - 1) // stride + 1.
+    """
+    channels, height, width = image.shape
+    features, own, kh, kw = weight.shape
+    groups, parts = channels // own, mask.shape[0] // (kh * kw)
+    out_h = (height + 2 * padding[0] - dilation[0] * (kh - 1) - 1) // stride[0] + 1
+    out_w = (width + 2 * padding[1] - dilation[1] * (kw - 1) - 1) // stride[1] + 1
+    out = np.zeros((features, out_h, out_w))
+    for o, i, j, c, a, b in np.ndindex(features, out_h, out_w, own, kh, kw):
+        channel = o // (features // groups) * own + c
+        tap = channel // (channels // parts) * kh * kw + a * kw + b
+        y = stride[0] * i - padding[0] + dilation[0] * a + offset[2 * tap, i, j]
+        u = stride[1] * j - padding[1] + dilation[1] * b + offset[2 * tap + 1, i, j]
+        out[o, i, j] += weight[o, c, a, b] * mask[tap, i, j] * bilinear(image[channel], y, u)
+    return out
+
+
 def moments(values):
     """Covariance [2, 2] of a kernel [kh, kw] of sum 1 and mean 0, in (y, x) order."""
     y = np.arange(values.shape[0]) - values.shape[0] // 2

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from rfjax import channel_conv, composition, compound, gaussian, mixture_conv
+from rfjax import (
+    channel_conv,
+    composed_conv,
+    composition,
+    compound,
+    dog_conv,
+    gaussian,
+    mixture_conv,
+    surround_covariance,
+)
+from tests import reference
 from tests.test_composition import log, operands
 from tests.test_sampling import plain_conv, relative
 
@@ -51,6 +61,60 @@ def test_every_filter_is_resampled_by_its_gaussian(mode, stride, dilation):
     assert got.shape == wanted.shape
     inside = slice(9 // stride, -(9 // stride))  # beyond the reach of taps and filter
     assert relative(got[:, inside, inside], wanted[:, inside, inside]) < 1e-5
+
+
+@pytest.mark.parametrize("resample", [True, False])
+def test_one_function_is_all_structures(resample):
+    x, kernel = operands()
+    one, several, weights = log(0.8), log(0.3, 0.8, 2.0)[:, None], jnp.array([0.5, -0.2, 0.7])
+    each = jnp.linspace(-1.0, 0.5, 5)[:, None]
+    options = {"stride": (2, 1), "dilation": (1, 2), "padding": "edge"}
+    single = composition.blur_resample_conv if resample else composition.blur_conv
+    wanted = {
+        "minimal": (single(x, kernel, one, **options), (one,)),
+        "channel": (channel_conv(x, kernel, each, resample=resample, **options), (each,)),
+        "multiple": (
+            mixture_conv(x, kernel, several, weights, resample=resample, **options),
+            (several, weights),
+        ),
+    }
+    for name, (value, arguments) in wanted.items():
+        got = composed_conv(x, kernel, *arguments, resample=resample, **options)
+        np.testing.assert_array_equal(got, value, err_msg=name)
+
+
+def test_points_of_channel_structure_and_mixtures():
+    x, kernel = operands()
+    points = jnp.asarray(np.random.default_rng(0).normal(size=(9, 2)), jnp.float32)
+    wanted = composition.blur_resample_conv(x, kernel, log(0.2), points=points)
+    alike = jnp.broadcast_to(log(0.2), (5, 1))
+    for arguments in ((alike[:2], jnp.array([0.5, 0.5])), (alike,)):
+        got = composed_conv(x, kernel, *arguments, points=points)
+        inside = slice(3, -3)  # channel structure pads the responses, not the map
+        assert relative(got[:, inside, inside], wanted[:, inside, inside]) < 1e-5
+
+
+@pytest.mark.parametrize("resample", [True, False])
+def test_center_surround_is_a_difference_of_compositions(resample):
+    x, kernel = operands()
+    other = kernel[::-1]
+    center, surround = log(0.5), log(1.5, 2.5)
+    options = {"resample": resample, "stride": 2, "support": "faded"}
+    for second in (None, other):
+        got = dog_conv(x, kernel, center, surround, surround_kernel=second, **options)
+        wanted = composed_conv(x, kernel, center, **options) - composed_conv(
+            x, kernel if second is None else second, surround, **options
+        )
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_a_surround_is_the_sum_of_two_covariances_one_of_them_bounded():
+    center, delta = np.array([0.1, 0.3, -0.4]), np.array([1.5, -3.0, 0.2])
+    upper = reference.factor(delta)
+    bounded = upper / (1 + (upper / 2.5) ** 4) ** 0.25
+    wanted = reference.covariance(center) + bounded.T @ bounded
+    got = surround_covariance(center, delta, max_surround=2.5)
+    np.testing.assert_allclose(reference.covariance(got), wanted, rtol=1e-5)
 
 
 def test_the_taps_alone_are_exact_up_to_the_borders():

@@ -43,6 +43,16 @@ FUNCTIONS = {
     ),
     "channel_conv": lambda x: rfjax.channel_conv(x, KERNEL, jnp.zeros((5, 1)), stride=2),
     "mixture_conv": lambda x: rfjax.mixture_conv(x, KERNEL, jnp.zeros((2, 1)), jnp.ones(2)),
+    "deformable_conv masked": lambda x: rfjax.deformable_conv(
+        x,
+        KERNEL[:, :, :2, :4],
+        jnp.broadcast_to(x[..., None, None, :2], (*x.shape[:3], 2, 9, 2)),
+        mask=jnp.broadcast_to(x[..., :1], (*x.shape[:3], 9)),
+    ),
+    "dog_conv": lambda x: rfjax.dog_conv(x, KERNEL, SIGMA - 1, SIGMA),
+    "affine_conv": lambda x: rfjax.affine_conv(
+        x, KERNEL, jnp.full((2, 3), 0.1), stride=(2, 1), padding="edge"
+    ),
     "blurred_dilated_conv": lambda x: rfjax.blurred_dilated_conv(x, KERNEL, dilation=2),
 }
 

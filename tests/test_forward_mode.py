@@ -28,6 +28,13 @@ CASES = {
     ),
     "sampled": (rfjax.sampled_conv, (X, KERNEL, normal(9, 2))),
     "deformed": (rfjax.deformable_conv, (X, KERNEL, normal(2, 7, 8, 9, 2))),
+    "modulated": (
+        lambda x, kernel, offsets, mask: rfjax.deformable_conv(x, kernel, offsets, mask=mask),
+        (X, normal(3, 2, 1, 3), normal(2, 7, 8, 3, 6, 2), normal(2, 7, 8, 6)),
+    ),
+    "grouped": (rfjax.sampled_conv, (X, normal(3, 3, 1, 6), normal(9, 2))),
+    "affine": (rfjax.affine_conv, (X, KERNEL, normal(2, 3, scale=0.1))),
+    "center-surround": (rfjax.dog_conv, (X, KERNEL, normal(1), normal(1))),
     "resampled": (rfjax.blur_resample_conv, (X, KERNEL, normal(1, scale=0.2))),
 }
 

@@ -128,3 +128,24 @@ def test_offsets_keep_the_dtype():
 def test_errors(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("stride", [1, (2, 3)])
+def test_affine_coordinates_by_loops(stride):
+    affine = np.array([[0.1, -0.2, 1.5], [0.3, 0.05, -0.5]])
+    size, steps = (5, 8), np.broadcast_to(stride, 2)
+    got = grids.affine_coordinates(affine, size, stride=stride)
+    center = (np.array(size) - 1) / 2
+    assert got.shape == ((5 - 1) // steps[0] + 1, (8 - 1) // steps[1] + 1, 2)
+    for i, j in np.ndindex(got.shape[:2]):
+        pixel = steps * [i, j]
+        wanted = center + (np.eye(2) + affine[:, :2]) @ (pixel - center) + affine[:, 2]
+        np.testing.assert_allclose(got[i, j], wanted, rtol=1e-5)
+
+
+def test_dilated_lattices_of_odd_sizes_are_multiples_of_the_lattice():
+    for size, dilation in (((3, 5), (2, 3)), ((1, 7), (4, 1))):
+        wanted = np.array(dilation) * np.asarray(grids.lattice_points(size))
+        np.testing.assert_array_equal(grids.dilated_lattice(size, dilation), wanted)
+    np.testing.assert_array_equal(grids.dilated_lattice((2, 1), (1, 1)), [[0, 0], [1, 0]])
+    np.testing.assert_array_equal(grids.dilated_lattice((2, 1), (2, 1)), [[-1, 0], [1, 0]])

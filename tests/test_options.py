@@ -18,12 +18,14 @@ from rfjax import data, models, nn, search
 from rfjax import receptive_field as rf
 from rfjax.data.digit_scenes import DigitScenesConfig
 from rfjax.models import heads
-from rfjax.models.segmentation import bilinear_upsample
+from rfjax.models.decoders import Decoder
+from rfjax.models.resizing import bilinear_upsample
 from rfjax.training import optimizers
 
 X = jnp.ones((2, 9, 9, 3))
 KERNEL = jnp.ones((3, 3, 3, 4))
 P = jnp.zeros(1)
+AFFINE = jnp.zeros((2, 3))
 
 # kind: (wrong values, right ones). None is wrong but for the options in OPTIONAL.
 NOT_NUMBERS = (True, np.bool_(False), "x", (), 1j)
@@ -31,6 +33,9 @@ KINDS = {
     "integer": ((*NOT_NUMBERS, 1.5, 2.0, math.nan, math.inf, -1), (np.int32(3), np.int64(3))),
     "pair": ((*NOT_NUMBERS, 1.5, math.nan, -1, 2, (3, 3, 3), (3, True), (3, 1.5), "33"),
              (np.int32(3), np.array([3, 3]), [np.int64(3), 3])),
+    "step": ((*NOT_NUMBERS, 1.5, math.nan, math.inf, -1, 0, (3, 3, 3), (3, True), (3, 0), "33"),
+             (np.int32(3), np.array([3, 1]), [np.int64(1), 3])),
+    "Blur": ((*NOT_NUMBERS, 1.5, math.nan, {"padding": "zero"}), (rfjax.Blur(padding="edge"),)),
     "integers": ((*NOT_NUMBERS, 3, (1.5,), (True,), (0,), (-1,), "33"),
                  ([np.int64(2)], np.array([2]))),
     "number": ((*NOT_NUMBERS, math.nan, math.inf), (np.float32(0.5), np.float64(0.5))),
@@ -44,24 +49,26 @@ KINDS = {
     "dtype": (("bogus", "int32", jnp.int8, 3), ("float32", jnp.bfloat16, np.dtype("float32"))),
 }  # fmt: skip
 OPTIONS = {
-    "integer": "stride dilation max_half_size rings points_per_ring components width depth "
+    "integer": "groups offset_groups max_half_size rings points_per_ring components width depth "
                "num_classes output_stride down_ratio spatial_ndim factor draws chunk batch_size "
                "seed process_index process_count threads prefetch train_scenes val_scenes least "
                "count",
     "pair": "kernel_size",
+    "step": "stride dilation size",
+    "Blur": "how",
     "integers": "dilations rates",
-    "number": "rate",
+    "number": "rate spread",
     "not negative": "blur lighting",
     "positive": "truncate bound max_surround extent min_scale max_scale",
     "sigma": "sigma sigma_center sigma_surround",
     "fraction": "dropout color keep",
-    "flag": "resample use_bias per_channel mean normalize remat flip whole_degrees",
+    "flag": "resample use_bias per_channel mean normalize remat flip whole_degrees modulated",
     "choice": "padding method support mode family structure variant link fusion algorithm platform "
               "transition head mapping",
     "dtype": "dtype",
 }  # fmt: skip
 KIND = {name: kind for kind, names in OPTIONS.items() for name in names.split()}
-OPTIONAL = {"components", "bound", "max_surround", "blur", "dtype", "dropout", "prefetch"}
+OPTIONAL = {"components", "bound", "max_surround", "blur", "dtype", "dropout", "prefetch", "how"}
 OPTIONAL_HERE = {"ASPP: rates", "ASPP: width", "layout: chunk", "train_iterator: threads"}
 # Where those of the kind do not fit.
 RIGHT = {"down_ratio": (np.int64(2),), "process_index": (np.int64(0),),
@@ -69,7 +76,8 @@ RIGHT = {"down_ratio": (np.int64(2),), "process_index": (np.int64(0),),
 # Arrays, functions, names, and what other tests are about.
 OTHERS = {"x", "params", "params_map", "kernel", "points", "offsets", "means", "positions",
           "center", "surround", "coordinates", "weights", "kernel_init", "name", "parent",
-          "axis_name", "norm"}  # fmt: skip
+          "axis_name", "norm", "mask", "affine", "delta", "surround_kernel",
+          "updates", "initial"}  # fmt: skip
 
 FUNCTIONS = {
     "half_size": lambda **o: rfjax.half_size(1.0, **o),
@@ -84,15 +92,21 @@ FUNCTIONS = {
     "lattice_points": lambda **o: rfjax.lattice_points(**{"kernel_size": 3} | o),
     "circular_points": lambda **o: rfjax.circular_points(**{"kernel_size": 3} | o),
     "sampling_offsets": lambda **o: rfjax.sampling_offsets(P, jnp.ones((9, 2)), **o),
+    "affine_coordinates": lambda **o: rfjax.affine_coordinates(AFFINE, **{"size": (9, 9)} | o),
+    "affine_conv": lambda **o: rfjax.affine_conv(X, KERNEL, AFFINE, **o),
     "bilinear_sample": lambda **o: rfjax.bilinear_sample(X, jnp.ones((2, 2)), **o),
     "sampled_conv": lambda **o: rfjax.sampled_conv(X, KERNEL, jnp.ones((9, 2)), **o),
     "blur_conv": lambda **o: rfjax.blur_conv(X, KERNEL, P, **o),
     "blur_resample_conv": lambda **o: rfjax.blur_resample_conv(X, KERNEL, P, **o),
     "gaussian_deformable_conv": lambda stride=1, **o: rfjax.gaussian_deformable_conv(
-        X, KERNEL, jnp.zeros((2, *(2 * (8 // stride + 1,) if is_count(stride) else (9, 9)), 1)),
+        X, KERNEL, jnp.zeros((2, *outputs(stride), 1)),
         stride=stride, **o,
     ),
     "deformable_conv": lambda **o: rfjax.deformable_conv(X, KERNEL, jnp.zeros((9, 2)), **o),
+    "composed_conv": lambda **o: rfjax.composed_conv(X, KERNEL, P, **o),
+    "dog_conv": lambda **o: rfjax.dog_conv(X, KERNEL, P, P + 1, **o),
+    "regressed_covariance": lambda **o: rfjax.regressed_covariance(P, P, **o),
+    "surround_covariance": lambda **o: rfjax.surround_covariance(P, P, **o),
     "channel_conv": lambda **o: rfjax.channel_conv(X, KERNEL, jnp.zeros((4, 1)), **o),
     "mixture_conv": lambda **o: rfjax.mixture_conv(
         X, KERNEL, jnp.zeros((2, 1)), jnp.ones(2), **o
@@ -102,6 +116,7 @@ FUNCTIONS = {
     ),
 }  # fmt: skip
 WITHOUT_EFFECT = {
+    "composed_conv, blur alone": lambda **o: FUNCTIONS["composed_conv"](resample=False, **o),
     "channel_conv, blur alone": lambda **o: FUNCTIONS["channel_conv"](resample=False, **o),
     "mixture_conv, blur alone": lambda **o: FUNCTIONS["mixture_conv"](resample=False, **o),
     "blurred_dilated_conv, plain": lambda **o: FUNCTIONS["blurred_dilated_conv"](blur=None, **o),
@@ -114,11 +129,15 @@ WITHOUT_EFFECT = {
     "CCL of one layer": lambda **o: built(nn.CCL, 4, **o),
 }
 NO_OPTIONS = {"cascade", "cholesky_factor", "covariance_matrix", "log_cholesky", "from_ellipse",
-              "to_ellipse", "standard_deviations", "compose_kernel"}  # fmt: skip
+              "to_ellipse", "standard_deviations", "compose_kernel", "Blur"}  # fmt: skip
 
 
-def is_count(value):
-    return isinstance(value, int | np.integer) and value > 0 and not isinstance(value, bool)
+def outputs(stride):
+    """The size of the outputs of X, for strides that are right."""
+    try:
+        return [8 // step + 1 for step in np.broadcast_to(stride, 2)]
+    except (TypeError, ValueError, ZeroDivisionError):
+        return 9, 9
 
 
 def built(layer, *arguments, **options):
@@ -190,7 +209,6 @@ def train_batches(**options):
 
 
 MORE = {
-    "surround_covariance": (lambda **o: nn.surround_covariance(P, P, **o), ("max_surround",)),
     "bilinear_upsample": (lambda **o: bilinear_upsample(X, **o), ("factor",)),
     "effective": (
         lambda **o: rf.effective(lambda x: x, (4, 4, 1), **{"draws": 1} | o), ("draws",)
@@ -253,6 +271,14 @@ CASES = [(f"{where}: {option}", call, option) for where, call, option in cases()
          if option not in OTHERS]  # fmt: skip
 
 
+def kind(where, option):
+    """The kind of an option; what is called alike is not of one kind everywhere."""
+    owner = where.split(":")[0].split(",")[0]
+    if option == "blur" and owner in FUNCTIONS and owner != "blurred_dilated_conv":
+        return "Blur"
+    return "integer" if owner == "Conv of rf" else KIND[option]
+
+
 def test_no_function_layer_or_option_is_left_out():
     functions = {name for name in rfjax.__all__ if callable(getattr(rfjax, name))}
     assert functions == {*FUNCTIONS, *NO_OPTIONS}
@@ -261,13 +287,15 @@ def test_no_function_layer_or_option_is_left_out():
         if isinstance(getattr(nn, name), type) and hasattr(getattr(nn, name), "init")
     }  # fmt: skip
     assert layers - {"BatchNorm"} == set(LAYERS)  # of which the options are Flax's
-    assert {layer.__name__ for layer, _ in heads.HEADS.values()} <= layers
+    # Decoders have no options but those of `create`.
+    own = {layer.__name__ for layer, _ in heads.HEADS.values() if not issubclass(layer, Decoder)}
+    assert own <= layers
     assert {option for _, _, option in CASES} <= set(KIND)
 
 
 @pytest.mark.parametrize("where, call, option", CASES, ids=[case[0] for case in CASES])
 def test_wrong_values_are_refused_in_one_line(where, call, option):
-    wrong, _ = KINDS[KIND[option]]
+    wrong, _ = KINDS[kind(where, option)]
     for value in wrong if option in OPTIONAL or where in OPTIONAL_HERE else (*wrong, None):
         with pytest.raises((TypeError, ValueError)) as raised:
             call(**{option: value})
@@ -279,7 +307,7 @@ def test_wrong_values_are_refused_in_one_line(where, call, option):
 
 @pytest.mark.parametrize("where, call, option", CASES, ids=[case[0] for case in CASES])
 def test_numbers_of_numpy_are_as_good_as_pythons(where, call, option):
-    for value in RIGHT.get(option, KINDS[KIND[option]][1]):
+    for value in RIGHT.get(option, KINDS[kind(where, option)][1]):
         if where.split(": ")[0] in FUNCTIONS:  # without computing anything
             jax.eval_shape(lambda value=value: call(**{option: value}))
         else:

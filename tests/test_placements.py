@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -109,6 +110,46 @@ CASES = {
         (EACH, SHARED, SHARED, SHARED),
         (X, KERNEL, normal(2, 1, scale=0.3), normal(2)),
     ),
+    "deformable_conv masked, of offset groups": (
+        lambda x, kernel, offsets, mask: deform(x, kernel, offsets, mask=mask, stride=(2, 1)),
+        (EACH, SHARED, EACH, EACH),
+        (X, KERNEL, normal(N, SIDE // 2, SIDE, 2, 9, 2), normal(N, SIDE // 2, SIDE, 2, 9)),
+    ),
+    "sampled_conv of channel groups": (
+        rfjax.sampled_conv,
+        (EACH, SHARED, SHARED),
+        (X, normal(3, 3, C // 2, 4), normal(9, 2)),
+    ),
+    "composed_conv": (
+        with_options(rfjax.composed_conv, resample=False, blur=rfjax.Blur(padding="edge")),
+        (EACH, SHARED, SHARED, SHARED),
+        (X, normal(3, 3, C // 2, 4), normal(2, 1, scale=0.3), normal(2)),
+    ),
+    "dog_conv": (
+        lambda x, kernel, center, other: rfjax.dog_conv(
+            x, kernel, center, center + 0.5, surround_kernel=other
+        ),
+        (EACH, SHARED, SHARED, SHARED),
+        (X, KERNEL, SIGMA, normal(3, 3, C, 4)),
+    ),
+    "affine_conv": (
+        rfjax.affine_conv,
+        (EACH, SHARED, SHARED),
+        (X, KERNEL, normal(2, 3, scale=0.1)),
+    ),
+    "affine_coordinates": (
+        jax.vmap(lambda affine: rfjax.affine_coordinates(affine, (4, 5))),
+        (EACH,),
+        (normal(N, 2, 3),),
+    ),
+    "regressed_covariance": (
+        lambda updates, initial: rfjax.regressed_covariance(
+            updates, initial * jnp.array([1.0, 0.0, 1.0]), link="linear", bound=1.5, spread=2.0
+        ),
+        (EACH, SHARED),
+        (normal(N, 3, 4, 3), normal(3)),
+    ),
+    "surround_covariance": (rfjax.surround_covariance, (EACH, EACH), (normal(N, 3), normal(N, 3))),
     "blurred_dilated_conv": (
         lambda x, kernel, factor: rfjax.blurred_dilated_conv(x, kernel, dilation=2, blur=factor),
         (EACH, SHARED, SHARED),
@@ -151,7 +192,14 @@ CASES = {
 }
 
 # Their operands are known numbers, they have no gradient, or no examples to be split.
-NOT_SPLIT = {"circular_points", "compose_kernel", "half_size", "lattice_points", "ring_points"}
+NOT_SPLIT = {
+    "Blur",
+    "circular_points",
+    "compose_kernel",
+    "half_size",
+    "lattice_points",
+    "ring_points",
+}
 
 # The engine chooses among the same forms within a part of the batch, so that one of them is enough
 # for most primitives, and more of them would take minutes.

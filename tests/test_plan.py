@@ -1,5 +1,8 @@
 """How a blur is computed: the plan, its override, and blocks, none of which changes a result."""
 
+import re
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -184,3 +187,10 @@ def test_errors():
         jax.jit(lambda p: rfjax.filtering.plan((8, 8, 1), p).half_sizes)(jnp.zeros(1))
     with pytest.raises(ValueError, match="2 spatial axes"):
         rfjax.filtering.plan((8, 8), jnp.zeros(1))
+
+
+def test_the_page_on_performance_tells_what_is_planned(capsys):
+    page = (Path(__file__).parent.parent / "docs" / "performance.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(example, {})
+    assert capsys.readouterr().out.splitlines() == re.findall(r"print.*  # (.*)", example)

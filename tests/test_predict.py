@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from rfjax import models, predict, visualize
+from rfjax.tasks import inference
 from rfjax.training import config as configs
-from rfjax.training import inference, optimizers, state
+from rfjax.training import optimizers, state
 from rfjax.training.checkpoints import CheckpointError, Checkpoints
 from tests.data import files
 
@@ -35,7 +36,7 @@ def workdir(tmp_path_factory):
         for step, score in ((1, 0.9), (2, 0.1)):
             variables = jax.tree.map(lambda a: step * a, make_variables())
             made = state.create(variables, optimizers.sgd(lambda t: 0.1))
-            checkpoints.save(made.replace(step=np.int32(step)), meta=meta, mean_iu=score)
+            checkpoints.save(made.replace(step=np.int32(step)), meta=meta, score=score)
     return workdir
 
 
@@ -47,7 +48,8 @@ def make_model():
 
 @functools.cache
 def make_variables():
-    return state.initial_variables(make_model(), jax.random.key(0), (32, 32, 3))
+    images = np.zeros((1, 32, 32, 3), np.float32)
+    return state.initial_variables(make_model(), jax.random.key(0), images)
 
 
 @pytest.fixture(scope="module")

@@ -444,7 +444,7 @@ def test_the_plan_of_other_platforms(free, features, accelerator_plan):
 
         def plain(x, kernel, positions):
             positions = jnp.broadcast_to(positions, (2, 5, 4, 9, 2))
-            return reads._plain(1, x, kernel.reshape(9, 10, features), positions)
+            return reads._plain((1, 1), x, kernel.reshape(9, 10, features), positions)
 
         wanted = jax.vjp(plain, *arguments)[1](jnp.array(weights))
         for ours, theirs in zip(pull(jnp.array(weights)), wanted, strict=True):
@@ -498,3 +498,15 @@ def test_read_errors(change, error, message):
     arguments = dict(x=jnp.zeros((2, 5, 6, 3)), coordinates=jnp.zeros((2, 4, 2)))
     with pytest.raises(error, match=message):
         sampling.bilinear_sample(**(arguments | change))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 3)])
+def test_affine_conv_reads_the_map_elsewhere_then_convolves(size):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 7, 8, 3)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(*size, 3, 4)), jnp.float32)
+    affine = jnp.asarray(0.1 * rng.normal(size=(2, 3)), jnp.float32)
+    places = jnp.broadcast_to(grids.affine_coordinates(affine, (7, 8)), (2, 7, 8, 2))
+    seen = sampling.bilinear_sample(x, places, padding="reflect")
+    got = sampling.affine_conv(x, kernel, affine, stride=2, padding="reflect")
+    assert relative(got, plain_conv(seen, kernel, 2)) < 1e-5

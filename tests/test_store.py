@@ -42,7 +42,7 @@ def saved(tmp_path_factory, blank):
     workdir = tmp_path_factory.mktemp("saved")
     with Checkpoints(workdir) as written:
         for step in (1, 2):
-            written.save(at(blank, step), meta={"step": step}, mean_iu=0.1 * step)
+            written.save(at(blank, step), meta={"step": step}, score=0.1 * step)
     return workdir
 
 
@@ -205,7 +205,9 @@ def test_what_is_saved_is_what_was_given(tmp_path, blank):
     """The caller may go on with the arrays while they are written."""
     mean = np.ones(2, np.float32)
     with Checkpoints(tmp_path) as written:
-        written.save(at(blank, 1).replace(batch_stats={"bn": {"mean": mean}}), meta={})
+        written.save(
+            at(blank, 1).replace(collections={"batch_stats": {"bn": {"mean": mean}}}), meta={}
+        )
         mean[...] = 7.0
     with Checkpoints(tmp_path) as read:
         assert read.variables(1)["batch_stats"]["bn"]["mean"].tolist() == [1.0, 1.0]

@@ -62,6 +62,30 @@ def test_sigma_curves_dash_x_where_it_differs():
     np.testing.assert_allclose(axes.lines[1].get_ydata(), [0.6, 0.7, 0.8])
 
 
+TABLE = {
+    "values": [0.5, 1.0, 2.0], "mean": [0.5, 0.6, 0.55], "low": [0.4, 0.5, 0.5],
+    "high": [0.6, 0.7, 0.6], "optimum": 1.0, "flat_top": [0.0, 2.0],
+}  # fmt: skip
+
+
+def test_trajectories_are_thin_where_a_candidate_ended():
+    sigmas = np.array([[[0.5], [0.6]], [[2.0], [1.5]]])
+    paths = visualize.Paths(sigmas, np.array([0, 1]), np.array([False, True]))
+    first, second = visualize.trajectories({1: paths, 2: paths}, {2: TABLE}).axes
+    assert [line.get_linewidth() for line in first.lines] == [1.6, 0.8]
+    np.testing.assert_array_equal(first.lines[1].get_ydata(), [2.0, 1.5])
+    assert len(second.lines) == 3 and second.lines[0].get_linestyle() == "--"
+
+
+def test_scores_mark_the_optimum_of_the_enumeration():
+    ends = np.array([0.9, 1.1]), np.array([0.58, 0.61])
+    (axes,) = visualize.scores_against_sigma({1: ends}, {1: TABLE}).axes
+    enumerated, optimum, searched = axes.lines
+    np.testing.assert_allclose(enumerated.get_ydata(), [50.0, 60.0, 55.0])
+    np.testing.assert_allclose(optimum.get_xydata(), [[1.0, 60.0]])
+    np.testing.assert_allclose(searched.get_xydata(), [[0.9, 58.0], [1.1, 61.0]])
+
+
 def test_ellipses_have_the_axes_of_the_covariance():
     """Major axis 3 at 30 degrees from x towards y (down), minor axis 1."""
     params = covariance.from_ellipse(3.0, 1.0, np.deg2rad(30.0))

@@ -36,12 +36,15 @@ class Limits(NamedTuple):
         A map whose sizes are not known is a block.
         """
         n, *spatial, channels = shape
+        # Symbols of an exported program have no divisors.
         if not is_known(*shape):
             return n, channels
         pixels = math.prod(spatial)
+        # Small examples: as many at a time as fit, and all of their channels.
         if pixels * channels <= self.whole:
             most = self.whole // (pixels * channels)
             return max(size for size in _divisors(n) if size <= most), channels
+        # A large example: part of its channels, but no fewer than a cache line likes.
         wide = [
             size for size in _divisors(channels) if size >= min(tuning.LEAST_CHANNELS, channels)
         ]
@@ -61,6 +64,7 @@ def filter_in_blocks(run: Run, limits: Limits, x: jax.Array, params: jax.Array) 
     block = limits.block(x.shape)
 
     def filter_block(y, start):
+        # y[block] = run(x[block], params[block]); blocks do not overlap.
         part = run(_take(x, start, block), _take_params(params, start, block))
         return _put(y, part, start), None
 
@@ -78,6 +82,7 @@ def pull_in_blocks(
         grad_x, grad_params = totals
         operands = _take(x, start, block), _take_params(params, start, block)
         part, change = pull(*operands, _take(cotangent, start, block))
+        # Blocks that share parameters add to the same cotangent.
         change += _take_params(grad_params, start, block)
         corner = _corner_of_params(params, start)
         grad_params = jax.lax.dynamic_update_slice(grad_params, change, corner)
@@ -98,6 +103,7 @@ def _starts(x: jax.Array, block: tuple[int, int]) -> jax.Array:
 
 
 def _corner(x: jax.Array, start: jax.Array) -> list:
+    # All of the spatial axes: a block has whole examples or whole channels.
     return [start[0], *[0] * (x.ndim - 2), start[1]]
 
 

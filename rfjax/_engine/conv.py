@@ -1,6 +1,8 @@
 """The plain convolution of a map by a free-form filter, and the checks of its operands."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax import lax
@@ -8,13 +10,18 @@ from jax.typing import ArrayLike
 
 from rfjax import _checks
 
+Pair = int | Sequence[int]
 
-def convolve(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
-    """The plain convolution, centred: explicit symmetric padding at every stride.
+
+def convolve(
+    x: jax.Array, kernel: jax.Array, stride: Pair, dilation: Pair, *, sums: Any = None
+) -> jax.Array:
+    """The plain convolution, centered: explicit symmetric padding at every stride.
 
     Args:
       x, kernel: as `operands` returns them.
-      stride, dilation: static, at least 1.
+      stride, dilation: static, at least 1, one number or (y, x).
+      sums: dtype of the sums; None for float32 at least.
 
     Returns:
       [*batch, H', W', C_out] in the dtype of `x`.
@@ -24,22 +31,28 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax
       >>> print(convolve(jnp.ones((1, 4, 1)), jnp.ones((1, 3, 1, 1)), 1, 2)[0, :, 0])
       [2. 2. 2. 2.]
     """
-    stride, dilation = _checks.integer("stride", stride), check_dilation(dilation)
-    pads = [dilation * (size - 1) // 2 for size in kernel.shape[:2]]
+    strides, dilations = _checks.pair("stride", stride), check_dilation(dilation)
+    sizes = zip(kernel.shape[:2], dilations, strict=True)
+    pads = [(dilation * (size - 1) // 2,) * 2 for size, dilation in sizes]
     y = lax.conv_general_dilated(
         x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:]),
         kernel,
-        window_strides=(stride, stride),
-        padding=[(pad, pad) for pad in pads],
-        rhs_dilation=(dilation, dilation),
+        window_strides=strides,
+        padding=pads,
+        rhs_dilation=dilations,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        preferred_element_type=_checks.accumulation_dtype(x),
+        feature_group_count=check_kernel(x, kernel),
+        preferred_element_type=_checks.accumulation_dtype(x) if sums is None else sums,
     ).astype(x.dtype)
     return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
-def operands(x: ArrayLike, kernel: ArrayLike) -> tuple[jax.Array, jax.Array]:
+def operands(
+    x: ArrayLike, kernel: ArrayLike, *, even: bool = False
+) -> tuple[jax.Array, jax.Array]:
     """The map and the kernel of a composition as arrays of one dtype, checked.
+
+    Kernels of even sizes, which have no tap at their center, must be asked for.
 
     Example:
       >>> import jax.numpy as jnp
@@ -50,7 +63,7 @@ def operands(x: ArrayLike, kernel: ArrayLike) -> tuple[jax.Array, jax.Array]:
     x = _checks.float_array("x", x, min_ndim=3, layout="[..., H, W, C]")
     kernel = free_form(kernel).astype(x.dtype)
     check_kernel(x, kernel)
-    _checks.pair("kernel_size", kernel.shape[:2], odd=True)  # for a tap at the centre
+    _checks.pair("kernel_size", kernel.shape[:2], odd=not even)
     return x, kernel
 
 
@@ -62,38 +75,42 @@ def free_form(kernel: ArrayLike) -> jax.Array:
     return kernel
 
 
-def output_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
+def output_size(size: tuple[int, int], stride: Pair) -> tuple[int, int]:
     """The height and width of a same-padded convolution's output.
 
     Example:
       >>> output_size((7, 8), 2)
       (4, 4)
     """
-    stride = _checks.integer("stride", stride)
-    return (size[0] - 1) // stride + 1, (size[1] - 1) // stride + 1
+    down, right = _checks.pair("stride", stride)
+    return (size[0] - 1) // down + 1, (size[1] - 1) // right + 1
 
 
-def check_kernel(x: jax.Array, kernel: jax.Array) -> None:
-    """Raise unless `kernel` is [kh, kw, C_in, C_out] with the channels of `x`.
+def check_kernel(x: jax.Array, kernel: jax.Array) -> int:
+    """The number of channel groups of a kernel [kh, kw, C_in / groups, C_out], if it fits `x`.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> check_kernel(jnp.zeros((8, 8, 3)), jnp.zeros((3, 3, 3, 16)))
+      >>> check_kernel(jnp.zeros((8, 8, 6)), jnp.zeros((3, 3, 2, 9)))
+      3
     """
     if kernel.ndim != 4:
         raise ValueError(f"kernel must have shape [kh, kw, C_in, C_out]; got {kernel.shape}")
-    if kernel.shape[2] != x.shape[-1]:
+    channels, (own, features) = x.shape[-1], kernel.shape[2:]
+    groups = channels // own if own else 0
+    if groups * own != channels or (groups > 1 and features % groups):
         raise ValueError(
-            f"kernel [kh, kw, C_in, C_out] {kernel.shape} must take the {x.shape[-1]} channels of "
-            f"x {x.shape}"
+            f"kernel [kh, kw, C_in, C_out] {kernel.shape} must take the {channels} channels of x "
+            f"{x.shape}, or an equal part of them for an equal part of its outputs"
         )
+    return max(groups, 1)
 
 
-def check_dilation(dilation: int) -> int:
-    """`dilation`, if it is a positive integer.
+def check_dilation(dilation: Pair) -> tuple[int, int]:
+    """`dilation` as (y, x), if it is a positive integer or two of them.
 
     Example:
       >>> check_dilation(2)
-      2
+      (2, 2)
     """
-    return _checks.integer("dilation", dilation)
+    return _checks.pair("dilation", dilation)

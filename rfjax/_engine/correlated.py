@@ -87,6 +87,7 @@ def _filter(plane: Plane, x: jax.Array, params: jax.Array) -> jax.Array:
 
 def _pull(plane: Plane, x, params, kept, cotangent) -> tuple[jax.Array, jax.Array]:
     """Cotangents of x and params, by a switch between the same branches."""
+    # The taps are formed once, and their three derivatives by the linear map about them.
     taps, linear = jax.linearize(partial(_dense_taps, plane=plane), params)
     # dtaps / dparams_k for each of the three parameters.
     units = (jnp.broadcast_to(unit, params.shape) for unit in np.eye(3)[:, None, None])
@@ -98,6 +99,7 @@ def _pull(plane: Plane, x, params, kept, cotangent) -> tuple[jax.Array, jax.Arra
 
 def _branch_index(params: jax.Array, plane: Plane) -> jax.Array:
     """The first grid that holds every covariance's support."""
+    # The largest support of all covariances decides, along each axis.
     need_y, need_x = map(jnp.max, needed_half_sizes(params, plane.window))
     grids = plane.half_sizes()
     # An axis at its bound needs no larger grid for its own sake.

@@ -49,6 +49,7 @@ def operator(
     @gradients.defjvp
     def gradient_tangents(primals, tangents):
         (operands, kept, cotangent), (changes, _, change) = primals, tangents
+        # Second derivatives: those of the plain form's gradients.
         _, along = jax.jvp(plain_gradients, (operands, cotangent), (changes, change))
         return gradients(operands, kept, cotangent), along
 
@@ -64,6 +65,8 @@ def operator(
         def pull(residuals, cotangent):
             return gradients(*residuals, cotangent)
 
+        # Forward mode pushes the tangents through the plain form; reverse mode transposes this
+        # call, and what it gets is the written gradient.
         return _linear_call(along, pull, (tuple(operands), kept), tuple(tangents), y)
 
     run = jax.custom_jvp(forward)
@@ -85,6 +88,7 @@ def _linear_call(function: Callable, transpose: Callable, residuals, arguments, 
     """`function(residuals, arguments)`, an array like `like` that is linear in the arguments."""
     kept, kept_tree = jax.tree.flatten(residuals)
     free, free_tree = jax.tree.flatten(arguments)
+    # The first `count` operands are residuals, in which the call need not be linear.
     count = len(kept)
 
     def along(*flat):
@@ -97,6 +101,7 @@ def _linear_call(function: Callable, transpose: Callable, residuals, arguments, 
 
 
 def _bind(operands: list, along: Callable, pull: Callable, count: int, shape: tuple, dtype: Any):
+    # The type of the result, with the axes of a mesh that it varies over.
     traced = jax.make_jaxpr(lambda operand: zeros_for(shape, dtype, operand))(operands[-1])
     parameters = dict(along=along, pull=pull, count=count, aval=traced.out_avals[0])
     return _linear.bind(*operands, **parameters)
@@ -120,6 +125,7 @@ def _jvp(primals, tangents, *, along, count, **parameters):
     bind = partial(_linear.bind, along=along, count=count, **parameters)
     residuals, arguments = tuple(primals[:count]), primals[count:]
     changes = tuple(ad.instantiate_zeros(tangent) for tangent in tangents)
+    # d(A(r) x) = A(r) dx + (dA(r) / dr dr) x
     dy = bind(*residuals, *changes[count:])
     if any(type(tangent) is not ad.Zero for tangent in tangents[:count]):
         _, more = jax.jvp(lambda *r: along(*r, *arguments), residuals, changes[:count])
@@ -128,6 +134,7 @@ def _jvp(primals, tangents, *, along, count, **parameters):
 
 
 def _transpose(cotangents, *operands, pull, count, **_):
+    # Residuals have no cotangent here: what depends on them is differentiated by `_jvp`.
     return [None] * count + pull(*cotangents, *operands[:count])
 
 

@@ -45,8 +45,10 @@ def by_device(
 
     functions = {"cpu": cpu, "default": default, "partitioned": partitioned or default}
     functions["like"] = like or default
+    # Shapes and types of the results, without tracing what computes them.
     traced, result = jax.make_jaxpr(functions["like"], return_shape=True)(*operands)
     functions = {name: flattened(function) for name, function in functions.items()}
+    # The functions travel as parameters, and are traced when the program is lowered.
     results = _by_device.bind(*flat, avals=tuple(traced.out_avals), **functions)
     return jax.tree.structure(result).unflatten(results)
 
@@ -67,6 +69,7 @@ def _evaluate(*operands, **parameters):
 
 def _lower(ctx: mlir.LoweringRuleContext, *operands, cpu, default, partitioned, **_):
     platforms = ctx.module_context.platforms
+    # Several platforms: the program itself chooses where it runs.
     function = partial(jax.lax.platform_dependent, cpu=cpu, default=default)
     if _partitions(ctx.module_context.axis_context):
         function = partitioned
@@ -86,6 +89,7 @@ def _partitions(context: Any) -> bool:
 
 
 def _batch(operands, axes, *, avals, **functions):
+    # Each function under vmap: which of them is lowered is still open.
     mapped = {name: jax.vmap(function, axes, 0) for name, function in functions.items()}
     avals = tuple(jax.make_jaxpr(mapped["like"])(*operands).out_avals)
     return _by_device.bind(*operands, avals=avals, **mapped), [0] * len(avals)
@@ -103,6 +107,7 @@ def alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:
     arrays that vary over fewer axes are summed over the others.
     """
     axes = [_varying(array) for array in arrays]
+    # Every array is cast to vary over the axes of all.
     wanted = frozenset().union(*axes)
     return tuple(
         jax.lax.pcast(array, tuple(sorted(wanted - own, key=str)), to="varying")

@@ -37,6 +37,7 @@ def discrete_profile(
     order, known = abs(distance), math.ceil(truncate * tuning.DEBYE_SIGMA) + 1
     if isinstance(order, np.ndarray):
         known = min(int(order.max(initial=0)), known)
+    # Both forms in the range where they hold; what is not taken still has a finite gradient.
     small = _by_ratios(at_most(sigma, tuning.DEBYE_SIGMA), known)
     within = (order <= known).reshape((1,) * sigma.ndim + (-1,))
     small = jnp.where(within, small[..., order.clip(max=known)], 0.0)
@@ -53,10 +54,12 @@ def _by_ratios(sigma: jax.Array, known: int) -> jax.Array:
     t = sigma * sigma
     ratio = t / (2.0 * (known + tuning.BESSEL_START))
     ratios = []
+    # From an estimate far beyond the last order, r ~ t / (2 n), downwards.
     for n in range(known + tuning.BESSEL_START, 0, -1):
         ratio = t / (2.0 * n + t * ratio)
         if n <= known:
             ratios.append(ratio)
+    # I_n / I_0 = r_0 r_1 ... r_(n - 1)
     ratios = jnp.stack([jnp.ones_like(t), *reversed(ratios)], -1)
     return jnp.cumprod(ratios, -1)
 
@@ -66,8 +69,10 @@ def _by_debye(order: np.ndarray | jax.Array, sigma: jax.Array) -> jax.Array:
     t = (sigma * sigma)[..., None]
     n = jnp.asarray(order, t.dtype).reshape((1,) * (t.ndim - 1) + order.shape)
     s = jnp.sqrt(n * n + t * t)
+    # s = sqrt(n^2 + t^2): the exponent s - t - n arcsinh(n / t), with s - t as a quotient.
     exponent = n * n / (s + t) - n * jnp.arcsinh(n / t)
     inverse = 1.0 / s  # whose powers stay in range, where those of s leave it
+    # sum_k U_k(p) / n^k with p = n / s: U_k is p^k times a polynomial in q = p^2.
     q = (n * inverse) ** 2
     series = jnp.ones_like(s)
     for k, (numerator, denominator) in enumerate(_DEBYE, 1):
@@ -85,10 +90,12 @@ def discrete_grid(factor: tuple, shape: tuple[int, int], margin: float) -> jax.A
     so that what wraps around is below rounding.
     """
     u_yy, u_yx, u_xx = factor
+    # Sigma = U^T U
     yy, yx, xx = u_yy * u_yy, u_yy * u_yx, u_yx * u_yx + u_xx * u_xx
     weights, directions = _selling(yy, yx, xx)
     period = [2 * (size // 2) + 16 + math.ceil(margin * (size // 2)) for size in shape]
     period = [size + size % 2 for size in period]
+    # The frequencies w of the transform, half of them along x since the kernel is real.
     y = 2 * np.pi * np.fft.fftfreq(period[0])
     x = 2 * np.pi * np.fft.rfftfreq(period[1])
     leading = (1,) * yy.ndim
@@ -101,6 +108,7 @@ def discrete_grid(factor: tuple, shape: tuple[int, int], margin: float) -> jax.A
         half = 0.5 * (e_y * y + e_x * x)
         exponent -= 2.0 * weights[..., k][..., None, None] * jnp.sin(half) ** 2
     kernel = jnp.fft.irfft2(jnp.exp(exponent), s=period)
+    # The origin to the middle; rounding leaves no negative tap.
     kernel = jnp.roll(kernel, (shape[0] // 2, shape[1] // 2), axis=(-2, -1))
     return jnp.maximum(kernel[..., : shape[0], : shape[1]], 0.0)
 
@@ -118,6 +126,7 @@ def _selling(yy: jax.Array, yx: jax.Array, xx: jax.Array) -> tuple[jax.Array, ja
         return jnp.max(_pair_products(fixed, base), -1) > tolerance
 
     def exchange(base):
+        # (b_i, b_j, b_k) -> (-b_i, b_j, b_i - b_j) where b_i^T Sigma b_j > 0.
         worst = jnp.argmax(_pair_products(fixed, base), -1)[..., None, None]
         first = jnp.take_along_axis(base, worst, -2)
         second = jnp.take_along_axis(base, (worst + 1) % 3, -2)
@@ -132,6 +141,7 @@ def _selling(yy: jax.Array, yx: jax.Array, xx: jax.Array) -> tuple[jax.Array, ja
         lambda carry: (carry[0] + 1, exchange(carry[1])),
         (0, start),
     )
+    # lambda_k = -b_i^T Sigma b_j for the other two of the three; e_k is b_k turned by 90 degrees.
     base = jax.lax.stop_gradient(base)
     weights = at_least(-jnp.roll(_pair_products((yy, yx, xx), base), -1, -1), 0.0)
     directions = jnp.stack([base[..., 1], -base[..., 0]], -1)

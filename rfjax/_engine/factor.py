@@ -24,6 +24,7 @@ def sigma_of(log_sigma: jax.Array) -> jax.Array:
 
 def entries(params: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(u_yy, u_yx, u_xx) of any family, in float32 at least."""
+    # The first number and the last are log u_yy and log u_xx in every family: of a sphere the same.
     u_yy, u_xx = sigma_of(params[..., 0]), sigma_of(params[..., -1])
     u_yx = wide(params[..., 1]) if params.shape[-1] == 3 else jnp.zeros_like(u_yy)
     return u_yy, u_yx, u_xx

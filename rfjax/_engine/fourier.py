@@ -49,6 +49,7 @@ def _backward(plane: Plane, grid: tuple[int, int], residuals, cotangent):
     # grad_taps(d) = sum_p c(p) x(p + d), over all examples and channels that share the taps
     shared = [k for k in (0, 1) if params.shape[k] == 1]
     product = jnp.sum(jnp.conj(change) * spectrum, shared, keepdims=True)
+    # F^-1(conj(F(c)) F(x)) at the distances -grid ... grid
     along = jnp.roll(torus.inverse(product), grid, (-2, -1))
     along = along[..., : taps.shape[-2], : taps.shape[-1]]
     return grad_x, pull(along)[0]
@@ -69,12 +70,14 @@ class _Torus(NamedTuple):
         Planes of contiguous pixels transform fastest.
         """
         ends = [p - s - n for p, s, n in zip(self.period, start, x.shape[1:3], strict=True)]
+        # x at `start`, zeros elsewhere on the torus
         planes = jnp.moveaxis(x, -1, 1)
         planes = jnp.pad(planes, ((0, 0), (0, 0), *zip(start, ends, strict=True)))
         return rfft2(planes, self.period, by_matrix=self.by_matrix)
 
     def transfer(self, taps: jax.Array, grid: tuple[int, int]) -> jax.Array:
         """The transform of point-symmetric taps about the origin, which is real."""
+        # The tap in the middle goes to the origin: what lies before it wraps to the far end.
         pad = [(0, p - size) for p, size in zip(self.period, taps.shape[-2:], strict=True)]
         kernel = jnp.roll(jnp.pad(taps, ((0, 0), (0, 0), *pad)), (-grid[0], -grid[1]), (-2, -1))
         return rfft2(kernel, self.period, by_matrix=self.by_matrix).real

@@ -33,6 +33,7 @@ def full_profile(params: jax.Array, half: tuple[int, int], window: Window) -> ja
     """Unnormalised weights [..., 2 R_y + 1, 2 R_x + 1] of full covariances."""
     factor = full_factor(params)
     y, x = (np.arange(-size, size + 1) for size in half)
+    # The deviations along y and x are the roots of Sigma's diagonal: u_yy and |(u_yx, u_xx)|.
     sigma_y, sigma_x = factor[0], jnp.hypot(factor[1], factor[2])
     weight = (
         support_weight(sigma_y, y, window)[..., :, None]
@@ -96,6 +97,7 @@ def _integrated_grid(factor: tuple, y: Numbers, x: Numbers) -> jax.Array:
         inner = pixel_mass(x - u_yx * z, u_xx)
         return total + weight * 0.5 * (high - low) * jnp.exp(-0.5 * z * z) * inner, None
 
+    # Gauss-Legendre along y: sum_m w_m exp(-z_m^2 / 2) times the mass of the pixel along x at z_m.
     nodes = np.stack(np.polynomial.legendre.leggauss(tuning.PIXEL_NODES), -1)
     start = jnp.zeros(jnp.broadcast_shapes(low.shape, (u_yx + x).shape), u_yy.dtype)
     # Recomputing each node's terms keeps the memory of the gradient at one grid.

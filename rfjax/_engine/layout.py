@@ -35,8 +35,10 @@ def sum_to(values: jax.Array, sigma: jax.Array) -> jax.Array:
     if c == 1:
         # Rows of some thousand numbers are the quickest to add up.
         shape = (rows * length, step) if long else (rows, length * step)
+        # A product with ones adds up each row; what is left is short.
         sums = precise(jnp.dot)(values.reshape(shape), jnp.ones(shape[1], values.dtype))
         return jnp.sum(sums.reshape(n, -1), 1)[:, None]
+    # Channels stay apart: they are the fastest axis of a row.
     shape = (n, -1, step) if long else (n, rows // n, length * step)
     values = values.reshape(shape)
     # With a single row of ones XLA would transpose the map, in the middle of the pass before.

@@ -15,6 +15,7 @@ def correlate_locally(x: jax.Array, kernels: jax.Array, size: int, padding: str)
     x, kernels = alike(x, kernels)
     height, width = x.shape[1:3]
     pad = ((0, 0), (size, size), (size, size), (0, 0))
+    # Zeros also where the mass of the taps inside the map is counted.
     mode = PAD_MODES.get(padding, "constant")
     padded = jnp.pad(x, pad, mode=mode)
     side = 2 * size + 1
@@ -24,11 +25,13 @@ def correlate_locally(x: jax.Array, kernels: jax.Array, size: int, padding: str)
         total, mass = carry
         index, kernel = tap
         row, column = index // side, index % side
+        # x(p + d) of all p, and whether p + d is inside the map.
         window = jax.lax.dynamic_slice(padded, (0, row, column, 0), x.shape)
         weight = kernel[..., None]
         seen = jax.lax.dynamic_slice(inside, (0, row, column, 0), (1, height, width, 1))
         return (total + weight * window, mass + weight * seen), None
 
+    # [K^2, n, H, W]: a tap of all pixels is a row of the scan.
     taps = jnp.moveaxis(kernels.reshape(*kernels.shape[:3], -1), -1, 0)
     start = tuple(zeros_for(shape, x.dtype, x) for shape in (x.shape, (*kernels.shape[:3], 1)))
     (total, mass), _ = jax.lax.scan(add, start, (jnp.arange(side * side), taps))

@@ -68,6 +68,7 @@ class Filter(NamedTuple):
         `length` / 4 taps, and on long axes about as much as 64. A length that is not known has
         none.
         """
+        # Off a CPU matrix units run the Toeplitz product, whatever sigma is.
         by_matrix = self.algorithm == "auto" and platform != "cpu"
         if self.algorithm == "toeplitz" or by_matrix or not is_known(length):
             return ()
@@ -80,6 +81,7 @@ class Filter(NamedTuple):
     def axes(self, shape: tuple[int, ...], platform: str) -> tuple[Axis, ...]:
         """The spatial axes of a map [N, *spatial, C]."""
         n, *spatial, channels = shape
+        # [M, L, K] for each axis: what lies before it, the axis, and what lies after it.
         sides = [
             (n * math.prod(spatial[:k]), length, math.prod(spatial[k + 1 :]) * channels)
             for k, length in enumerate(spatial)
@@ -121,10 +123,12 @@ class Plane(NamedTuple):
         Zero and renormalized boundaries never read further than the map's side; the others read
         copies of the map, up to two sides or 64 pixels away.
         """
+        # Beyond the map's side zeros alone are read.
         high, wide = self.height, self.width
         if self.padding not in ("zero", "renormalized"):
             high, wide = (max(tuning.LEAST_REACH, 2 * side) for side in (high, wide))
         sizes, size = [], 1
+        # 1, 2, 3, 4 are sums of shifted maps; then 8, 24, 72, ... are transforms.
         while size < max(high, wide):
             sizes.append((min(size, high), min(size, wide)))
             grows = 2 if size < tuning.DOUBLED_GRID else 3
@@ -143,6 +147,7 @@ class Plane(NamedTuple):
             sizes = zip(needed, grid, grids[-1], strict=True)
             return all(need <= size or size == most for need, size, most in sizes)
 
+        # The smallest grid that holds the support, or the map along an axis.
         grid = next(grid for grid in grids if serves(grid))
         return "shift_add" if is_dense(grid) else "fourier", grid
 

@@ -41,6 +41,7 @@ class Window(NamedTuple):
 def half_size(sigma: jax.Array, *, truncate: float) -> jax.Array:
     """max(1, ceil(truncate * sigma)) as int32, without a gradient: [...] for sigma [...]."""
     sigma = jax.lax.stop_gradient(sigma.astype(_checks.accumulation_dtype(sigma)))
+    # tau = truncate sigma, within the bounds of sigma
     reach = jnp.clip(sigma, tuning.SIGMA_MIN, tuning.SIGMA_MAX) * truncate
     # exp(log 2) may come out an ulp above 2: a whole tap must not hang on that.
     reach = reach * (1.0 - tuning.REACH_SLACK * jnp.finfo(reach.dtype).eps)
@@ -50,6 +51,7 @@ def half_size(sigma: jax.Array, *, truncate: float) -> jax.Array:
 def half_taps(sigma: jax.Array, max_half_size: int, window: Window) -> jax.Array:
     """The taps at distances 0 ... R, [..., R + 1]: the right half of a symmetric filter."""
     profile = half_profile(sigma, np.arange(max_half_size + 1), window)
+    # g(0) + 2 sum_(d > 0) g(d), the sum over both halves
     total = profile[..., :1] + 2.0 * jnp.sum(profile[..., 1:], -1, keepdims=True)
     return profile / total
 
@@ -61,6 +63,7 @@ def half_profile(sigma: jax.Array, distance: np.ndarray | jax.Array, window: Win
     if window.method == "discrete":
         density = discrete_profile(distance, sigma, truncate=window.truncate)
         return weight * density
+    # The other two are functions of |d| in the dtype of sigma.
     size = jnp.asarray(abs(distance), sigma.dtype).reshape((1,) * sigma.ndim + (-1,))
     if window.method == "sampled":
         return weight * jnp.exp(-0.5 * (size / sigma[..., None]) ** 2)
@@ -70,6 +73,7 @@ def half_profile(sigma: jax.Array, distance: np.ndarray | jax.Array, window: Win
 def pixel_mass(offset: jax.Array, sigma: jax.Array) -> jax.Array:
     """The mass of a Gaussian of `sigma` on the pixel at `offset` from its mean."""
     size = jnp.abs(offset)
+    # Each form within its range: the gradient of what is not taken must be finite.
     narrow = at_most(sigma, tuning.NARROW)
     scale = 1.0 / (math.sqrt(2.0) * narrow)
     # On the tail's side erfc keeps the digits of a difference, where erf cancels.
@@ -86,7 +90,9 @@ def support_weight(sigma: jax.Array, distance: np.ndarray | jax.Array, window: W
     """The support's weight [..., D], 0 to 1, at integer distances [D], for sigma [...]."""
     size = abs(distance).reshape((1,) * sigma.ndim + (-1,))
     if window.support == "hard":
+        # |d| <= max(1, ceil(tau))
         reach = half_size(sigma, truncate=window.truncate)
         return (jnp.asarray(size, reach.dtype) <= reach[..., None]).astype(sigma.dtype)
+    # clip(tau + 1 - |d|, 0, 1) with tau = truncate sigma
     reach = window.truncate * sigma[..., None]
     return jnp.clip(reach + 1.0 - jnp.asarray(size, sigma.dtype), 0.0, 1.0)

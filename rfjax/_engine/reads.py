@@ -16,7 +16,13 @@ by scatter-add elsewhere; sums as matrix products on a CPU, where reductions of 
 are slow. Under vmap a CPU takes one example after the other. Where XLA partitions the program, each
 example is read from its own map, so that none leaves its device.
 
-Maps are [N, H, W, C], weights [K, C_in, C_out], positions [K, 2] or [N, H', W', K, 2], (y, x).
+Maps are [N, H, W, C] and strides (y, x). Of the T taps
+
+    weights     are [T, C, C_out]; [T, G, C / G, C_out / G], where every group of channels makes
+                outputs of its own; or [T, C / D, C_out], where T / D taps after another read the
+                same D-th part of the channels
+    positions   are [T, 2], (y, x), or [N, H', W', T, 2]; or [N, H', W', T, 3] with a factor, by
+                which the sample is multiplied
 """
 
 import functools
@@ -29,40 +35,22 @@ from jax import lax
 
 from rfjax import _checks
 from rfjax._engine import tuning
+from rfjax._engine.cells import (
+    BORDER,
+    Cells,
+    Pair,
+    Rows,
+    bordered,
+    cells_at,
+    places,
+    read,
+    scaled,
+    splat_scatter,
+    splat_windows,
+    unbordered,
+)
 from rfjax._engine.derivatives import operator
 from rfjax._engine.devices import alike, by_device, is_known, zeros_for
-
-# Zeros around the map: positions outside fall into a cell all of whose four corners are zero, so
-# that neither their values nor their slopes need a mask.
-_BORDER = 2
-
-
-class _Cells(NamedTuple):
-    """Each tap's cell: the row of its top-left corner in the bordered map, and the place inside."""
-
-    row: jax.Array
-    y: jax.Array
-    x: jax.Array
-
-
-class _Rows(NamedTuple):
-    """A bordered map of `width` pixels a line, a pixel a row: [pixels * groups, features].
-
-    A projected map has a group of features for each tap; a map that is read as it is has one.
-    """
-
-    values: jax.Array
-    width: int
-    groups: int = 1
-
-    def index(self, cells: _Cells, tap: jax.Array) -> list[jax.Array]:
-        """The rows of the cells' corners: top left, top right, bottom left, bottom right."""
-        corners = (cells.row + offset for offset in (0, 1, self.width, self.width + 1))
-        return [corner * self.groups + self.group(tap) for corner in corners]
-
-    def group(self, tap: jax.Array) -> jax.Array:
-        """The group that a tap reads."""
-        return tap if self.groups > 1 else jnp.zeros_like(tap)
 
 
 class _Plan(NamedTuple):
@@ -74,43 +62,44 @@ class _Plan(NamedTuple):
     dot: Callable
 
 
-def shared(x: jax.Array, weights: jax.Array, positions: jax.Array, *, stride: int) -> jax.Array:
-    """[N, H', W', C_out] for positions [K, 2] that all outputs share."""
-    return _shared_operator(stride)(*alike(x, weights, positions))
+def shared(x: jax.Array, weights: jax.Array, positions: jax.Array, *, strides: Pair) -> jax.Array:
+    """[N, H', W', C_out] for positions [T, 2] that all outputs share; weights not of parts."""
+    return _shared_operator(strides)(*alike(x, weights, positions))
 
 
-def free(x: jax.Array, weights: jax.Array, positions: jax.Array, *, stride: int) -> jax.Array:
-    """[N, H', W', C_out] for positions [N, H', W', K, 2] of each output."""
-    return _free_operator(stride)(*alike(x, weights, positions))
+def free(x: jax.Array, weights: jax.Array, positions: jax.Array, *, strides: Pair) -> jax.Array:
+    """[N, H', W', C_out] for positions [N, H', W', T, 2 | 3] of each output."""
+    return _free_operator(strides)(*alike(x, weights, positions))
 
 
 @functools.cache
-def _shared_operator(stride: int) -> Callable:
+def _shared_operator(strides: Pair) -> Callable:
     def at_all_outputs(function):
         def spread(x, weights, positions):
-            output = [(size - 1) // stride + 1 for size in x.shape[1:3]]
+            sizes = zip(x.shape[1:3], strides, strict=True)
+            output = [(size - 1) // stride + 1 for size, stride in sizes]
             everywhere = (x.shape[0], *output, *positions.shape)
-            return function(stride, x, weights, jnp.broadcast_to(positions, everywhere))
+            return function(strides, x, weights, jnp.broadcast_to(positions, everywhere))
 
         return spread
 
     def backward(operands, kept, cotangent):
-        return _shared_backward(stride, *operands, cotangent)
+        return _shared_backward(strides, *operands, cotangent)
 
     return jax.jit(operator(at_all_outputs(_forward), backward, at_all_outputs(_plain)))
 
 
 @functools.cache
-def _free_operator(stride: int) -> Callable:
+def _free_operator(strides: Pair) -> Callable:
     def backward(operands, kept, cotangent):
-        return _free_backward(stride, *operands, cotangent)
+        return _free_backward(strides, *operands, cotangent)
 
-    forward, plain = (functools.partial(function, stride) for function in (_forward, _plain))
+    forward, plain = (functools.partial(function, strides) for function in (_forward, _plain))
     return jax.jit(operator(forward, backward, plain))
 
 
 def _by_platform(*, of_each: tuple[bool, ...], added: bool | tuple[bool, ...]) -> Callable:
-    """Gives `function(plan, stride, *arrays)` the plan of where it runs.
+    """Gives `function(plan, strides, *arrays)` the plan of where it runs.
 
     Args:
       of_each: which of the arrays have a part for each example; the others are shared by all.
@@ -119,9 +108,9 @@ def _by_platform(*, of_each: tuple[bool, ...], added: bool | tuple[bool, ...]) -
 
     def decorate(function):
         @functools.wraps(function)
-        def planned(stride, *arrays):
-            on_cpu = functools.partial(function, _CPU, stride)
-            elsewhere = functools.partial(function, _ACCELERATOR, stride)
+        def planned(strides, *arrays):
+            on_cpu = functools.partial(function, _CPU, strides)
+            elsewhere = functools.partial(function, _ACCELERATOR, strides)
             one_by_one = jax.custom_batching.sequential_vmap(on_cpu)
             apart = functools.partial(_one_apart, elsewhere, of_each, added)
             return by_device(*arrays, cpu=one_by_one, default=elsewhere, partitioned=apart)
@@ -143,17 +132,17 @@ def _one_apart(function: Callable, of_each: tuple, added: bool | tuple, *arrays)
 
 
 @_by_platform(of_each=(True, False, True), added=False)
-def _forward(plan: _Plan, stride: int, x, weights, positions) -> jax.Array:
-    taps, features_in, features_out = weights.shape
+def _forward(plan: _Plan, strides: Pair, x, weights, positions) -> jax.Array:
+    taps, features_in, features_out = _sizes(weights)
     rows, project = _rows_to_read(x, weights)
-    cells = _cells(x.shape, *_whole_and_inside(positions), stride)
+    cells = cells_at(x.shape, *places(positions), strides)
     size = _block_size(plan, positions, features_out if project else features_in)
 
     def block(_, cells):
         def add(y, tap):
             index, matrix, cells = tap
-            sample = _read(rows, cells, index)[0]
-            return y + (sample if project else _matmul(sample.astype(x.dtype), matrix)), None
+            sample = read(rows, cells, index)[0]
+            return y + (sample if project else _product(sample.astype(x.dtype), matrix)), None
 
         y = zeros_for((size, features_out), _checks.accumulation_dtype(x), x)
         y, _ = lax.scan(add, y, (jnp.arange(taps, dtype=jnp.int32), weights, cells))
@@ -164,11 +153,11 @@ def _forward(plan: _Plan, stride: int, x, weights, positions) -> jax.Array:
 
 
 @_by_platform(of_each=(True, False, True, True), added=(False, True, False))
-def _free_backward(plan: _Plan, stride: int, x, weights, positions, cotangent):
-    """Gradients by map, weights and positions [N, H', W', K, 2]."""
-    taps, features_in, features_out = weights.shape
+def _free_backward(plan: _Plan, strides: Pair, x, weights, positions, cotangent):
+    """Gradients by map, weights and positions [N, H', W', T, 2 | 3]."""
+    taps, features_in, features_out = _sizes(weights)
     rows, project = _rows_to_read(x, weights)
-    cells = _cells(x.shape, *_whole_and_inside(positions), stride)
+    cells = cells_at(x.shape, *places(positions), strides)
     size = _block_size(plan, positions, features_out if project else features_in)
     sums = _checks.accumulation_dtype(x)
 
@@ -177,15 +166,15 @@ def _free_backward(plan: _Plan, stride: int, x, weights, positions, cotangent):
 
         def add(rows_gradient, tap):
             index, matrix, cells = tap
-            sample, *slopes = _read(rows, cells, index)
+            sample, *slopes = read(rows, cells, index)
             if project:
                 sample_gradient, outer = cotangent.astype(sums), zeros_for((), sums, x)
             else:
-                sample_gradient = _matmul(cotangent, matrix.T)
-                outer = _matmul(sample.astype(x.dtype).T, cotangent)
+                sample_gradient = _product(cotangent, matrix.swapaxes(-1, -2))
+                outer = _outer(sample.astype(x.dtype), cotangent, matrix)
             slopes = [plan.row_sums(slope * sample_gradient) for slope in slopes]
             target = rows._replace(values=rows_gradient)
-            rows_gradient = plan.splat(target, cells, index, sample_gradient)
+            rows_gradient = plan.splat(target, cells, index, scaled(sample_gradient, cells))
             return rows_gradient, (outer, jnp.stack(slopes, -1))
 
         rows_gradient, weights_gradient = carry
@@ -202,13 +191,14 @@ def _free_backward(plan: _Plan, stride: int, x, weights, positions, cotangent):
     if project:
         # Both products round their operands to the map's dtype, as those of the samples do.
         narrow = (*x.shape[:3], taps * features_out)
-        products = _unbordered(map_gradient, narrow).astype(x.dtype).reshape(-1, narrow[-1])
+        products = unbordered(map_gradient, narrow).astype(x.dtype).reshape(-1, narrow[-1])
         map_gradient = _matmul(products, _side_by_side(weights).T).reshape(x.shape)
         weights_gradient = _matmul(x.reshape(-1, features_in).T, products)
         weights_gradient = weights_gradient.reshape(features_in, taps, features_out).swapaxes(0, 1)
     else:
-        map_gradient = _unbordered(map_gradient, x.shape)
-    slopes = _unblocked(slopes.swapaxes(1, 2).reshape(-1, taps * 2), positions.shape[:3])
+        map_gradient = unbordered(map_gradient, x.shape)
+    slopes = slopes.swapaxes(1, 2).reshape(-1, taps * positions.shape[-1])
+    slopes = _unblocked(slopes, positions.shape[:3])
     return (
         map_gradient.astype(x.dtype),
         weights_gradient.astype(weights.dtype),
@@ -217,21 +207,21 @@ def _free_backward(plan: _Plan, stride: int, x, weights, positions, cotangent):
 
 
 @_by_platform(of_each=(True, False, False, True), added=(False, True, True))
-def _shared_backward(plan: _Plan, stride: int, x, weights, positions, cotangent):
-    """Gradients by map, weights and positions [K, 2], in one sweep over the map's pixels.
+def _shared_backward(plan: _Plan, strides: Pair, x, weights, positions, cotangent):
+    """Gradients by map, weights and positions [T, 2], in one sweep over the map's pixels.
 
     The adjoint of a shift by p is the shift by -p. Its cells are the mirror images of the forward
     ones, so that on integers too the slope is that of the cell which the forward pass reads.
     """
-    taps, features_in, features_out = weights.shape
-    cotangent = _stuffed(cotangent, x.shape, stride)
-    rows = _Rows(_bordered(cotangent), x.shape[2] + 2 * _BORDER)
-    whole, inside = _whole_and_inside(jnp.broadcast_to(positions, (*x.shape[:3], taps, 2)))
-    cells = _cells(cotangent.shape, -whole - 1, 1 - inside, 1)
+    taps, features_in, features_out = _sizes(weights)
+    cotangent = _stuffed(cotangent, x.shape, strides)
+    rows = Rows(bordered(cotangent), x.shape[2] + 2 * BORDER)
+    whole, inside, _ = places(jnp.broadcast_to(positions, (*x.shape[:3], taps, 2)))
+    cells = cells_at(cotangent.shape, -whole - 1, 1 - inside, None, (1, 1))
     size = _block_size(plan, whole, features_out)
     sums = _checks.accumulation_dtype(x)
 
-    project = _is_narrow(weights)
+    project = _is_narrow(x, weights)
 
     def block(carry, operands):
         cells, pixels = operands
@@ -240,13 +230,13 @@ def _shared_backward(plan: _Plan, stride: int, x, weights, positions, cotangent)
 
         def add(map_gradient, tap):
             index, matrix, product, cells = tap
-            sample, *slopes = _read(rows, cells, index)
+            sample, *slopes = read(rows, cells, index)
             sample = sample.astype(x.dtype)
             if project:
                 return map_gradient, (sample, plan.dot(slopes, -product))
-            outer = _matmul(pixels.T, sample)
-            slope = plan.dot(slopes, -_matmul(pixels, matrix))
-            return map_gradient + _matmul(sample, matrix.T), (outer, slope)
+            outer = _outer(pixels, sample, matrix)
+            slope = plan.dot(slopes, -_product(pixels, matrix))
+            return map_gradient + _product(sample, matrix.swapaxes(-1, -2)), (outer, slope)
 
         zeros = zeros_for((size, features_in), sums, x)
         taps_in = jnp.arange(taps, dtype=jnp.int32), weights, products, cells
@@ -269,36 +259,53 @@ def _shared_backward(plan: _Plan, stride: int, x, weights, positions, cotangent)
     )
 
 
-def _plain(stride: int, x, weights, positions) -> jax.Array:
+def _plain(strides: Pair, x, weights, positions) -> jax.Array:
     """The same value in operations that JAX differentiates to any order, a tap at a time."""
-    rows = _Rows(_bordered(x), x.shape[2] + 2 * _BORDER)
-    cells = _cells(x.shape, *_whole_and_inside(positions), stride)
+    taps, _, features_out = _sizes(weights)
+    rows = _unprojected(x, weights)
+    cells = cells_at(x.shape, *places(positions), strides)
 
     @jax.checkpoint
     def add(y, tap):
-        cells, matrix = tap
-        sample = _read(rows, cells, jnp.int32(0))[0]
-        return y + _matmul(sample.astype(x.dtype), matrix), None
+        index, cells, matrix = tap
+        sample = read(rows, cells, index)[0]
+        return y + _product(sample.astype(x.dtype), matrix), None
 
-    cells = jax.tree.map(lambda part: part.reshape(-1, weights.shape[0]).T, cells)
-    y = zeros_for((cells.row.shape[1], weights.shape[-1]), _checks.accumulation_dtype(x), x)
-    y, _ = lax.scan(add, y, (cells, weights))
-    return y.astype(x.dtype).reshape(*positions.shape[:3], weights.shape[-1])
+    cells = jax.tree.map(lambda part: part.reshape(-1, taps).T, cells)
+    y = zeros_for((cells.row.shape[1], features_out), _checks.accumulation_dtype(x), x)
+    y, _ = lax.scan(add, y, (jnp.arange(taps, dtype=jnp.int32), cells, weights))
+    return y.astype(x.dtype).reshape(*positions.shape[:3], features_out)
 
 
-def _rows_to_read(x: jax.Array, weights: jax.Array) -> tuple[_Rows, bool]:
+def _sizes(weights: jax.Array) -> tuple[int, int, int]:
+    """The numbers of taps, of channels that a tap reads, and of outputs."""
+    groups = weights.shape[1] if weights.ndim == 4 else 1
+    return weights.shape[0], groups * weights.shape[-2], groups * weights.shape[-1]
+
+
+def _rows_to_read(x: jax.Array, weights: jax.Array) -> tuple[Rows, bool]:
     """The map, or where it is narrower its product with all taps' weights (and True)."""
-    width = x.shape[2] + 2 * _BORDER
-    if not _is_narrow(weights):
-        return _Rows(_bordered(x), width), False
-    products = _bordered(_matmul(x, _side_by_side(weights)))
-    return _Rows(products.reshape(-1, weights.shape[2]), width, weights.shape[0]), True
+    if not _is_narrow(x, weights):
+        return _unprojected(x, weights), False
+    products = bordered(_matmul(x, _side_by_side(weights)))
+    width = x.shape[2] + 2 * BORDER
+    return Rows(products.reshape(-1, weights.shape[2]), width, weights.shape[0]), True
 
 
-def _is_narrow(weights: jax.Array) -> bool:
+def _unprojected(x: jax.Array, weights: jax.Array) -> Rows:
+    """The map, of which a tap reads all channels or a part."""
+    taps, features, _ = _sizes(weights)
+    parts = x.shape[-1] // features
+    values = bordered(x)
+    values = values.reshape(-1, features) if parts > 1 else values
+    return Rows(values, x.shape[2] + 2 * BORDER, parts, taps // parts)
+
+
+def _is_narrow(x: jax.Array, weights: jax.Array) -> bool:
     """Whether all taps' outputs together are no more numbers than the channels that they read."""
-    taps, features_in, features_out = weights.shape
-    return taps * features_out <= features_in
+    taps, features_in, features_out = _sizes(weights)
+    together = weights.ndim == 3 and x.shape[-1] == features_in
+    return together and taps * features_out <= features_in
 
 
 def _side_by_side(weights: jax.Array) -> jax.Array:
@@ -306,62 +313,13 @@ def _side_by_side(weights: jax.Array) -> jax.Array:
     return weights.swapaxes(0, 1).reshape(weights.shape[1], -1)
 
 
-def _stuffed(cotangent: jax.Array, shape: tuple[int, ...], stride: int) -> jax.Array:
+def _stuffed(cotangent: jax.Array, shape: tuple[int, ...], strides: Pair) -> jax.Array:
     """The cotangent of strided outputs at their centres on the map, zeros between."""
     gaps = [(0, 0, 0)] * 4
-    for axis in (1, 2):
+    for axis, stride in zip((1, 2), strides, strict=True):
         covered = (cotangent.shape[axis] - 1) * stride + 1
         gaps[axis] = (0, shape[axis] - covered, stride - 1)
     return lax.pad(cotangent, jnp.zeros((), cotangent.dtype), gaps)
-
-
-def _bordered(x: jax.Array) -> jax.Array:
-    """The map within zeros, a pixel a row."""
-    border = (_BORDER, _BORDER)
-    return jnp.pad(x, ((0, 0), border, border, (0, 0))).reshape(-1, x.shape[-1])
-
-
-def _unbordered(rows: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    batch, height, width, features = shape
-    x = rows.reshape(batch, height + 2 * _BORDER, width + 2 * _BORDER, features)
-    return x[:, _BORDER:-_BORDER, _BORDER:-_BORDER]
-
-
-def _whole_and_inside(positions: jax.Array) -> tuple[jax.Array, jax.Array]:
-    positions = jnp.clip(positions, -tuning.FAR_POSITION, tuning.FAR_POSITION)
-    whole = lax.stop_gradient(jnp.floor(positions))
-    return whole, positions - whole
-
-
-def _cells(shape: tuple[int, ...], whole: jax.Array, inside: jax.Array, stride: int) -> _Cells:
-    """The cells [N, H', W', K] of taps at whole + inside [N, H', W', K, 2] on a map of `shape`.
-
-    The centre is added to the whole part of a position: the place inside a cell keeps its digits.
-    """
-    _, height, width, _ = shape
-    y, x = (
-        jnp.clip(part + stride * lax.broadcasted_iota(part.dtype, part.shape, axis), -_BORDER, size)
-        for axis, size, part in ((1, height, whole[..., 0]), (2, width, whole[..., 1]))
-    )
-    y, x = y.astype(jnp.int32) + _BORDER, x.astype(jnp.int32) + _BORDER
-    example = lax.broadcasted_iota(jnp.int32, y.shape, 0)
-    row = (example * (height + 2 * _BORDER) + y) * (width + 2 * _BORDER) + x
-    return _Cells(row, inside[..., 0], inside[..., 1])
-
-
-def _read(rows: _Rows, cells: _Cells, tap: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """One tap's samples [P, F] and their slopes along y and x; unused ones cost nothing."""
-    sums = _checks.accumulation_dtype(rows.values)
-    top_left, top_right, bottom_left, bottom_right = (
-        rows.values.at[index].get(mode="promise_in_bounds").astype(sums)
-        for index in rows.index(cells, tap)
-    )
-    y, x = cells.y.astype(sums)[:, None], cells.x.astype(sums)[:, None]
-    top = (1 - x) * top_left + x * top_right
-    bottom = (1 - x) * bottom_left + x * bottom_right
-    along_y = (1 - x) * (bottom_left - top_left) + x * (bottom_right - top_right)
-    along_x = (1 - y) * (top_right - top_left) + y * (bottom_right - bottom_left)
-    return (1 - y) * top + y * bottom, along_y, along_x
 
 
 def _block_size(plan: _Plan, positions: jax.Array, features: int) -> int:
@@ -377,8 +335,8 @@ def _block_size(plan: _Plan, positions: jax.Array, features: int) -> int:
     return -(-outputs // -(-outputs // largest))
 
 
-def _blocked(cells: _Cells, size: int) -> _Cells:
-    """Cells [N, H', W', K] as [blocks, K, size]."""
+def _blocked(cells: Cells, size: int) -> Cells:
+    """Cells [N, H', W', T] as [blocks, T, size]."""
     return jax.tree.map(lambda part: _block_rows(part, size).swapaxes(1, 2), cells)
 
 
@@ -400,34 +358,20 @@ def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.matmul(a, b, preferred_element_type=_checks.accumulation_dtype(a, b))
 
 
-def _splat_windows(rows: _Rows, cells: _Cells, tap: jax.Array, values: jax.Array) -> jax.Array:
-    """`rows` with values [P, F] added at the corners of cells, one 2x2 window after the other."""
-    features = values.shape[-1]
-    top, left = cells.row // rows.width, cells.row % rows.width
-    first = (rows.group(tap) * features).astype(jnp.int32)
-
-    def add(i, image):
-        y, x = cells.y[i].astype(image.dtype), cells.x[i].astype(image.dtype)
-        weights = jnp.stack([1 - y, y])[:, None] * jnp.stack([1 - x, x])[None]
-        window = weights[:, :, None] * values[i][None, None]
-        start = top[i], left[i], first
-        window += lax.dynamic_slice(image, start, (2, 2, features))
-        return lax.dynamic_update_slice(image, window, start)
-
-    image = rows.values.reshape(-1, rows.width, rows.groups * features)
-    return lax.fori_loop(0, top.size, add, image, unroll=tuning.SPLAT_UNROLL).reshape(
-        rows.values.shape
-    )
+def _product(rows: jax.Array, matrix: jax.Array) -> jax.Array:
+    """Rows [P, C] by a matrix [C, O]; or each group of channels by its own, [G, C / G, O / G]."""
+    if matrix.ndim == 2:
+        return _matmul(rows, matrix)
+    grouped = rows.reshape(-1, *matrix.shape[:2]).swapaxes(0, 1)
+    return _matmul(grouped, matrix).swapaxes(0, 1).reshape(rows.shape[0], -1)
 
 
-def _splat_scatter(rows: _Rows, cells: _Cells, tap: jax.Array, values: jax.Array) -> jax.Array:
-    """`rows` with values [P, F] added at the corners of cells."""
-    total = rows.values
-    y, x = (part.astype(total.dtype)[:, None] for part in cells[1:])
-    weights = (1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x
-    for index, weight in zip(rows.index(cells, tap), weights, strict=True):
-        total = total.at[index].add(weight * values, mode="promise_in_bounds")
-    return total
+def _outer(a: jax.Array, b: jax.Array, like: jax.Array) -> jax.Array:
+    """The gradient by a matrix `like` [C, O] or [G, C / G, O / G] of rows a [P, C] and b [P, O]."""
+    if like.ndim == 2:
+        return _matmul(a.T, b)
+    a, b = (rows.reshape(a.shape[0], like.shape[0], -1).swapaxes(0, 1) for rows in (a, b))
+    return _matmul(a.swapaxes(1, 2), b)
 
 
 def _row_products(values: jax.Array) -> jax.Array:
@@ -442,13 +386,13 @@ def _dot_products(slopes: list[jax.Array], values: jax.Array) -> jax.Array:
 
 _CPU = _Plan(
     block_elements=tuning.READ_BLOCK_CPU,
-    splat=_splat_windows,
+    splat=splat_windows,
     row_sums=_row_products,
     dot=_dot_products,
 )
 _ACCELERATOR = _Plan(
     block_elements=tuning.READ_BLOCK,
-    splat=_splat_scatter,
+    splat=splat_scatter,
     row_sums=lambda values: values.sum(-1),
     dot=lambda slopes, values: jnp.stack([jnp.sum(slope * values) for slope in slopes]),
 )

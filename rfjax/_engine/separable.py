@@ -57,6 +57,7 @@ def _keeping(how: Filter, x: jax.Array, sigmas: jax.Array) -> tuple[jax.Array, l
     """The result and the maps that the gradient reads, or x in their place where it does not."""
 
     def like(x, sigmas):
+        # As many maps as `_filter_and_keep` keeps, all of the size of x.
         passes = x.ndim - 2
         return x, [x] * (passes if how.padding == "renormalized" else passes - 1)
 
@@ -104,9 +105,11 @@ def _filter(how: Filter, platform: str, x: jax.Array, sigmas: jax.Array) -> jax.
     """The filtered map, where no gradient is wanted."""
     axes = how.axes(x.shape, platform)
     size = tuning.FUSED
+    # The taps of one pass over both axes hold no boundary but zeros.
     fits = len(axes) == 2 and all(size in axis.half_sizes for axis in axes)
     if not fits or how.padding != "zero":
         return _one_by_one(axes, x, sigmas)
+    # Two branches: the smallest filter in one pass, any other in one after the other.
     largest = jnp.max(half_size(sigmas, truncate=how.window.truncate))
     # The taps are formed outside of the switch, as those of the passes are.
     taps = [half_taps(sigmas[..., k], size, how.window) for k in (0, 1)]
@@ -182,6 +185,7 @@ def pull_axis(
     y is read with renormalized boundaries alone.
     """
     (unit,) = alike(jnp.ones_like(sigma), sigma)[:1]
+    # dg / dsigma by forward mode, once for all static sizes.
     taps, derivative = jax.jvp(partial(line_taps, axis=axis), (sigma,), (unit,))
     branches = [partial(pull_shift_add, axis, size) for size in axis.half_sizes]
     branches.append(partial(_pull_by_matrix, axis))
@@ -201,5 +205,6 @@ def _by_matrix(axis: Axis, x, sigma, taps) -> jax.Array:
 
 def _pull_by_matrix(axis: Axis, x, y, cotangent, sigma, taps, derivative):
     by_matrix = partial(filter_by_matrix, padding=axis.padding, window=axis.window)
+    # K^T c, and the trace of (dK / dsigma)^T c x^T, which JAX forms as a product.
     grad_x, grad_sigma = jax.vjp(by_matrix, x, sigma)[1](cotangent)
     return in_order(grad_x), grad_sigma

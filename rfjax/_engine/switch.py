@@ -32,6 +32,7 @@ def size_switch(branches: Sequence[Callable]) -> Callable:
 
     @run.def_vmap
     def rule(axis_size: int, in_batched: list, index: jax.Array, *operands: Any) -> Any:
+        # The index is one number for all in `mapped`: only the operands have a batch.
         axes = jax.tree.map(lambda batched: 0 if batched else None, tuple(in_batched[1:]))
         mapped = [jax.vmap(branch, in_axes=axes) for branch in branches]
 
@@ -39,12 +40,14 @@ def size_switch(branches: Sequence[Callable]) -> Callable:
             return mapped[0](*operands)
 
         def by_largest(index, *operands):
+            # A branch serves all smaller indices, so that the largest one serves the batch.
             index = jnp.max(index, 0) if in_batched[0] else index
             return size_switch(mapped)(index, *operands)
 
         def one_by_one(index, *operands):
             flat, tree = jax.tree.flatten((index, *operands))
             flags = jax.tree.leaves(in_batched)
+            # What the batch shares is not scanned over, but read in every turn.
             scanned = [leaf for leaf, batched in zip(flat, flags, strict=True) if batched]
 
             def body(leaves):
@@ -54,6 +57,7 @@ def size_switch(branches: Sequence[Callable]) -> Callable:
 
             return jax.lax.map(body, scanned)
 
+        # Equal operands for the whole batch: the result is the same for all.
         if not any(jax.tree.leaves(in_batched[1:])):
             out, batched = run(jnp.max(index, 0), *operands), False
         elif in_batched[0]:

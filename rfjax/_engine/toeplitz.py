@@ -24,11 +24,13 @@ def _apply(matrix: jax.Array, x: jax.Array) -> jax.Array:
     """K [n, c, L, L] applied to [M, L, K] along L."""
     rows, length, step = x.shape
     n, c = matrix.shape[:2]
+    # A product for each of M where its rows are long; else one product over all of M.
     wide = is_known(length, step) and step >= max(length, tuning.WIDE_ROW)
     if n == c == 1 and (wide or (is_known(rows) and rows == 1)):
         return precise(jnp.matmul)(jnp.broadcast_to(matrix[0, 0], (rows, length, length)), x)
     if n == c == 1:
         return precise(jnp.einsum)("ij,ajb->aib", matrix[0, 0], x)
+    # A matrix for each example n and channel c; p are its rows, q the pixels of the axes after.
     split = x.reshape(n, rows // n, length, step // c, c)
     return precise(jnp.einsum)("ncij,npjqc->npiqc", matrix, split).reshape(x.shape)
 
@@ -37,11 +39,13 @@ def _apply(matrix: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _zero_matrix(sigma, length, window):
+    # K[i, j] = g(|i - j|) / sum_d g(d): what falls outside the map is lost.
     profile = half_profile(sigma, counted(length), window)
     return _toeplitz(profile / total_profile(sigma, window)[..., None])
 
 
 def _renormalized_matrix(sigma, length, window):
+    # K[i, j] = g(|i - j|) / sum_j g(|i - j|): each row sums to 1.
     matrix = _toeplitz(half_profile(sigma, counted(length), window))
     return matrix / jnp.sum(matrix, -1, keepdims=True)
 
@@ -55,6 +59,7 @@ def _edge_matrix(sigma, length, window):
     tails = jnp.maximum(0.5 * (1.0 + taps[..., :1]) - jnp.cumsum(taps, -1), 0.0)
     shape = (*(1,) * sigma.ndim, 1, length)
     first, last = ((pixels == end).astype(taps.dtype).reshape(shape) for end in (0, length - 1))
+    # K = g(|i - j|), and the first and last columns take the tails.
     matrix = _toeplitz(taps) + tails[..., :, None] * first
     return matrix + tails[..., ::-1, None] * last
 
@@ -63,6 +68,7 @@ def _wrap_matrix(sigma, length, window):
     taps = folded_profile(sigma, length, window)
     taps /= jnp.sum(taps, -1, keepdims=True)
     i = counted(length)
+    # K[i, j] = sum_m g(i - j + m L)
     return taps[..., (i[:, None] - i[None]) % length]
 
 
@@ -76,6 +82,7 @@ def _reflect_matrix(sigma, length, window):
     taps = folded_profile(sigma, period, window)
     taps /= jnp.sum(taps, -1, keepdims=True)
     i = np.arange(length)
+    # K[i, j] = h(i - j) + h(i + j), h folded onto the period; an end has no mirror image.
     direct = taps[..., (i[:, None] - i) % period]
     inner = ((i > 0) & (i < length - 1)).astype(taps.dtype)
     return direct + taps[..., (i[:, None] + i) % period] * inner.reshape(

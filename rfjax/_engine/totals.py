@@ -35,8 +35,10 @@ def folded_profile(sigma: jax.Array, period: int, window: Window) -> jax.Array:
     distance = residues[:, None] + step * np.arange(-copies, copies + 1)[None]
     length = jnp.asarray(step, sigma.dtype)
     largest = tuning.SMOOTH_PERIODS * length
+    # Few: the copies m = -copies ... copies hold the support of every sigma up to `largest`.
     few = half_profile(at_most(sigma, largest), distance.ravel(), window)
     few = jnp.sum(few.reshape(*sigma.shape, *distance.shape), -1)
+    # Many: by the formula of Euler and Maclaurin.
     many = _smooth_sum(at_least(sigma, largest)[..., None], residues, length, window)
     return jnp.where(sigma[..., None] <= largest, few, many)
 
@@ -73,9 +75,12 @@ def _strided_sum(
     sigma: jax.Array, residues: jax.Array, period: jax.Array, reach: jax.Array, window: Window
 ) -> jax.Array:
     """The sum of f over d = r modulo `period`, |d| <= reach, by Euler-Maclaurin at midpoints."""
+    # The first and the last tap of each residue within the reach.
     last = residues + period * jnp.floor((reach - residues) / period)
     first = residues - period * jnp.floor((reach + residues) / period)
+    # Half a period beyond them, in deviations: there the integral begins and ends.
     z_high, z_low = (last + 0.5 * period) / sigma, (first - 0.5 * period) / sigma
+    # sum f = (1 / period) int f + corrections at both ends
     total = _integral(z_high, sigma, window) - _integral(z_low, sigma, window)
     total = total / period
     for order, coefficient in _CORRECTIONS:
@@ -113,6 +118,7 @@ def _derivative(z: jax.Array, sigma: jax.Array, order: int, window: Window) -> j
     series = _series(sigma, window.method)
     hermite = _hermite(z, max(series) + order + 2)
     total = sum(term * hermite[n + order] for n, term in series.items())
+    # d/dz of exp(-z^2 / 2) He_n is -exp(-z^2 / 2) He_(n + 1), and dz / dd = 1 / sigma.
     return (-1.0 / sigma) ** order * total * jnp.exp(-0.5 * z * z)
 
 

@@ -1,33 +1,142 @@
-"""Every number of the engine that was chosen."""
+"""Every number of the engine that was chosen, and what chose it.
 
-SIGMA_MIN, SIGMA_MAX = 1e-6, 1e6
-LOG_SIGMA_MIN, LOG_SIGMA_MAX = -40.0, 40.0
-REACH_SLACK = 8.0
-FAR_DEVIATIONS = 9.0
-NARROW = 6.0
-DEBYE_SIGMA = 5.0
-BESSEL_START = 20
-SMOOTH_PERIODS = 8.0
-LARGE_SIGMA = 32.0
-PIXEL_NODES = 32
-LINE_NODES = 64
-EXCHANGE_TOLERANCE = 1e-6
-MOST_EXCHANGES = 1000
-FAR_POSITION = 2.0**22
+Numbers of speed were chosen on a CPU. `python -m benchmarks tuning` sets each against other values
+of it; the ratios below are its times with the number that is set by those with the other one, on
+two shared x86 cores in float32, forward and backward unless told otherwise. Such a machine varies
+by a tenth. Numbers of accuracy were chosen by errors in float32 against float64.
+"""
+
+# Speed: which form, and in which static sizes
+
+# Half sizes of sums of shifted maps. Each is a branch to compile and doubles the last: a support
+# costs at most twice its own sum. Not tuned beyond that.
 SUM_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+# The largest sum on an axis of L pixels: up to LONG_AXIS pixels it has a half size of L /
+# SHORT_SHARE and at most SHORT_SUM, on longer ones LONG_SUM. Beyond it the Toeplitz product serves,
+# whose cost grows with L alone: about that of a sum over L / 4 taps, on long axes over 64.
 SHORT_SHARE, SHORT_SUM, LONG_AXIS, LONG_SUM = 4, 16, 256, 32
+
+# Full covariances: up to this half size a filter is a sum of shifted maps, of (2 R + 1)^2 taps,
+# beyond it a product of transforms, whose cost does not depend on R.
 DENSE_GRID = 4
+
+# Up to here grids of transforms double, then they triple. The next one is chosen rarely and costs
+# little more, but every grid is a branch to compile. A bound on the time to compile, not tuned.
 DOUBLED_GRID = 8
+
+# Boundaries that read copies of the map are exact up to this half size, or two sides of the map. A
+# bound on the memory of an extended map, which `rfjax.filtering` documents; not tuned.
 LEAST_REACH = 64
+
+# The half size up to which two axes are filtered in one pass. At 1 the pass is a 3 x 3 stencil,
+# forward alone 0.6 (with shared machines 0.4 to 0.65) of two passes on 1 x 128 x 128 x 64; from 2
+# on its 25 products cost more than a second pass.
 FUSED = 1
+
+# Speed: blocks that stay in the caches of a CPU, in numbers
+
+# Axes: examples of up to AXES_WHOLE are filtered at a time, and larger ones are split by channels
+# into blocks of about AXES_SPLIT. Passes lose more by short rows than they gain from the caches, so
+# that both are some times a cache of the second level.
 AXES_WHOLE, AXES_SPLIT = 2**21, 5 * 2**17
+
+# Planes: transforms take several times the memory of their map. Beyond a few megabytes the system
+# hands that out anew at every call, which costs as much as the transforms. On 2 x 100 x 100 x 512
+# such blocks take 0.33 to 0.7 of the time of the whole map.
 PLANE_WHOLE, PLANE_SPLIT = 2**18, 2**18
+
+# No block has fewer channels: it would take so little of each cache line that its copies cost more
+# than they save. Eight numbers of float32 are half a line of 64 bytes.
 LEAST_CHANNELS = 8
+
+# Speed: rows as XLA's CPU backend likes them
+
+# Rows of fewer numbers than this are read as one with their neighbours.
 LONG_ROW = 1024
+
+# Rows whose distance is a multiple of ALIASED_ROW numbers fall into the same lines of a cache; SKEW
+# numbers more per row spread them. 512 numbers are half a page, 16 are a cache line.
 ALIASED_ROW, SKEW = 512, 16
+
+# Rows that are added up by name before a sum over a map is written, as many of them as keep an
+# expression within MOST_READS reads: beyond, XLA no longer fuses it well. Adding up some rows took
+# a sixth off forward and backward.
 ROWS_AT_A_TIME = (1, 2, 4, 8)
 MOST_READS = 80
+
+# Toeplitz products of rows of so many numbers are worth a product for each example; a single one
+# for all has to transpose the map, and its result again.
 WIDE_ROW = 1024
+
+# Speed: reads at any positions
+
+# Samples of a tap, in numbers, that are gathered and multiplied at a time. On a CPU they stay in
+# the caches; elsewhere the number only bounds the memory, at 256 MiB of float32, and is not tuned.
 READ_BLOCK_CPU, READ_BLOCK = 2**19, 2**26
+
+# No block has fewer outputs, so that the product with a tap's weights is one of matrices also where
+# there are thousands of channels. A bound, not tuned.
 LEAST_OUTPUTS = 256
+
+# Windows of a splat in one turn of its loop. A scatter in its place took 7 times as long (137 ms
+# and 20 ms on 2 x 64 x 64 x 64, before the loop was part of the engine).
 SPLAT_UNROLL = 4
+
+# Accuracy: bounds
+
+# Taps are formed with sigma in these bounds: below, the filter is the identity to the last bit;
+# above, it is flat over any map. Squares of both are within float32's range.
+SIGMA_MIN, SIGMA_MAX = 1e-6, 1e6
+
+# sigma is formed within these bounds (1e-17 to 1e17 pixels) so that neither it nor a derivative is
+# 0 or inf in float32. Outside, the gradient with respect to log sigma is zero. Narrower types are
+# widened for all that lies in between, where their squares would leave their range.
+LOG_SIGMA_MIN, LOG_SIGMA_MAX = -40.0, 40.0
+
+# By how many units of rounding tau = truncate sigma may exceed an integer without another tap: a
+# sigma that went through log and exp comes back within 2 of them.
+REACH_SLACK = 8.0
+
+# So many deviations from the mean a Gaussian is 0: exp(-9^2 / 2) is 3e-18.
+FAR_DEVIATIONS = 9.0
+
+# Positions are cut here: farther out than any map, and small enough for exact integers, and a place
+# inside a cell, in float32.
+FAR_POSITION = 2.0**22
+
+# Accuracy: where one formula takes over from another
+
+# The sigma up to which a pixel's mass is a difference of two error functions, and from which it is
+# Taylor's series over the pixel. Largest error of taps relative to the largest tap, sigma 0.3 to
+# 40: 4.2e-7; 3.4e-7 if the series begins at 2 (where its own error in float64 is larger than that
+# of 6), and 1.8e-6 if the difference, which cancels, goes on to 20.
+NARROW = 6.0
+
+# The sigma up to which discrete taps are products of ratios, and from which they are Debye's
+# expansion. Error of taps, sigma 0.3 to 40: 3.7e-7, and the same at 12, where the products are more
+# than twice as long; at 2 the expansion is off by more than 1e-4.
+DEBYE_SIGMA = 5.0
+
+# How far beyond the last order the ratios begin: every step shrinks the error of the start by the
+# square of a ratio below 1. Errors are 3.7e-7 with 5, 20 and 80: a bound with a margin.
+BESSEL_START = 20
+
+# Beyond this many periods sigma is smooth enough for a sum in closed form. Its errors at sigma = 1,
+# 2 and 4 periods are 3e-6, 7e-8 and 8e-8 for sampled taps, and 4e-3, 2e-5 and 7e-8 for discrete
+# ones, where Edgeworth's series decides: at 8 nothing but rounding is left.
+SMOOTH_PERIODS = 8.0
+
+# Beyond this sigma the three methods meet on a grid, and the sampled taps' total stands for all.
+LARGE_SIGMA = 32.0
+
+# Nodes of Gauss-Legendre: in a pixel along y for integrated taps of a full covariance, and along
+# the whole support for its total.
+PIXEL_NODES = 32
+LINE_NODES = 64
+
+# Selling's decomposition: products of base vectors closer to zero than this share of the trace are
+# rounding, and exchanging for them could cycle. The number of exchanges grows with the logarithm
+# of the ratio of the axes; its bound only ends a loop over NaN.
+EXCHANGE_TOLERANCE = 1e-6
+MOST_EXCHANGES = 1000

@@ -13,7 +13,9 @@ from rfjax.data.augment import Augmentation as Augmentation
 from rfjax.data.checking import check as check
 from rfjax.data.dataset import VOID as VOID
 from rfjax.data.dataset import Dataset as Dataset
+from rfjax.data.normalization import Normalization as Normalization
 from rfjax.data.pipeline import eval_batches as eval_batches
-from rfjax.data.pipeline import load as load
-from rfjax.data.pipeline import names as names
 from rfjax.data.pipeline import train_iterator as train_iterator
+from rfjax.data.registry import load as load
+from rfjax.data.registry import names as names
+from rfjax.data.registry import register as register

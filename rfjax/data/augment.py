@@ -169,15 +169,6 @@ def random_flip(rng: np.random.Generator, image: np.ndarray, label: np.ndarray, 
     return image[:, ::-1], label[:, ::-1]
 
 
-def normalize(
-    image: np.ndarray, mean: tuple[float, float, float], std: tuple[float, float, float]
-) -> np.ndarray:
-    """(x / 255 - mean) / std for each channel, float32 [H, W, 3]."""
-    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
-    table = (_LEVELS[:, None] / 255.0 - mean[None]) / std[None]
-    return cv2.LUT(np.ascontiguousarray(image), table[:, None])
-
-
 def _as_levels(values: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(values, 0.0, 255.0)).astype(np.uint8)
 

@@ -1,13 +1,14 @@
 """What every data set looks like: random access to uint8 examples, and the facts about them.
 
-An example is a dict with "image" uint8 [H, W, 3] (RGB), "label" uint8 [H, W] (class indices, 255
-where no class is known) and "id", a string that names it in error messages and predictions.
-Examples of one data set may differ in size.
+An example is a dict. For segmentation it has "image" uint8 [H, W, 3] (RGB), "label" uint8 [H, W]
+(class indices, 255 where no class is known) and "id", a string that names it in error messages and
+predictions; other tasks want other entries. Examples of one data set may differ in size.
 """
 
 import dataclasses
 import functools
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,35 +41,61 @@ class Dataset:
         name: the name that `load` knows it by.
         split: "train", "val" or "test".
         source: examples by index; see the module's docstring.
-        num_classes: number of classes K, without the void label 255.
+        num_classes: number of classes K, without the void label 255; 0 where there are none.
         class_names: K names, in the order of the label values.
-        palette: uint8 [K, 3], an RGB colour for each class.
+        palette: uint8 [K, 3], an RGB color for each class.
         mean, std: of the images' R, G, B in units where white is 1.
+        more: what else a task wants to know, as JSON can hold it.
     """
 
     name: str
     split: str
     source: Source = dataclasses.field(repr=False)
-    num_classes: int
-    class_names: tuple[str, ...]
-    palette: np.ndarray = dataclasses.field(repr=False)
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    num_classes: int = 0
+    class_names: tuple[str, ...] = ()
+    palette: np.ndarray = dataclasses.field(
+        repr=False, default_factory=lambda: np.zeros((0, 3), np.uint8)
+    )
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    more: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.source)
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a task wants to know of the data, as JSON can hold it; see `rfjax.tasks`."""
+        return {
+            "name": self.name,
+            "num_classes": self.num_classes,
+            "class_names": list(self.class_names),
+            "palette": np.asarray(self.palette).tolist(),
+            "mean": list(map(float, self.mean)),
+            "std": list(map(float, self.std)),
+            **self.more,
+        }
+
     @functools.cached_property
-    def shapes(self) -> tuple[tuple[int, int], ...]:
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
         """Height and width of each example, read once."""
         return tuple(_shape(self.source, index) for index in range(len(self.source)))
 
 
-def _shape(source: Source, index: int) -> tuple[int, int]:
+def _shape(source: Source, index: int) -> tuple[int, ...]:
     """Height and width of an example."""
     if hasattr(source, "shape"):
         return source.shape(index)
-    return source[index]["label"].shape
+    return size_of(source[index])
+
+
+def size_of(example: Mapping[str, Any]) -> tuple[int, ...]:
+    """Height and width of an example: those of its label's pixels, or of its image.
+
+    () for an example without either, of a data set whose examples are all alike.
+    """
+    shapes = (np.shape(example.get("label")), np.shape(example.get("image"))[:2])
+    return next((shape for shape in shapes if len(shape) == 2), ())
 
 
 class EnlargedSource:

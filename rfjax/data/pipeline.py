@@ -1,63 +1,30 @@
-"""From a data set to batches: loading by name, the training stream, evaluation in full.
+"""From a data set to batches: the training stream, and evaluation in full.
 
-Batches are dicts of NumPy arrays: "image" float32 [B, h, w, 3], normalised by the data set's mean
-and standard deviation, and "label" int32 [B, h, w] with 255 for void. Work is done in threads
+Batches are dicts of NumPy arrays, rows stacked. For images with a class at every pixel they are
+"image" float32 [B, h, w, 3], normalised by the data set's mean and standard deviation, and "label"
+int32 [B, h, w] with 255 for void; a task can ask for others. Work is done in threads
 (decoding and augmentation release Python's lock); OpenCV's own threads are switched off for the
 process, because two pools would only get in each other's way.
 """
 
-import importlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import cv2
 import grain.python as grain
 import numpy as np
 
-from rfjax._checks import choose, integer
-from rfjax.data.augment import Augmentation, normalize
-from rfjax.data.dataset import VOID, Dataset
+from rfjax._checks import integer
+from rfjax.data import rows
+from rfjax.data.augment import Augmentation
+from rfjax.data.dataset import Dataset, size_of
+from rfjax.data.normalization import Normalization
 
-_MODULES = {  # imported when asked for: only some of them need tensorflow-datasets
-    "digit_scenes": "rfjax.data.digit_scenes",
-    "camvid": "rfjax.data.camvid",
-    "cityscapes": "rfjax.data.cityscapes",
-}
-
-
-def names() -> tuple[str, ...]:
-    """The names that `load` knows."""
-    return tuple(_MODULES)
-
-
-def load(name: str, split: str, *, data_dir: str | None = None, **options: Any) -> Dataset:
-    """One split of a data set, prepared first where that is needed.
-
-    Args:
-        name: "digit_scenes" (drawn here, nothing to download), "camvid" or "cityscapes".
-        split: "train", "val", or, except for the digit scenes, "test".
-        data_dir: where the data is or shall be kept; see the data set's module for its default.
-        **options: `enlargement` (a whole factor, for every data set), and those of
-            `rfjax.data.digit_scenes.DigitScenesConfig` for the digit scenes.
-
-    Raises:
-        ValueError: for a name, split, or option that does not exist; lists those that do.
-        FileNotFoundError: if files are missing; says which, and where to put them.
-
-    Example:
-        >>> import tempfile
-        >>> folder = tempfile.mkdtemp()
-        >>> dataset = load("digit_scenes", "val", data_dir=folder, train_scenes=2, val_scenes=2)
-        >>> dataset.source[0]["image"].shape
-        (64, 64, 3)
-    """
-    module = importlib.import_module(choose("data set", name, _MODULES))
-    choose(f"split of {name}", split, module.SPLITS)
-    for option in options:
-        choose(f"option of {name}", option, module.OPTIONS)
-    return module.load(split, data_dir, **options)
+# The arrays of one example: of (example, rng, augmentation), the last two None in evaluation.
+MakeRow = Callable[..., rows.Row]
 
 
 def train_iterator(
@@ -66,6 +33,7 @@ def train_iterator(
     batch_size: int,
     seed: int,
     augmentation: Augmentation | None = None,
+    row: MakeRow | None = None,
     process_index: int = 0,
     process_count: int = 1,
     threads: int | None = None,
@@ -84,6 +52,8 @@ def train_iterator(
         batch_size: examples in this process's batches.
         seed: of order and augmentation; 0 up to 2**32 - 1.
         augmentation: None for none. Scaling needs a crop, else sizes differ.
+        row: the function of (example, rng, augmentation) that returns the arrays of an example, as
+            `rfjax.tasks.Task.row`; None for those of images with a class at every pixel.
         process_index, process_count: this process's share.
         threads: batches made at the same time; None for one for each processor, 16 at most; 0 for
             none beside the caller's.
@@ -107,37 +77,47 @@ def train_iterator(
     seed = integer("seed", seed, least=0)
     cv2.setNumThreads(0)
     stream = grain.MapDataset.source(dataset.source).seed(seed).shuffle().repeat()
-    stream = stream.random_map(_TrainingExample(dataset, augmentation))
+    transform = _TrainingRow(dataset, row or _default_row(dataset), augmentation)
+    stream = stream.random_map(transform)
     stream = stream[process_index::process_count].batch(batch_size, drop_remainder=True)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     return iter(stream.to_iter_dataset(options))
 
 
-class _TrainingExample(grain.RandomMapTransform):
-    """Augments and normalises one example."""
+def _default_row(dataset: Dataset) -> MakeRow:
+    """Rows of images with a class at every pixel."""
+    return partial(_segmentation_row, Normalization.of(dataset.facts))
 
-    def __init__(self, dataset: Dataset, augmentation: Augmentation):
-        self._dataset = dataset
-        self._augmentation = augmentation
-        self._shape = augmentation.crop or dataset.source[0]["label"].shape
 
-    def random_map(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        image, label = self._augmentation(rng, example["image"], example["label"])
-        _check_shape(
-            example | {"label": label},
-            self._shape,
-            "the others of its batch have {}x{}: train with a crop, which pads smaller images",
+def _segmentation_row(normalization, example, rng=None, augmentation=None) -> rows.Row:
+    return rows.segmentation_row(example, normalization, rng, augmentation)
+
+
+class _TrainingRow(grain.RandomMapTransform):
+    """Augments one example and makes its row; all rows have the shapes of the first one's."""
+
+    def __init__(self, dataset: Dataset, row: MakeRow, augmentation: Augmentation):
+        self._row, self._augmentation = row, augmentation
+        first = row(dataset.source[0], np.random.default_rng(0), augmentation)
+        self._shapes = {name: np.shape(array) for name, array in first.items()}
+
+    def random_map(self, example: dict[str, Any], rng: np.random.Generator) -> rows.Row:
+        row = self._row(example, rng, self._augmentation)
+        _check_shapes(
+            row,
+            self._shapes,
+            example,
+            "the others of its batch have {}: train with a crop, which pads smaller images",
         )
-        return {
-            "image": normalize(image, self._dataset.mean, self._dataset.std),
-            "label": label.astype(np.int32),
-        }
+        return row
 
 
 def eval_batches(
     dataset: Dataset,
     *,
     batch_size: int,
+    row: MakeRow | None = None,
+    blank: Callable[[rows.Row], rows.Row] | None = None,
     process_index: int = 0,
     process_count: int = 1,
     threads: int = 2,
@@ -154,6 +134,8 @@ def eval_batches(
     Args:
         dataset: from `load`.
         batch_size: rows of this process's batches.
+        row, blank: of a task, see `rfjax.tasks.Task`; None for those of images with a class at
+            every pixel.
         process_index, process_count: this process's share.
         threads: batches made at the same time, and in advance.
         devices: among how many, of this process, the rows of a batch are dealt: a size of which
@@ -172,10 +154,11 @@ def eval_batches(
         raise ValueError(f"batch_size is a multiple of devices={devices}; got {batch_size}")
     cv2.setNumThreads(0)
     parts = [
-        _Part(shape, rows, members[process_index:][::process_count])
-        for shape, rows, members in _by_shape(dataset, batch_size, process_count, devices)
+        _Part(shape, count, members[process_index:][::process_count], members[0])
+        for shape, count, members in _by_shape(dataset, batch_size, process_count, devices)
     ]
-    batches = grain.MapDataset.range(len(parts)).map(lambda n: _eval_batch(dataset, parts[n]))
+    make = partial(_eval_batch, dataset, row or _default_row(dataset), blank or rows.blank)
+    batches = grain.MapDataset.range(len(parts)).map(lambda n: make(parts[n]))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
     return iter(batches.to_iter_dataset(options))
 
@@ -186,42 +169,62 @@ class _Part(NamedTuple):
     shape: tuple[int, int]
     rows: int
     indices: list[int]
+    alike: int  # an example of this size, which there is even where no row is filled
 
 
 def _by_shape(
     dataset: Dataset, batch_size: int, process_count: int, devices: int | None
-) -> Iterator[_Part]:
-    """The batches of all processes together: the rows of one of them, and the examples of all."""
+) -> Iterator[tuple[tuple[int, int], int, list[int]]]:
+    """The batches of all processes together: size, rows in each process, examples of all."""
     groups: dict[tuple[int, int], list[int]] = {}
     for index, shape in enumerate(dataset.shapes):
         groups.setdefault(shape, []).append(index)
     for shape, members in groups.items():
-        rows = batch_size
+        count = batch_size
         if devices is not None:
-            rows = min(rows, math.ceil(len(members) / (process_count * devices)) * devices)
-        for start in range(0, len(members), rows * process_count):
-            yield _Part(shape, rows, members[start : start + rows * process_count])
+            count = min(count, math.ceil(len(members) / (process_count * devices)) * devices)
+        for start in range(0, len(members), count * process_count):
+            yield shape, count, members[start : start + count * process_count]
 
 
-def _eval_batch(dataset: Dataset, part: _Part) -> dict[str, Any]:
-    images = np.zeros((part.rows, *part.shape, 3), np.float32)
-    labels = np.full((part.rows, *part.shape), VOID, np.int32)
-    ids = [""] * part.rows
-    for row, index in enumerate(part.indices):
-        example = dataset.source[index]
-        _check_shape(example, part.shape, "it was said to have {}x{}")
-        images[row] = normalize(example["image"], dataset.mean, dataset.std)
-        labels[row] = example["label"]
-        ids[row] = example["id"]
-    return {"image": images, "label": labels, "id": ids}
+def _eval_batch(
+    dataset: Dataset, row: MakeRow, blank: Callable[[rows.Row], rows.Row], part: _Part
+) -> dict[str, Any]:
+    """Rows of the examples, then blank ones."""
+    examples = [dataset.source[index] for index in part.indices]
+    for example in examples:
+        _check_size(example, part.shape)
+    made = [row(example) for example in examples]
+    filler = blank(made[0] if made else row(dataset.source[part.alike]))
+    made += [filler] * (part.rows - len(made))
+    ids = [str(example.get("id", "")) for example in examples]
+    batch = {name: np.stack([one[name] for one in made]) for name in filler}
+    return batch | {"id": ids + [""] * (part.rows - len(ids))}
 
 
-def _check_shape(example: dict[str, Any], wanted: tuple[int, int], why: str) -> None:
-    height, width = example["label"].shape
-    if (height, width) != wanted:
+def _check_size(example: dict[str, Any], wanted: tuple[int, int]) -> None:
+    """Raises unless the example has the size that its source told."""
+    if wanted != (found := size_of(example)):
         raise ValueError(
-            f"example {example['id']} has {height}x{width} pixels where {why.format(*wanted)}"
+            f"example {example['id']} has {_by(found)} pixels where it was said to have "
+            f"{_by(wanted)}"
         )
+
+
+def _check_shapes(row: rows.Row, wanted: dict[str, tuple], example: dict, why: str) -> None:
+    """Raises unless the arrays of a row have the shapes of the others of its batch."""
+    for name, array in row.items():
+        shape = np.shape(array)
+        if shape != wanted[name]:
+            of = f"{_by(shape[:2])} pixels" if shape[:2] != wanted[name][:2] else _by(shape)
+            raise ValueError(
+                f"the {name} of example {example.get('id', '')} has {of} where "
+                f"{why.format(_by(wanted[name]))}"
+            )
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "one value"
 
 
 def _check_sharding(batch_size: int, process_index: int, process_count: int) -> tuple[int, ...]:

@@ -135,8 +135,7 @@ def compose_scene(
         masks.append(mask)
         classes.append(1 + values[index])
         scales.append(scale)
-    canvas += np.float32(_PIXEL_NOISE) * rng.standard_normal(canvas.shape, np.float32)
-    image = np.rint(np.clip(canvas, 0.0, 1.0) * 255.0).astype(np.uint8)
+    image = _levels(rng, canvas)
     label, instances = _masks(masks, classes, size)
     padded = np.zeros(MAX_INSTANCES, np.float32)
     padded[: len(scales)] = scales
@@ -240,3 +239,41 @@ def _masks(masks: list[np.ndarray], classes: list[int], size: int) -> tuple[np.n
         instances[mask] = number
     label[void] = VOID
     return label, instances
+
+
+def compose_digit(
+    rng: np.random.Generator,
+    images: np.ndarray,
+    values: np.ndarray,
+    *,
+    size: int = 64,
+    min_scale: float = 20.0,
+    max_scale: float = 48.0,
+) -> dict[str, Any]:
+    """A picture of one digit, on the ground of a scene and among its scraps of strokes.
+
+    Args:
+        rng, images, values, size, min_scale, max_scale: as in `compose_scene`.
+
+    Returns:
+        "image" uint8 [size, size, 3]; "label", the digit; "scale", its scale in pixels.
+
+    Example:
+        >>> picture = compose_digit(np.random.default_rng(0), *digits("val"))
+        >>> picture["image"].shape, 0 <= picture["label"] <= 9
+        ((64, 64, 3), True)
+    """
+    check_options(size, min_scale, max_scale)
+    canvas = _ground(rng, size)
+    for _ in range(rng.integers(0, round(_MAX_DISTRACTORS * (size / 64) ** 2) + 1)):
+        _paste_distractor(rng, canvas, images, _log_uniform(rng, min_scale, max_scale))
+    index, scale = rng.integers(len(images)), _log_uniform(rng, min_scale, max_scale)
+    ink = _digit_ink(images[index], scale)
+    _paste(rng, canvas, ink, *rng.integers(0, size - ink.shape[0] + 1, 2))
+    return {"image": _levels(rng, canvas), "label": int(values[index]), "scale": scale}
+
+
+def _levels(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
+    """The canvas with the noise of pixels, uint8."""
+    canvas += np.float32(_PIXEL_NOISE) * rng.standard_normal(canvas.shape, np.float32)
+    return np.rint(np.clip(canvas, 0.0, 1.0) * 255.0).astype(np.uint8)

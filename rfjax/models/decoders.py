@@ -5,7 +5,8 @@
     Classify(K)             one score for each class and image
 
 A decoder is a `Decoder`: a module that says which maps it reads, and where what it returns lies. It
-is called with (maps, train, carry) or fewer, see `rfjax.nn.forward`.
+is called with the maps, and with `places`, where they lie, `train` and `carry` if it asks for them,
+see `rfjax.nn.forward`.
 """
 
 from collections.abc import Callable, Mapping
@@ -83,17 +84,17 @@ class Head(Decoder):
         """The map's name."""
         return (self.at,)
 
-    def setup(self):
-        linen.share_scope(self, self.layer)
-
     def place(self, places: Mapping[str, Place]) -> Place:
         """Where the map lies."""
         return places[self.at]
 
+    @linen.compact
     def __call__(
         self, maps: Mapping[str, jax.Array], train: bool = False, carry: Any = ()
     ) -> tuple[jax.Array, Any]:
-        scores, forward = nn.call(self.layer, maps[self.at], nn.Forward(train, carry))
+        # In the head's own scope. `flax.linen.share_scope` would not survive `flax.linen.scan`.
+        layer = self.layer.clone(parent=self.scope, name=None)
+        scores, forward = nn.call(layer, maps[self.at], nn.Forward(train, carry))
         return scores, forward.carry
 
 
@@ -105,7 +106,8 @@ class Heads(Decoder):
     Attributes:
       heads: decoders by name.
 
-    Calling it with (maps, train, carry) returns the scores by name, and the carry as it came.
+    Calling it with (maps, train, carry, places) returns the scores by name, and the carry as it
+    came.
 
     Example:
       >>> heads = Heads({"far": Head(nn.Conv(2)), "near": Head(nn.Conv(3), at="layer1")})
@@ -125,19 +127,22 @@ class Heads(Decoder):
         read = dict.fromkeys(name for head in self.heads.values() for name in head.READS)
         return (*(name for name in read if name != LAST), *((LAST,) if LAST in read else ()))
 
-    def setup(self):
-        for name, head in self.heads.items():
-            setattr(self, name, head.copy(name=None))
-
     def place(self, places: Mapping[str, Place]) -> dict[str, Place | None]:
         """Where the scores of each head lie."""
         return {name: head.place(places) for name, head in self.heads.items()}
 
+    @linen.compact
     def __call__(
-        self, maps: Mapping[str, jax.Array], train: bool = False, carry: Any = ()
+        self,
+        maps: Mapping[str, jax.Array],
+        train: bool = False,
+        carry: Any = (),
+        places: Mapping[str, Place] | None = None,
     ) -> tuple[dict[str, Any], Any]:
-        forward = nn.Forward(train, carry)
-        scores = {name: nn.call(getattr(self, name), maps, forward)[0] for name in self.heads}
+        forward, scores = nn.Forward(train, carry), {}
+        for name, head in self.heads.items():
+            own = head.clone(parent=self.scope.push(name, reuse=True), name=None)
+            scores[name], _ = nn.call(own, maps, forward, places=places)
         return scores, carry
 
 
@@ -171,11 +176,9 @@ class Classify(Decoder):
         """The scores are no map."""
         return None
 
-    def setup(self):
-        self.dense = linen.Dense(self.features, dtype=self.dtype)
-        linen.share_scope(self, self.dense)
-
+    @linen.compact
     def __call__(self, maps: Mapping[str, jax.Array]) -> jax.Array:
         x = maps[LAST]
+        dense = linen.Dense(self.features, dtype=self.dtype, parent=self.scope)
         mean = jnp.mean(x, (1, 2), dtype=_checks.accumulation_dtype(x))
-        return self.dense(mean.astype(x.dtype))
+        return dense(mean.astype(x.dtype))

@@ -167,8 +167,8 @@ def create_decoder(head: str, num_classes: int | Mapping[str, int], **options: A
         layer = create_head(head, num_classes=number, **options)
         return layer if isinstance(layer, Decoder) else Head(layer)
     for name in num_classes:
-        if not isinstance(name, str) or not name.isidentifier() or hasattr(Heads, name):
-            raise ValueError(f"num_classes: a head cannot be called {name!r}")
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(f"num_classes: the name of a head is an identifier; got {name!r}")
     if not num_classes:
         raise ValueError("num_classes must be a number or several by name; got none")
     return Heads({name: create_decoder(head, n, **options) for name, n in num_classes.items()})

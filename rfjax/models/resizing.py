@@ -50,7 +50,7 @@ class HalfPixelBilinear(linen.Module):
         """
         del place
         height, width = size
-        return self(x)[:, :height, :width]
+        return bilinear_upsample(x, self.factor)[:, :height, :width]
 
 
 class TransposedBilinear(linen.Module):
@@ -83,7 +83,7 @@ class TransposedBilinear(linen.Module):
     kernel_size: int | None = None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self._enlarged(self._enlarged(x, 1), 2)
+        return self._enlarged(x)
 
     def place(self, place: Place) -> Place:
         """Where the enlarged map lies."""
@@ -95,7 +95,7 @@ class TransposedBilinear(linen.Module):
         Raises:
           ValueError: the scores do not reach over the whole image.
         """
-        enlarged = self(x)
+        enlarged = self._enlarged(x)
         first = shift(self.place(place), Place())
         last = [start + length for start, length in zip(first, size, strict=True)]
         if min(first) < 0 or last[0] > enlarged.shape[1] or last[1] > enlarged.shape[2]:
@@ -115,7 +115,10 @@ class TransposedBilinear(linen.Module):
             )
         return size
 
-    def _enlarged(self, x: jax.Array, axis: int) -> jax.Array:
+    def _enlarged(self, x: jax.Array) -> jax.Array:
+        return self._along(self._along(x, 1), 2)
+
+    def _along(self, x: jax.Array, axis: int) -> jax.Array:
         """y(factor q + r) = w(r) x(q) + w(r + factor) x(q - 1), along an axis."""
         size, factor = self._size(), self.factor
         taps = 1.0 - np.abs(np.arange(2 * factor) - (size - 1) / 2) / factor
@@ -130,8 +133,8 @@ class TransposedBilinear(linen.Module):
 
 def align(
     x: jax.Array, place: Place, other: jax.Array, other_place: Place
-) -> tuple[jax.Array, jax.Array, Place]:
-    """Two maps cropped to what lies on top of each other, and where that lies.
+) -> tuple[jax.Array, jax.Array]:
+    """Two maps cropped to what lies on top of each other, at `common(place, other_place)`.
 
     Pixel 0 of `other` lies on pixel d = (offset_other - offset) / stride of x: where d is positive,
     x is cropped by d in front, where it is negative, `other` by -d. Behind, the longer one is cut.
@@ -145,24 +148,19 @@ def align(
 
     Example:
       >>> a, b = jnp.arange(5.0).reshape(1, 1, 5, 1), jnp.arange(9.0).reshape(1, 1, 9, 1)
-      >>> a, b, place = align(a, Place(4, (0, 8)), b, Place(4, 0))
-      >>> print(a[0, 0, :, 0], b[0, 0, :, 0], place.offset)
-      [0. 1. 2. 3. 4.] [2. 3. 4. 5. 6.] (0.0, 8.0)
+      >>> a, b = align(a, Place(4, (0, 8)), b, Place(4, 0))
+      >>> print(a[0, 0, :, 0], b[0, 0, :, 0])
+      [0. 1. 2. 3. 4.] [2. 3. 4. 5. 6.]
 
     Reference: Long, Shelhamer & Darrell, "Fully Convolutional Networks", CVPR 2015, section 4.2.
     """
     first = shift(place, other_place)
-    before = [max(d, 0) for d in first]
-    x = x[:, before[0] :, before[1] :]
+    x = x[:, max(first[0], 0) :, max(first[1], 0) :]
     other = other[:, max(-first[0], 0) :, max(-first[1], 0) :]
     height, width = (min(x.shape[axis], other.shape[axis]) for axis in (1, 2))
     if min(height, width) == 0:
         raise ValueError(f"maps at {place} and {other_place} have no pixel in common")
-    return (
-        x[:, :height, :width],
-        other[:, :height, :width],
-        place.then(Place(1.0, tuple(map(float, before)))),
-    )
+    return x[:, :height, :width], other[:, :height, :width]
 
 
 def bilinear_upsample(x: jax.Array, factor: int) -> jax.Array:

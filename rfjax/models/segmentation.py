@@ -10,7 +10,6 @@ from jax.typing import ArrayLike
 
 from rfjax import _checks, nn
 from rfjax.models.decoders import Decoder
-from rfjax.models.resizing import bilinear_upsample as bilinear_upsample
 from rfjax.models.stages import Staged, with_last
 from rfjax.places import Place
 
@@ -87,8 +86,10 @@ class Segmenter(linen.Module):
         size = _image_size(images, size)
         maps, forward = self._run(images, train, start, self._last_read())
         train_head = train if train_head is None else train_head
-        scores, _ = nn.call(self.head, maps, nn.Forward(train_head, forward.carry))
-        places = self.head.place(with_last(self.backbone.places))
+        own = with_last(self.backbone.places)
+        forward = nn.Forward(train_head, forward.carry)
+        scores, _ = nn.call(self.head, maps, forward, places=own)
+        places = self.head.place(own)
         if not isinstance(scores, Mapping):
             return self._of_image(scores, places, size)
         return {name: self._of_image(scores[name], places[name], size) for name in scores}

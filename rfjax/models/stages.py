@@ -127,7 +127,8 @@ class Staged(linen.Module, kw_only=True):
             reads, run = steps[name]
             _check_read(name, reads, maps)
             maps[name], forward = run(*(maps[read] for read in reads), forward)
-        maps.pop(IMAGES, None)
+        # In the order of the stages, which a dictionary that went through `jax.jit` has lost.
+        maps = {name: maps[name] for name in names if name in maps}
         return (with_last(maps) if names[-1] in maps else maps), forward
 
     def _given(

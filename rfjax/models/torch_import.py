@@ -30,9 +30,9 @@ _ARRAYS = {
     "var": "running_var",
     "kernel": "weight",
 }
-_IGNORED = re.compile(r"(^|\.)num_batches_tracked$|^(base\.)?fc\.|^up\.")
+_IGNORED = re.compile(r"(^|\.)num_batches_tracked$|^base\.fc\.|^up\.")
 # Parts that a state dict has as a whole, or lacks as a whole.
-_OPTIONAL = ("seg.", "dla_up.", "head.")
+_OPTIONAL = ("seg.", "fc.", "dla_up.", "head.")
 
 
 def import_torch(
@@ -50,9 +50,10 @@ def import_torch(
     `dla_up.*`); all may begin with `module.`. The backbone must be complete, but for the decoder
     `dla_up.*`, which is drawn anew if all of it is missing. A 1x1 score becomes the head: in a
     larger kernel it is the centre tap among zeros, so that the network starts from what the narrow
-    one computes. Without it the head is drawn anew. The 1000-way classifier `fc.*`, the fixed
-    upsampling `up.*`, `num_batches_tracked` and projections that the reference of DLA has and does
-    not read are left out. What PyTorch does not have (covariances, regressors, kernels of
+    one computes. Without it the head is drawn anew. The classifier `fc.*` becomes the head
+    "classify", and is left out where the head is another, as are the fixed upsampling `up.*`,
+    `num_batches_tracked` and projections that the reference of DLA has and does not read. What
+    PyTorch does not have (covariances, regressors, kernels of
     surrounds) starts as in a new network.
 
     torchvision's segmentation networks (`backbone.*`, `classifier.*`, `aux_classifier.*`) are the
@@ -62,7 +63,7 @@ def import_torch(
     The same ResNets without a classifier look like plain ones: the transition is the caller's.
 
     Args:
-      name: one of `names()`.
+      name: one of `names()`, of a network with a backbone.
       state_dict: arrays or tensors by name; convolutions [O, I, kh, kw].
       num_classes: number of classes K.
       key: for what is drawn anew, `jax.random.key(0)` unless given.
@@ -84,6 +85,8 @@ def import_torch(
     """
     model = registry.create(name, num_classes=num_classes, **options)
     built = registry.architecture(name, options.get("backbone_options"))
+    if not hasattr(built, "children"):
+        raise ValueError(f"{name} does not say what its parts are called in PyTorch")
 
     images = jnp.zeros((1, 2 * model.stride, 2 * model.stride, 3))
 
@@ -95,11 +98,12 @@ def import_torch(
     wanted = traverse_util.flatten_dict(variables)
     if torchvision_names.is_segmentation(_plain(state_dict)):
         torchvision_names.check_transition(name, options.get("backbone_options"))
-    given, left = _placeable(_canonical(state_dict, built), wanted)
+    score = "fc" if _classifies(wanted) else "seg"
+    given, left = _placeable(_canonical(state_dict, built), wanted, score)
     absent = tuple(part for part in _OPTIONAL if not any(n.startswith(part) for n in given))
     placed = {}
     for path, leaf in wanted.items():
-        torch_name = None if declared.is_structure(path[1:]) else _torch_name(path)
+        torch_name = None if declared.is_structure(path[1:]) else _torch_name(path, score)
         if torch_name is not None and not torch_name.startswith(absent):
             placed[path] = (torch_name, leaf.shape)
     _check(name, given, dict(placed.values()))
@@ -118,14 +122,22 @@ def _plain(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _placeable(
-    given: dict[str, np.ndarray], wanted: Mapping[Path, Any]
+    given: dict[str, np.ndarray], wanted: Mapping[Path, Any], score: str
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """The arrays for which there is a place, and the names of torchvision's that have none."""
-    if ("params", "head", "kernel") not in wanted:  # a head of several layers: no place for a score
-        given = {entry: array for entry, array in given.items() if not entry.startswith("seg.")}
+    unread = ("seg.", "fc.")
+    if ("params", "head", "kernel") in wanted:  # a head of several layers has no place for a score
+        unread = tuple(part for part in unread if part != f"{score}.")
+    given = {entry: array for entry, array in given.items() if not entry.startswith(unread)}
     pyramid = ("params", "head", "project", "kernel") in wanted
     left = torchvision_names.without_place(given, pyramid=pyramid)
     return {entry: array for entry, array in given.items() if entry not in left}, left
+
+
+def _classifies(wanted: Mapping[Path, Any]) -> bool:
+    """Whether the head is a dense layer."""
+    kernel = wanted.get(("params", "head", "kernel"))
+    return kernel is not None and len(kernel.shape) == 2
 
 
 def _warn_of_left_out(name: str, left: Sequence[str]) -> None:
@@ -167,20 +179,20 @@ def _numpy(array: Any) -> np.ndarray:
     return np.asarray(array)
 
 
-def _torch_name(path: Path) -> str | None:
+def _torch_name(path: Path, score: str = "seg") -> str | None:
     """The name in PyTorch of the weight at `path`, None for what is not in PyTorch."""
     _, top, *modules, leaf = path
     if leaf not in _ARRAYS:
         return None
     if top == "head":
-        return _name_in_head(modules, leaf)
+        return _name_in_head(modules, leaf, score)
     return ".".join([*map(_dotted, modules), _ARRAYS[leaf]])
 
 
-def _name_in_head(modules: Sequence[str], leaf: str) -> str | None:
+def _name_in_head(modules: Sequence[str], leaf: str, score: str) -> str | None:
     """A head of one layer is a score; of one with several layers the score is no other's."""
     if not modules:
-        return f"seg.{_ARRAYS[leaf]}"
+        return f"{score}.{_ARRAYS[leaf]}"
     return None if modules == ["score"] else ".".join(["head", *modules, _ARRAYS[leaf]])
 
 
@@ -226,19 +238,24 @@ def not_finite(arrays: Mapping[str, Any]) -> list[str]:
 
 
 def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else shape
+    """That of an array here, in the order of PyTorch's axes: outputs, inputs, and the rest."""
+    return (*shape[-2:][::-1], *shape[:-2])
 
 
 def _fits(entry: str, given: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     wanted = _torch_shape(wanted)
-    narrow = entry == "seg.weight" and given == (*wanted[:2], 1, 1)
-    return given == wanted or narrow
+    # A narrow score; or a classifier that is a 1x1 convolution, as the references of DRN have it.
+    pointwise = entry in ("seg.weight", "fc.weight") and given == (*wanted[:2], 1, 1)
+    return given == wanted or pointwise
 
 
 def _convert(array: np.ndarray, shape: tuple[int, ...]) -> jax.Array:
-    """[O, I, kh, kw] as [kh, kw, I, O], widened by zeros to `shape`; vectors as they are."""
+    """[O, I, kh, kw] as [kh, kw, I, O], widened by zeros to `shape`, [O, I] or [O, I, 1, 1] as
+    [I, O]; vectors as they are."""
     array = np.asarray(array, np.float32)
-    if array.ndim == 4:
+    if len(shape) == 2:
+        array = array.reshape(array.shape[:2]).T
+    elif array.ndim == 4:
         array = array.transpose(2, 3, 1, 0)
         margins = [(wide - narrow) // 2 for wide, narrow in zip(shape, array.shape, strict=True)]
         array = np.pad(array, [(margin, margin) for margin in margins])

@@ -4,15 +4,21 @@ Layers with a kernel share one constructor, so that a network which is built wit
 built with any other:
 
     Layer(features, kernel_size=3, stride=1, dilation=1, use_bias=False, dtype=None,
-          kernel_init=reference)
+          kernel_init=reference, groups=1)
 
     features      number of output channels
     kernel_size   odd size of the kernel, or (height, width)
-    stride        step between output pixels, in input pixels, the same along both axes
+    stride        step between output pixels, in input pixels, one number or (y, x)
     dilation      spacing of the free-form taps, in input pixels, likewise
     use_bias      whether a number is added to each output channel at the end
     dtype         what is computed in; None for the type that input and parameters promote to
     kernel_init   initialiser of the kernel; N(0, 2 / (kh kw features)) unless told
+    groups        number of equal parts of the channels, each of which makes the same part of the
+                  features; the kernel is [kh, kw, C / groups, features]
+
+Flax's words for these are understood, too: `strides`, `kernel_dilation`, `feature_group_count`, and
+`padding="SAME"` where that is what layers do, at stride 1. So are the options of a blur, where a
+layer has them, as `blur=rfjax.Blur(...)`.
 
 Layers that normalise (`CCL`, `ASPP`) are called with (x, train), and take the name of the pmapped
 axis that batch statistics go over and `norm`, the layer class that normalises (a `BatchNorm`).
@@ -33,10 +39,11 @@ from rfjax import _extras
 if fault := _extras.missing(__name__, "flax"):
     raise fault
 
+from rfjax.compound import surround_covariance
 from rfjax.nn._structure import Structure, Structured, covariances, declared, structure
 from rfjax.nn.blur import GaussianBlur
 from rfjax.nn.context import ASPP, CCL, BlurredDilatedConv
-from rfjax.nn.convolution import ComposedConv, Conv, DoGConv, surround_covariance
+from rfjax.nn.convolution import ComposedConv, Conv, DoGConv
 from rfjax.nn.deformation import DeformableConv, DynamicComposedConv, GaussianDeformableConv
 from rfjax.nn.forward import Forward, call
 from rfjax.nn.normalization import BatchNorm

@@ -14,7 +14,7 @@ from rfjax.nn import _layer
 from rfjax.nn._structure import Structured
 
 
-class GaussianBlur(Structured, linen.Module):
+class GaussianBlur(_layer.Blurring, Structured, linen.Module):
     """The map filtered by a Gaussian of learned covariance.
 
     y = g_Sigma * x, each channel by itself.
@@ -25,7 +25,7 @@ class GaussianBlur(Structured, linen.Module):
       sigma: initial standard deviation in pixels of the map, one number or (y, x). Static.
       family: spherical | diagonal | full.
       per_channel: whether each channel learns its own covariance.
-      truncate, padding, method, support: as in `rfjax.gaussian_blur`.
+      truncate, padding, method, support: or all at once as `blur`, see `rfjax.Blur`.
       dtype: what the map is filtered in; None keeps the map's type. The covariance is float32.
 
     Calling it with x [..., H, W, C] returns an array of that shape.
@@ -48,10 +48,6 @@ class GaussianBlur(Structured, linen.Module):
     sigma: ArrayLike = 1.0
     family: str = "spherical"
     per_channel: bool = False
-    truncate: float = 2.0
-    padding: str = "zero"
-    method: str = "sampled"
-    support: str = "hard"
     dtype: Any = None
 
     @linen.compact
@@ -62,11 +58,5 @@ class GaussianBlur(Structured, linen.Module):
         if _checks.flag("per_channel", self.per_channel):
             initial = np.tile(initial[None], (x.shape[-1], 1))
         params = self.param("covariance", lambda key: jnp.asarray(initial))
-        return filtering.gaussian_blur(
-            x if self.dtype is None else x.astype(self.dtype),
-            params,
-            truncate=self.truncate,
-            padding=self.padding,
-            method=self.method,
-            support=self.support,
-        )
+        x = x if self.dtype is None else x.astype(self.dtype)
+        return filtering.gaussian_blur(x, params, blur=self.blur_options())

@@ -16,8 +16,10 @@ from flax import linen
 from jax.typing import ArrayLike
 
 from rfjax import _checks, dilation
+from rfjax._engine import conv
 from rfjax.nn import _layer
 from rfjax.nn.convolution import Conv
+from rfjax.nn.forward import Forward, call
 from rfjax.nn.normalization import BatchNorm
 
 
@@ -72,7 +74,8 @@ class _Context(_layer.KernelLayer):
         return BlurredDilatedConv(
             features,
             kernel_size=self.kernel_size,
-            dilation=rate * self.dilation,
+            dilation=tuple(rate * each for each in conv.check_dilation(self.dilation)),
+            groups=self.groups,
             dtype=self.dtype,
             kernel_init=self.kernel_init,
             blur=self.blur,
@@ -85,11 +88,13 @@ class _Context(_layer.KernelLayer):
         options = {"kernel_init": self.kernel_init, "dtype": self.dtype} | options
         return Conv(features, kernel_size=1, name=name, **options)
 
-    def norm_layer(self, name: str, train: bool) -> linen.Module:
-        """Batch normalisation."""
-        return self.norm(
+    def normalized(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        """The map after batch normalisation."""
+        norm = self.norm(
             use_running_average=not train, axis_name=self.axis_name, dtype=self.dtype, name=name
         )
+        y, _ = call(norm, x, Forward(train))
+        return y
 
     def checked(self, x: ArrayLike) -> jax.Array:
         """The map, after the constructor's numbers were found valid."""
@@ -166,13 +171,14 @@ class CCL(_Context):
         """Local minus context."""
         stride = self.stride if index == 0 else 1
         if _checks.flag("normalize", self.normalize):
-            x = self.norm_layer(f"norm_{index}", train)(x)
+            x = self.normalized(x, f"norm_{index}", train)
         width = _checks.integer("width", self.width)
         local = Conv(
             width,
             kernel_size=self.kernel_size,
             stride=stride,
             dilation=self.dilation,
+            groups=self.groups,
             dtype=self.dtype,
             kernel_init=self.kernel_init,
             name=f"local_{index}",
@@ -268,7 +274,7 @@ class ASPP(_Context):
         dropout = _checks.number("dropout", dropout, least=0, below=1)
 
         def activate(name: str, y: jax.Array) -> jax.Array:
-            return jax.nn.relu(self.norm_layer(f"{name}_norm", train)(y))
+            return jax.nn.relu(self.normalized(y, f"{name}_norm", train))
 
         parts = [activate("point", self.pointwise(width, "point", stride=self.stride)(x))]
         for index, rate in enumerate(rates):

@@ -3,17 +3,16 @@
 All take the constructor of `Conv`, so a network that is built with one can be built with another.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen
 from jax.typing import ArrayLike
 
-from rfjax import _checks, composition, compound, covariance
+from rfjax import _checks, compound
+from rfjax._engine import conv
 from rfjax.nn import _layer
 
 
@@ -45,55 +44,22 @@ class Conv(_layer.KernelLayer):
     @linen.compact
     def __call__(self, x: ArrayLike) -> jax.Array:
         x, kernel = self.prepare(x)
-        return self.add_bias(convolve(x, kernel, self.stride, self.dilation))
+        y = conv.convolve(x, kernel, self.stride, self.dilation, sums=x.dtype)
+        return self.add_bias(y)
 
 
-def convolve(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
-    """The convolution of [..., H, W, C] with symmetric zero padding."""
-    maps = x.reshape((math.prod(x.shape[:-3]), *x.shape[-3:]))
-    y = jax.lax.conv_general_dilated(
-        maps,
-        kernel,
-        window_strides=(stride, stride),
-        padding=[(dilation * (size // 2),) * 2 for size in kernel.shape[:2]],
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    return y.reshape((*x.shape[:-3], *y.shape[1:]))
-
-
-class _Composed(_layer.KernelLayer):
+class _Composed(_layer.Blurring, _layer.KernelLayer):
     """What composed layers add to the shared constructor: how the Gaussian filters and samples."""
 
     family: str = "spherical"
     resample: bool = True
     mode: str = "residual"
     rate: float = 1.0
-    truncate: float = 2.0
-    padding: str = "zero"
-    method: str = "sampled"
-    support: str = "hard"
-
-    def compose(self, x: jax.Array, kernel: jax.Array, params: jax.Array) -> jax.Array:
-        """x through the Gaussian of `params`, then through the kernel."""
-        options = self.options()
-        composition.check_resampling(self.mode, self.rate)
-        if not _checks.flag("resample", self.resample):
-            return composition.blur_conv(x, kernel, params, **options)
-        return composition.blur_resample_conv(
-            x, kernel, params, mode=self.mode, rate=self.rate, **options
-        )
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments of every composition."""
-        return {
-            "stride": self.stride,
-            "dilation": self.dilation,
-            "truncate": self.truncate,
-            "padding": self.padding,
-            "method": self.method,
-            "support": self.support,
-        }
+        names = ("resample", "mode", "rate", "stride", "dilation")
+        return {name: getattr(self, name) for name in names} | {"blur": self.blur_options()}
 
 
 STRUCTURES = ("minimal", "channel", "multiple")
@@ -127,7 +93,7 @@ class ComposedConv(_Composed):
       resample: True is the paper's "blur-resample", False its "blur".
       mode, rate: of the resampling, as in `rfjax.blur_resample_conv`; without it they have no
         effect.
-      truncate, padding, method, support: of the blur, as in `rfjax.gaussian_blur`.
+      truncate, padding, method, support: of the blur, or all at once as `blur`, see `rfjax.Blur`.
 
     Calling it with x [..., H, W, C] returns [..., (H - 1) // stride + 1, (W - 1) // stride + 1,
     features].
@@ -164,21 +130,16 @@ class ComposedConv(_Composed):
         components = self._number_of_components()
         x, kernel = self.prepare(x)
         initial = _layer.initial_covariance(self.sigma, self.family)
-        if self.structure == "minimal":
-            params = self.covariance_parameter("covariance", initial)
-            return self.add_bias(self.compose(x, kernel, params))
-        taps = {"resample": self.resample, "mode": self.mode, "rate": self.rate}
-        if self.structure == "channel":
-            alike = np.tile(initial[None], (self.features, 1))
+        weights = None
+        if self.structure == "multiple":
+            several = _ever_wider(initial, components)
+            params = self.covariance_parameter("covariance_components", several)
+            logits = np.zeros(components, np.float32)
+            weights = jax.nn.softmax(self.covariance_parameter("covariance_mixture", logits))
+        else:
+            alike = initial if self.structure == "minimal" else np.tile(initial, (self.features, 1))
             params = self.covariance_parameter("covariance", alike)
-            y = compound.channel_conv(x, kernel, params, **taps, **self.options())
-            return self.add_bias(y)
-        params = self.covariance_parameter(
-            "covariance_components", _ever_wider(initial, components)
-        )
-        logits = self.covariance_parameter("covariance_mixture", np.zeros(components, np.float32))
-        weights = jax.nn.softmax(logits)
-        y = compound.mixture_conv(x, kernel, params, weights, **taps, **self.options())
+        y = compound.composed_conv(x, kernel, params, weights, **self.options())
         return self.add_bias(y)
 
     def covariances(self, params: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -261,20 +222,24 @@ class DoGConv(_Composed):
     def __call__(self, x: ArrayLike) -> jax.Array:
         _checks.choose("variant", self.variant, ("contrast", "shared"))
         x, kernel = self.prepare(x)
-        surround_kernel = kernel
+        surround_kernel = None
         if self.variant == "contrast":
             zeros = linen.initializers.zeros
             surround_kernel = self.free_form("kernel_surround", x.shape[-1], zeros)
             surround_kernel = surround_kernel.astype(kernel.dtype)
-        gaussians = self.covariances(self._parameters())
-        y = self.compose(x, kernel, gaussians["center"])
-        y = y - self.compose(x, surround_kernel, gaussians["surround"])
+        y = compound.dog_conv(
+            x,
+            kernel,
+            **self.covariances(self._parameters()),
+            surround_kernel=surround_kernel,
+            **self.options(),
+        )
         return self.add_bias(y)
 
     def covariances(self, params: Mapping[str, Any]) -> dict[str, jax.Array]:
         """The "center" and the "surround"."""
         center, delta = params["covariance_center"], params["covariance_delta"]
-        surround = surround_covariance(center, delta, max_surround=self.max_surround)
+        surround = compound.surround_covariance(center, delta, max_surround=self.max_surround)
         return {"center": center, "surround": surround}
 
     def _parameters(self) -> dict[str, jax.Array]:
@@ -302,38 +267,3 @@ class DoGConv(_Composed):
         delta[diagonal] = np.log(wanted)
         initial = {"covariance_center": center, "covariance_delta": delta}
         return {name: self.covariance_parameter(name, start) for name, start in initial.items()}
-
-
-def surround_covariance(
-    center: jax.Array, delta: jax.Array, *, max_surround: float | None = 8.0
-) -> jax.Array:
-    """The parameters of a `DoGConv`'s surround.
-
-    Sigma_s = Sigma_c + U^T U, each entry of U the parameter's u in
-    u / (1 + (u / max_surround)^4)^(1/4).
-
-    Args:
-      center, delta: [F] log-Cholesky parameters, the layer's `covariance_center` and
-        `covariance_delta`. Traced.
-      max_surround: the layer's, static.
-
-    Returns:
-      [F] log-Cholesky parameters.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> print(jnp.exp(surround_covariance(jnp.log(jnp.array([3.0])), jnp.log(jnp.array([1e6])),
-      ...                                   max_surround=4.0)).round(3))
-      [5.]
-    """
-    _checks.number("max_surround", max_surround, above=0, optional=True)
-    if max_surround is not None:
-        # Of log u the bound is log u - log(1 + (u / m)^4) / 4, without an overflow for any u.
-        excess = 4.0 * (delta - jnp.log(max_surround))
-        bounded = delta - 0.25 * jax.nn.softplus(excess)
-        if delta.shape[-1] == 3:
-            ratio = delta[..., 1] / max_surround
-            shear = delta[..., 1] / (1.0 + ratio**4) ** 0.25
-            bounded = jnp.stack([bounded[..., 0], shear, bounded[..., 2]], -1)
-        delta = bounded
-    return covariance.cascade(center, delta)

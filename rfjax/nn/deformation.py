@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen
 from jax.typing import ArrayLike
 
-from rfjax import _checks, composition, filtering, grids
+from rfjax import _checks, composition, covariance, filtering, grids
+from rfjax._engine import conv
 from rfjax.nn import _layer
 from rfjax.nn.convolution import Conv
 
@@ -38,19 +38,12 @@ class GaussianDeformableConv(_layer.KernelLayer):
     """A convolution whose taps spread by a covariance that is regressed at every pixel.
 
     y(p) = sum_k theta_k x(p + p_k(p)),  p_k = m(p) + dilation lattice_k + rate U(p)^T c_k in
-    residual mode and m(p) + dilation rate U(p)^T c_k in absolute mode, with
+    residual mode and m(p) + dilation rate U(p)^T c_k in absolute mode, with U(p) the factor of
+    `rfjax.regressed_covariance(r(p), ...)`, r the regressor's output.
 
-    log u_yy = log sigma_0 + b(l(r_1)),  log u_xx = log sigma_0 + b(l(r_F)),
-    u_yx = u_yy b(r_2) (exponential) or sigma_0 b(r_2 / (q sigma_0)) (linear),
-    b(a) = bound tanh(a / bound), and b(a) = a without a bound,
-
-    r the regressor's output. The link l is
-
-    exponential: l(r) = r. An update multiplies sigma, and moves the taps the further the wider they
-      are: without a bound, sigma runs away. Where the bound saturates the gradient vanishes.
-    linear: l(r) = log(1 + t) for t = r / (q sigma_0) above 0, and t below: sigma = sigma_0 + r / q
-      beyond sigma_0, and positive always. With q^2 = sum_k |c_k|^2 an update of a spherical
-      covariance moves the taps as far as the same update of free offsets would, at any sigma.
+    With the exponential link an update moves the taps the further the wider they are: without a
+    bound, sigma runs away. With the linear link, whose spread q is that of the reference points, it
+    moves them as far as the same update of free offsets would.
 
     Parameters: `kernel` [kh, kw, C, features]; `covariance_regressor` {kernel [kh, kw, C, F], bias
     [F]}, both zero at first; with `mean`, `offset_regressor` likewise, of 2 outputs; `bias`
@@ -122,52 +115,23 @@ class GaussianDeformableConv(_layer.KernelLayer):
 
     def _params_map(self, x: jax.Array) -> jax.Array:
         """The regressed log-Cholesky parameters [..., H', W', F], float32 at least."""
-        _checks.choose("link", self.link, ("exponential", "linear"))
-        _checks.number("bound", self.bound, above=0, optional=True)
         initial = _layer.initial_covariance(self.sigma, self.family)
-        raw = _regressor(self, len(initial), "covariance_regressor")(x)
-        raw = raw.astype(_checks.accumulation_dtype(raw))
-        if self.link == "linear":
-            return self._linear(raw, initial)
-        raw = self._bounded(raw)
-        params = raw + _per_pixel(initial, raw)
-        if self.family != "full":
-            return params
-        shear = jnp.exp(params[..., :1]) * raw[..., 1:2]
-        return jnp.concatenate([params[..., :1], shear, params[..., 2:]], -1)
-
-    def _linear(self, raw: jax.Array, initial: np.ndarray) -> jax.Array:
-        """The parameters whose taps move as free offsets do."""
-        if math.prod(self.checked_size()) == 1:
+        size = self.checked_size()
+        if self.link == "linear" and math.prod(size) == 1:
             raise ValueError("the linear link wants a kernel of several taps; got kernel_size 1")
-        spread = jnp.sqrt(jnp.sum(grids.circular_points(self.checked_size()) ** 2))
-        start = np.exp(initial)
-        if self.family == "full":
-            start[1] = np.sqrt(start[0] * start[2])  # the unit of the shear, which starts at 0
-        relative = raw / (spread * _per_pixel(start, raw))
-        grown = jnp.log1p(jnp.maximum(relative, 0.0)) + jnp.minimum(relative, 0.0)
-        params = self._bounded(grown) + _per_pixel(initial, raw)
-        if self.family != "full":
-            return params
-        shear = start[1] * self._bounded(relative[..., 1:2])
-        return jnp.concatenate([params[..., :1], shear, params[..., 2:]], -1)
-
-    def _bounded(self, raw: jax.Array) -> jax.Array:
-        if self.bound is None:
-            return raw
-        bound = float(self.bound)
-        return bound * jnp.tanh(raw / bound)
+        return covariance.regressed_covariance(
+            _regressor(self, len(initial), "covariance_regressor")(x),
+            initial,
+            link=self.link,
+            bound=self.bound,
+            spread=jnp.sqrt(jnp.sum(grids.circular_points(size) ** 2)),
+        )
 
     def _means(self, x: jax.Array) -> jax.Array:
         """The regressed centres [..., H', W', 2]: all taps add to their gradient."""
         raw = _regressor(self, 2, "offset_regressor")(x)
         raw = raw.astype(_checks.accumulation_dtype(raw))
         return raw / math.sqrt(math.prod(self.checked_size()))
-
-
-def _per_pixel(values: np.ndarray, like: jax.Array) -> jax.Array:
-    """[F] with as many axes as a map of parameters."""
-    return jnp.asarray(values, like.dtype).reshape((1,) * (like.ndim - 1) + (-1,))
 
 
 class DynamicComposedConv(GaussianDeformableConv):
@@ -219,13 +183,19 @@ class DynamicComposedConv(GaussianDeformableConv):
 class DeformableConv(_layer.KernelLayer):
     """A convolution whose taps are displaced freely, by offsets regressed at every pixel.
 
-    y(p) = sum_k theta_k x(p + dilation lattice_k + offset_k(p))
+    y(p) = sum_k theta_k m_k(p) x(p + dilation lattice_k + offset_k(p))
+
+    m = 1, or with `modulated` m = 2 / (1 + exp(-r)), r the regressed mask.
 
     Parameters: `kernel` [kh, kw, C, features]; `offset_regressor` {kernel [kh, kw, C, 2 kh kw],
     bias [2 kh kw]}, both zero at first; channels 2 k and 2 k + 1 are tap k's (y, x); `bias`
-    [features] with `use_bias`.
+    [features] with `use_bias`. With `modulated`, `mask_regressor` likewise, a channel for each tap.
+    With `offset_groups` G the regressors have G times as many channels, group after group.
 
-    Attributes: those of every layer, see `rfjax.nn`.
+    Attributes: those of every layer, see `rfjax.nn`, and
+      offset_groups: number of equal parts of the channels, each of which is read at places of its
+        own, static.
+      modulated: whether the samples are weighted by a regressed mask, too, static.
 
     Calling it with x [..., H, W, C] returns [..., (H - 1) // stride + 1, (W - 1) // stride + 1,
     features].
@@ -241,24 +211,46 @@ class DeformableConv(_layer.KernelLayer):
       >>> variables["params"]["offset_regressor"]["kernel"].shape
       (3, 3, 3, 18)
 
-    Reference: Dai et al., "Deformable Convolutional Networks", ICCV 2017, section 2.1.
+    Reference: Dai et al., "Deformable Convolutional Networks", ICCV 2017, section 2.1; Zhu et
+      al., "Deformable ConvNets v2", 2019, section 3.2 (the mask).
     """
 
-    STRUCTURE: ClassVar[Mapping[str, str]] = {"offset_regressor": "regressor"}
+    STRUCTURE: ClassVar[Mapping[str, str]] = {
+        "offset_regressor": "regressor",
+        "mask_regressor": "regressor",
+    }
+
+    offset_groups: int = 1
+    modulated: bool = False
 
     @linen.compact
     def __call__(self, x: ArrayLike) -> jax.Array:
         x, kernel = self.prepare(x)
-        taps = kernel.shape[0] * kernel.shape[1]
-        raw = _regressor(self, 2 * taps, "offset_regressor")(x)
-        offsets = raw.astype(_checks.accumulation_dtype(raw))
-        offsets = offsets.reshape((*offsets.shape[:-1], taps, 2))
+        offsets = self._regressed(x, "offset_regressor", 2)
+        mask = None
+        if _checks.flag("modulated", self.modulated):
+            mask = 2.0 * jax.nn.sigmoid(self._regressed(x, "mask_regressor", 1)[..., 0])
         self.sow("intermediates", "scale_map", self._radius(offsets))
         options: dict[str, Any] = {"stride": self.stride, "dilation": self.dilation}
-        return self.add_bias(composition.deformable_conv(x, kernel, offsets, **options))
+        return self.add_bias(composition.deformable_conv(x, kernel, offsets, mask=mask, **options))
+
+    def _regressed(self, x: jax.Array, name: str, numbers: int) -> jax.Array:
+        """So many numbers for each tap, [..., H', W', K, n] or [..., H', W', G, K, n]."""
+        groups, taps = self._groups(), math.prod(self.checked_size())
+        raw = _regressor(self, groups * taps * numbers, name)(x)
+        raw = raw.astype(_checks.accumulation_dtype(raw))
+        several = (groups,) if groups > 1 else ()
+        return raw.reshape((*raw.shape[:-1], *several, taps, numbers))
+
+    def _groups(self) -> int:
+        return _checks.integer("offset_groups", self.offset_groups)
 
     def _radius(self, offsets: jax.Array) -> jax.Array:
-        """The root-mean-square radius of the taps about their mean."""
-        lattice = int(self.dilation) * grids.lattice_points(self.checked_size())
-        lattice = lattice.astype(offsets.dtype).reshape((1,) * (offsets.ndim - 2) + lattice.shape)
-        return _layer.root_mean_square_radius(lattice + offsets)
+        """The root-mean-square radius of the taps of all groups about their mean."""
+        lattice = grids.dilated_lattice(self.checked_size(), conv.check_dilation(self.dilation))
+        lattice = jnp.asarray(lattice, offsets.dtype)
+        lattice = lattice.reshape((1,) * (offsets.ndim - 2) + lattice.shape)
+        positions = lattice + offsets
+        if self._groups() > 1:
+            positions = positions.reshape((*positions.shape[:-3], -1, 2))
+        return _layer.root_mean_square_radius(positions)

@@ -37,13 +37,14 @@ class Forward:
     carry: Any = ()
 
 
-def call(layer: linen.Module, x: Any, forward: Forward) -> tuple[Any, Forward]:
+def call(layer: linen.Module, x: Any, forward: Forward, **more: Any) -> tuple[Any, Forward]:
     """What a layer makes of x, and the forward pass after it.
 
     Args:
-      layer: a module of (x), (x, train), (x, carry) or (x, train, carry), by these names.
+      layer: a module of x and of any of `train`, `carry` and what else is given, by these names.
       x: what it reads.
       forward: the pass so far.
+      **more: what else the layer may ask for.
 
     Returns:
       (y, forward); the pass is the same unless the layer returned a carry.
@@ -62,8 +63,9 @@ def call(layer: linen.Module, x: Any, forward: Forward) -> tuple[Any, Forward]:
       >>> forward
       Forward(train=False, carry=2)
     """
+    offered = {"train": forward.train, "carry": forward.carry, **more}
     asked = asks(type(layer))
-    result = layer(x, **{name: getattr(forward, name) for name in asked})
+    result = layer(x, **{name: value for name, value in offered.items() if name in asked})
     if "carry" not in asked:
         return result, forward
     if not isinstance(result, tuple) or len(result) != 2:
@@ -76,13 +78,12 @@ def call(layer: linen.Module, x: Any, forward: Forward) -> tuple[Any, Forward]:
 
 
 @cache
-def asks(layer: type[linen.Module]) -> tuple[str, ...]:
-    """Which of "train" and "carry" a class of layers asks for.
+def asks(layer: type[linen.Module]) -> frozenset[str]:
+    """The names of the arguments that layers of a class are called with.
 
     Example:
       >>> from rfjax import nn
-      >>> asks(nn.Conv), asks(nn.CCL)
-      ((), ('train',))
+      >>> "train" in asks(nn.CCL), "train" in asks(nn.Conv)
+      (True, False)
     """
-    parameters = inspect.signature(layer.__call__).parameters
-    return tuple(name for name in ("train", "carry") if name in parameters)
+    return frozenset(inspect.signature(layer.__call__).parameters)

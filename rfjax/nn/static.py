@@ -15,7 +15,6 @@ from jax.typing import ArrayLike
 
 from rfjax import _checks, composition, sampling
 from rfjax.nn import _layer
-from rfjax.nn.convolution import convolve
 
 
 class AffineConv(_layer.KernelLayer):
@@ -67,30 +66,12 @@ class AffineConv(_layer.KernelLayer):
         x, kernel = self.prepare(x)
         extent = _checks.number("extent", self.extent, above=0)
         affine = self.param("offset_affine", linen.initializers.zeros, (2, 3), jnp.float32)
-        if kernel.shape[:2] == (1, 1):
-            # Linear both: interpolating scores is interpolating features, and cheaper.
-            y = self._transform(convolve(x, kernel, 1, 1), affine, extent, self.stride)
-        else:
-            y = convolve(self._transform(x, affine, extent, 1), kernel, self.stride, self.dilation)
-        return self.add_bias(y)
-
-    def _transform(
-        self, x: jax.Array, affine: jax.Array, extent: float, stride: int
-    ) -> jax.Array:
-        """The transformed map at every `stride`-th pixel."""
-        size = sampling.output_size(x.shape[-3:-1], stride)
-        axes = (stride * jnp.arange(length, dtype=affine.dtype) for length in size)
-        pixels = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1)
-        centre = (jnp.asarray(x.shape[-3:-1], affine.dtype) - 1) / 2
-        moved = jnp.einsum(
-            "yxa,ba->yxb",
-            pixels - centre[None, None],
-            affine[:, :2] / extent,
-            precision=jax.lax.Precision.HIGHEST,
+        # D in units of 1 / extent: one learning rate then serves both D and t.
+        affine = jnp.concatenate([affine[:, :2] / extent, affine[:, 2:]], 1)
+        y = sampling.affine_conv(
+            x, kernel, affine, stride=self.stride, dilation=self.dilation, padding=self.padding
         )
-        places = pixels + moved + affine[None, None, :, 2]
-        places = jnp.broadcast_to(places, (*x.shape[:-3], *places.shape))
-        return sampling.bilinear_sample(x, places, padding=self.padding)
+        return self.add_bias(y)
 
 
 class StaticDeformableConv(_layer.KernelLayer):

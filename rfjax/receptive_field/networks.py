@@ -115,9 +115,10 @@ def of_head(head: str, options: Mapping[str, Any] | None = None) -> ReceptiveFie
       >>> of_head("conv3").size
       (3, 3)
     """
-    layer = heads.create_head(head, num_classes=2, options=options)
-    variables = layer.init(jax.random.key(0), jnp.zeros((1, 16, 16, 2)))
-    return theoretical(lambda x, v: layer.apply(v, x), (1, None, None, 2), variables)
+    decoder = heads.create_decoder(head, 2, options=options)
+    variables = decoder.init(jax.random.key(0), {"last": jnp.zeros((1, 16, 16, 2))})
+    scores = lambda x, v: _map_of(decoder.apply(v, {"last": x}))
+    return theoretical(scores, (1, None, None, 2), variables)
 
 
 def table(names: Sequence[str] | None = None, *, sigmas: Sequence[float] = (0.5, 2.0)) -> str:
@@ -180,14 +181,14 @@ def load_run(workdir: str | Path, *, step: int | None = None) -> Run:
     Raises:
       CheckpointError: there is no such run or checkpoint.
     """
-    from rfjax.training import checkpoints, config, loop
+    from rfjax.training import composed, runs
 
-    variables, meta, step = checkpoints.load(workdir, step=step)
-    values, dataset = config.from_dict(meta["config"]), meta["dataset"]
-    with values.unlocked():
-        values.model.remat = False
-    model = loop.build_model(values, dataset["num_classes"])
-    return Run(model, variables, dataset["mean"], dataset["std"], step)
+    trained = runs.load(workdir, step=step)
+    config, facts = trained.config, trained.task.facts
+    with config.unlocked():
+        config.model.remat = False
+    model = composed.build(config, trained.task)
+    return Run(model, trained.variables, facts["mean"], facts["std"], trained.step)
 
 
 def effective_of_run(

@@ -11,7 +11,7 @@
 
 from rfjax import _extras, _lazy
 
-if fault := _extras.missing(__name__, "optax", "orbax"):
+if fault := _extras.missing(__name__, "optax"):
     raise fault
 
 __all__ = _lazy.install(

@@ -17,8 +17,8 @@ from rfjax._markdown import table
 from rfjax.studies.runs import Run
 from rfjax.studies.specs import ROLES, Cell, Table
 from rfjax.studies.statistics import Spread, mean_sigma, spread
+from rfjax.training import composed, loop, optimizers, reporting
 from rfjax.training import config as configs
-from rfjax.training import loop, optimizers, reporting
 
 HOLDS, OPEN, FAILS = "holds", "not resolved", "fails"
 Place = tuple[str, str]
@@ -277,7 +277,7 @@ def count_parameters(config, *, num_classes: int) -> Counts:
       >>> count_parameters(config, num_classes=11).structure
       1
     """
-    model = loop.build_model(config, num_classes)
+    model = composed.build_model(config, num_classes)
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
     shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
     flat = traverse_util.flatten_dict(shapes["params"])

@@ -15,6 +15,7 @@ from rfjax import data, predict, visualize
 from rfjax.studies.runs import StudyError
 from rfjax.training import config as configs
 from rfjax.training import reporting
+from rfjax.training.runs import Trained
 
 EXAMPLES = 4
 
@@ -38,7 +39,7 @@ class Scales:
     p_value: float
 
 
-def measure(predictor: predict.Predictor, dataset: data.Dataset) -> Scales:
+def measure(predictor: Trained, dataset: data.Dataset) -> Scales:
     """The inferred and the true scales of all objects of a data set.
 
     Args:
@@ -64,7 +65,7 @@ def measure(predictor: predict.Predictor, dataset: data.Dataset) -> Scales:
     )
 
 
-def _scale_map(predictor: predict.Predictor, image: np.ndarray) -> tuple[str, np.ndarray]:
+def _scale_map(predictor: Trained, image: np.ndarray) -> tuple[str, np.ndarray]:
     """The name of the dynamic layer and its map at the resolution of the image."""
     _, maps = predictor(image)
     if not maps:
@@ -77,7 +78,7 @@ def _scale_map(predictor: predict.Predictor, image: np.ndarray) -> tuple[str, np
     return layer, enlarged[: image.shape[0], : image.shape[1]]
 
 
-def panels(predictor: predict.Predictor, dataset: data.Dataset) -> Figure:
+def panels(predictor: Trained, dataset: data.Dataset) -> Figure:
     """Inputs, truths, outputs and scales of a few images."""
     chosen = np.linspace(0, len(dataset.source) - 1, EXAMPLES).astype(int)
     examples = [dataset.source[int(index)] for index in chosen]

@@ -2,9 +2,11 @@
 
 A checkpoint holds the variables, the optimizer's state, the position in the training data, the
 config and what is needed to use the network without its data set. How it is written, and verified
-before it is read: `rfjax._store`. The latest few are kept, and the one with the highest mean IU.
+before it is read: `rfjax._store`. The latest few are kept, and the one with the highest score,
+which is what its task takes for one: the mean IU of a segmentation.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ LAYOUT = Layout(
     items=("variables", "optimizer"),
     documents={"meta": "meta/metadata", "metrics": "metrics/metrics"},
 )
-UNSCORED = -1.0  # the mean IU of a checkpoint that was not evaluated
+UNSCORED = -math.inf  # of a checkpoint that was not evaluated
 
 
 class NonFiniteState(CheckpointError):
@@ -45,8 +47,7 @@ class Checkpoints:
         self._keep_latest = keep_latest
         self._store = Store(self.directory, LAYOUT, keep=self._kept, read_only=read_only)
         self._scores = {
-            step: float(self._store.document(step, "metrics")["mean_iu"])
-            for step in self._store.steps
+            step: _score(self._store.document(step, "metrics")) for step in self._store.steps
         }
 
     def __enter__(self) -> "Checkpoints":
@@ -67,7 +68,7 @@ class Checkpoints:
 
     @property
     def best_step(self) -> int | None:
-        """The step of the highest mean IU, the newest step if none was evaluated."""
+        """The step of the highest score, the newest step if none was evaluated."""
         return max(self._store.steps, key=lambda step: (self._scores[step], step), default=None)
 
     def _kept(self, steps: Sequence[int]) -> set[int]:
@@ -84,14 +85,14 @@ class Checkpoints:
         state: TrainState,
         *,
         meta: dict[str, Any],
-        mean_iu: float | None = None,
+        score: float | None = None,
     ) -> None:
         """Saves `state` in the background, unless its step is saved already.
 
         Args:
             state: the same in every process; process 0 writes it.
             meta: what JSON can hold, among it the position in the training data.
-            mean_iu: of an evaluation at this step, if there was one.
+            score: of an evaluation at this step, if there was one; higher is better.
 
         Raises:
             NonFiniteState: if the state has a NaN or an infinity; nothing is saved then.
@@ -104,15 +105,15 @@ class Checkpoints:
             return
         if bad := _non_finite(host):
             raise NonFiniteState(f"{bad} is not finite after step {step}")
-        scored = mean_iu is not None and np.isfinite(mean_iu)
-        self._scores[step] = float(mean_iu) if scored else UNSCORED
+        scored = score is not None and np.isfinite(score)
+        self._scores[step] = float(score) if scored else UNSCORED
         self._store.save(
             step,
             {
                 "variables": host.variables,
                 "optimizer": {"step": host.step, "state": host.opt_state},
             },
-            {"meta": meta, "metrics": {"mean_iu": self._scores[step]}},
+            {"meta": meta, "metrics": {"score": float(score) if scored else None}},
         )
 
     def meta(self, step: int) -> dict[str, Any]:
@@ -133,9 +134,15 @@ class Checkpoints:
         return TrainState(
             step=optimizer["step"],
             params=variables["params"],
-            batch_stats=variables["batch_stats"],
+            collections={name: variables[name] for name in state.collections},
             opt_state=optimizer["state"],
         )
+
+
+def _score(metrics: dict[str, Any]) -> float:
+    """The score that a checkpoint was saved with; "mean_iu" is what it was called before."""
+    score = metrics["score"] if "score" in metrics else metrics["mean_iu"]
+    return UNSCORED if score is None or ("mean_iu" in metrics and score < 0) else float(score)
 
 
 def _non_finite(state: TrainState) -> str:
@@ -153,7 +160,7 @@ def load(
 
     Args:
         workdir: the directory of a run.
-        step: which checkpoint; None for the one of highest mean IU.
+        step: which checkpoint; None for the one of the highest score.
 
     Returns:
         Variables as NumPy arrays, the stored {"config", "dataset", "batches"}, and the step.

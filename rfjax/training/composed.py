@@ -1,13 +1,17 @@
-"""The network of a run, from its config: where it is composed, and what its layers declare."""
+"""The network and the task of a run, from its config, and what the layers declare."""
 
+import dataclasses
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen
 from ml_collections import ConfigDict
 
-from rfjax import models, nn
+from rfjax import data, models, nn, tasks
+from rfjax.data.normalization import SCHEMES
 from rfjax.training import config as configs
 
 
@@ -37,9 +41,19 @@ def convolutions(config: ConfigDict) -> nn.Selection | None:
 
 
 def build_model(
-    config: ConfigDict, num_classes: int, *, axis_name: str | None = None
+    config: ConfigDict,
+    num_classes: int,
+    *,
+    axis_name: str | None = None,
+    head: str | None = None,
 ) -> linen.Module:
     """The network that a config names.
+
+    Args:
+        config: of a run.
+        num_classes: of the data.
+        axis_name: the axis of the devices, or None.
+        head: in place of the config's.
 
     Raises:
         ConfigError: if the model, its head or their options are wrong.
@@ -49,7 +63,7 @@ def build_model(
         return models.create(
             section.name,
             num_classes=num_classes,
-            head=section.head,
+            head=head or section.head,
             head_options=configs.options(section.head_options),
             backbone_options=configs.options(section.backbone_options),
             conv=convolutions(config),
@@ -60,6 +74,43 @@ def build_model(
         )
     except (TypeError, ValueError) as error:
         raise configs.ConfigError(f"model: {error}") from error
+
+
+def build(config: ConfigDict, task: tasks.Task, *, axis_name: str | None = None) -> linen.Module:
+    """The network of a task, as a config describes it.
+
+    Raises:
+        ConfigError: if it cannot be built.
+    """
+    try:
+        return task.model(partial(build_model, config, axis_name=axis_name))
+    except (TypeError, ValueError) as error:
+        raise configs.ConfigError(f"task.name={config.task.name}: {error}") from error
+
+
+def create_task(config: ConfigDict, facts: Mapping[str, Any]) -> tasks.Task:
+    """The task that a config names, for data of which `facts` are known.
+
+    Args:
+        config: of a run; what its section "task" holds besides the name are options of the task.
+        facts: of the data set as it is, or as a run has stored them.
+
+    Raises:
+        ConfigError: the task does not fit the data, or has no such option.
+    """
+    chosen = configs.options(config.task)
+    name = chosen.pop("name")
+    try:
+        return tasks.create(name, facts, **chosen)
+    except (KeyError, TypeError, ValueError) as error:
+        raise configs.ConfigError(f"task.name={name}: {error}") from error
+
+
+def facts(config: ConfigDict, dataset: data.Dataset) -> dict[str, Any]:
+    """What a task wants to know of a data set, images normalised as the config says."""
+    scheme = SCHEMES.get(config.data.normalization)
+    own = {} if scheme is None else dataclasses.asdict(scheme)
+    return {**dataset.facts, **own}
 
 
 def declared(model: linen.Module) -> nn.Structure:

@@ -9,13 +9,14 @@ are passed on.
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
 from rfjax import _names
+from rfjax import _rules as rules
 from rfjax._faults import ConfigError as ConfigError
 from rfjax._options import choose
 from rfjax._runs import Difference, differences, refuse
@@ -24,6 +25,9 @@ from rfjax._runs import flatten as flatten
 TRAINABLE = ("all", "last_stage", "structure")
 DTYPES = ("float32", "bfloat16")
 PARALLEL = ("pmap", "shard_map")
+ACCUMULATIONS = ("mean", "sum")
+SCHEMES = ("dataset", "imagenet", "caffe")  # of normalising images
+NORMALIZATIONS = ("count", "none")
 
 # Keys that may differ from those of the run that is resumed: none of them changes what is learned.
 FREE_ON_RESUME = (
@@ -57,7 +61,9 @@ def base() -> ConfigDict:
     config.steps = 1500  # updates in all; the learning rate reaches zero there
     config.batch_size = 16  # images per update, over all devices of all processes
     config.parallel = "pmap"  # pmap | shard_map: how a batch is spread over devices
-    config.trainable = "all"  # all | last_stage (the head) | structure (covariances and offsets)
+    # all | last_stage (the head) | structure (covariances and offsets), or patterns of the paths of
+    # parameters, as "backbone/layer4_*, head/*"
+    config.trainable = "all"
 
     config.eval_every = 500  # besides at the end
     config.eval_batch_size = 16  # over all devices; rounded up to a multiple of their number
@@ -65,16 +71,26 @@ def base() -> ConfigDict:
     config.keep_latest = 2  # checkpoints; the best one is kept besides
     config.log_every = 50
 
+    config.task = _task()
     config.data = _data()
     config.model = _model()
     config.optimizer = _optimizer()
     return config.lock()
 
 
+def _task() -> ConfigDict:
+    """What is learned."""
+    task = ConfigDict()
+    task.name = "segmentation"  # segmentation | classification
+    task.normalize = "count"  # the sum of losses over what counts (pixels), or none: the sum itself
+    return task
+
+
 def _data() -> ConfigDict:
     """The data set and how its training images are varied."""
     data = ConfigDict()
-    data.name = "digit_scenes"  # digit_scenes | camvid | cityscapes
+    # digit_scenes | camvid | cityscapes, to be segmented; digit_images | image_folder, classified
+    data.name = "digit_scenes"
     data.dir = ""  # where the data lie or are put; "" is the data set's own default
     data.options = ConfigDict()  # of `rfjax.data.load`; None is the data set's own default
     data.options.enlargement = option(int)  # whole factor, in training and evaluation
@@ -83,8 +99,11 @@ def _data() -> ConfigDict:
     data.options.max_scale = option(float)
     data.options.train_scenes = option(int)
     data.options.val_scenes = option(int)
+    data.options.train_images = option(int)  # of digit images
+    data.options.val_images = option(int)
     data.options.seed = option(int)
 
+    data.normalization = "dataset"  # its own mean and deviation | imagenet | caffe
     data.augmentation = ConfigDict()
     data.augmentation.scale = (1.0, 1.0)  # factor drawn uniformly between the two
     data.augmentation.rotation = 0.0  # degrees, drawn from [-rotation, rotation]
@@ -174,6 +193,10 @@ def _optimizer() -> ConfigDict:
     optimizer.grad_clip = 0.0  # largest global norm of the gradient; 0 is no clipping
     optimizer.covariance_multiplier = 1.0  # of the learning rate, for covariances and offsets
     optimizer.covariance_decay = False  # whether weight decay acts on covariances and offsets
+    optimizer.accumulate = 1  # steps whose gradients make one update
+    optimizer.accumulation = "mean"  # mean | sum of these gradients
+    optimizer.rates = ()  # factors on the learning rate by pattern of paths, as ("*/bias=2",)
+    optimizer.decays = ()  # factors on the weight decay, likewise
     return optimizer
 
 
@@ -200,100 +223,80 @@ def options(config: ConfigDict) -> dict[str, Any]:
 # -- checks ----------------------------------------------------------------------------------------
 
 
-Rule = tuple[Callable[[Any], bool], str]
-
-_LARGEST_STEP = 2**31 - 1  # steps are counted in int32
 _LARGEST_BATCH = 2**16
 
 
-def is_whole(value: Any) -> bool:
-    """Whether `value` is an integer, and no truth value."""
-    return isinstance(value, int) and not isinstance(value, bool)
+def is_patterns(value: Any) -> bool:
+    """Whether `value` is a text of patterns of paths, which commas separate."""
+    return rules.is_text(value) and ("/" in value or "*" in value)
 
 
-def is_number(value: Any) -> bool:
-    """Whether `value` is a finite number, and no truth value."""
-    real = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return real and abs(value) < math.inf
+def _is_factor(value: Any) -> bool:
+    """Whether `value` is "PATTERN=FACTOR"."""
+    pattern, _, factor = value.rpartition("=") if rules.is_text(value) else ("", "", "")
+    try:
+        return bool(pattern.strip()) and 0 <= float(factor) < math.inf
+    except ValueError:
+        return False
 
 
-def _integer(least: int, largest: int = _LARGEST_STEP) -> Rule:
-    wanted = f"an integer from {least} to {largest}"
-    return lambda v: is_whole(v) and least <= v <= largest, wanted
-
-
-def _number(low: float, high: float = math.inf, *, open_low: bool = False) -> Rule:
-    bound = f"above {low}" if open_low else f"of at least {low}"
-    upper = "" if high == math.inf else f" and at most {high}"
-
-    def holds(value: Any) -> bool:
-        above = is_number(value) and (value > low if open_low else value >= low)
-        return above and value <= high
-
-    return holds, f"a finite number {bound}{upper}"
-
-
-def _flag() -> Rule:
-    return lambda v: isinstance(v, bool), "True or False"
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-def _pair(wanted: str, kind: Callable[[Any], bool], holds: Callable[[Any, Any], bool]) -> Rule:
-    def both(value: Any) -> bool:
-        pair = isinstance(value, Sequence) and len(value) == 2 and all(map(kind, value))
-        return pair and holds(*value)
-
-    return both, wanted
-
+_FACTORS = rules.several((_is_factor, 'a text "PATTERN=FACTOR" with a factor of at least 0'))
 
 RULES = {
-    "seed": _integer(0, 2**32 - 1),
-    "steps": _integer(1),
-    "batch_size": _integer(1, _LARGEST_BATCH),
-    "eval_every": _integer(1),
-    "eval_batch_size": _integer(1, _LARGEST_BATCH),
-    "checkpoint_every": _integer(1),
-    "keep_latest": _integer(1),
-    "log_every": _integer(1),
-    "data.augmentation.scale": _pair(
-        "(lowest, highest) with 0 < lowest <= highest", is_number, lambda a, b: 0 < a <= b
+    "seed": rules.integer(0, 2**32 - 1),
+    "parallel": rules.one_of(PARALLEL),
+    "steps": rules.integer(1),
+    "batch_size": rules.integer(1, _LARGEST_BATCH),
+    "eval_every": rules.integer(1),
+    "eval_batch_size": rules.integer(1, _LARGEST_BATCH),
+    "checkpoint_every": rules.integer(1),
+    "keep_latest": rules.integer(1),
+    "log_every": rules.integer(1),
+    "task.normalize": rules.one_of(NORMALIZATIONS),
+    "data.normalization": rules.one_of(SCHEMES),
+    "data.augmentation.scale": rules.pair(
+        "(lowest, highest) with 0 < lowest <= highest", rules.is_number, lambda a, b: 0 < a <= b
     ),
-    "data.augmentation.rotation": _number(0, 180),
-    "data.augmentation.crop": _pair(
+    "data.augmentation.rotation": rules.number(0, 180),
+    "data.augmentation.crop": rules.pair(
         "(height, width) in pixels, or (0, 0) for none",
-        is_whole,
+        rules.is_whole,
         lambda a, b: a == b == 0 or min(a, b) >= 1,
     ),
-    "data.augmentation.color": _number(0, 1),
-    "data.augmentation.lighting": _number(0),
-    "data.augmentation.flip": _flag(),
-    "model.composed.patterns": (
-        lambda v: isinstance(v, Sequence) and not isinstance(v, str) and all(map(_is_text, v)),
-        "a tuple of patterns of paths, each a text that is not empty",
+    "data.augmentation.color": rules.number(0, 1),
+    "data.augmentation.lighting": rules.number(0),
+    "data.augmentation.flip": rules.flag(),
+    "model.composed.patterns": rules.several(
+        (rules.is_text, "a text that is not empty, a pattern of paths")
     ),
-    "model.batch_norm.unbiased": _flag(),
-    "model.remat": _flag(),
-    "optimizer.learning_rate": _number(0, open_low=True),
-    "optimizer.poly_power": _number(0),
-    "optimizer.warmup_steps": _integer(0),
-    "optimizer.momentum": _number(0, 1),
-    "optimizer.weight_decay": _number(0),
-    "optimizer.grad_clip": _number(0),
-    "optimizer.covariance_multiplier": _number(0),
-    "optimizer.covariance_decay": _flag(),
+    "model.batch_norm.unbiased": rules.flag(),
+    "model.dtype": rules.one_of(DTYPES),
+    "model.remat": rules.flag(),
+    "optimizer.learning_rate": rules.number(0, open_low=True),
+    "optimizer.poly_power": rules.number(0),
+    "optimizer.warmup_steps": rules.integer(0),
+    "optimizer.momentum": rules.number(0, 1),
+    "optimizer.weight_decay": rules.number(0),
+    "optimizer.grad_clip": rules.number(0),
+    "optimizer.covariance_multiplier": rules.number(0),
+    "optimizer.covariance_decay": rules.flag(),
+    "optimizer.accumulation": rules.one_of(ACCUMULATIONS),
+    "optimizer.accumulate": rules.integer(1),
+    "optimizer.rates": _FACTORS,
+    "optimizer.decays": _FACTORS,
 }
 
 
 # Options that are set are in these bounds for every layer and data set that takes them; what else a
 # layer wants of them it says itself.
-_COUNT, _POSITIVE = _integer(1), _number(0, open_low=True)
+_COUNT, _POSITIVE = rules.integer(1), rules.number(0, open_low=True)
 _OPTION_RULES = {
     "data.options": {
-        "seed": _integer(0, 2**32 - 1),
-        **dict.fromkeys(("enlargement", "size", "train_scenes", "val_scenes"), _COUNT),
+        "seed": rules.integer(0, 2**32 - 1),
+        **dict.fromkeys(
+            ("enlargement", "size", "train_scenes", "val_scenes", "train_images", "val_images"),
+            _COUNT,
+        ),
         **dict.fromkeys(("min_scale", "max_scale"), _POSITIVE),
     },
     "model.backbone_options": dict.fromkeys(
@@ -303,13 +306,13 @@ _OPTION_RULES = {
     "model.head_options": {
         **dict.fromkeys(("kernel_size", "dilation", "components", "width"), _COUNT),
         **dict.fromkeys(("sigma", "sigma_center", "sigma_surround", "truncate"), _POSITIVE),
-        "dropout": _number(0, 1),
+        "dropout": rules.number(0, 1),
     },
 }
 RULES |= {
-    f"{section}.{key}": (lambda v, holds=holds: v is None or holds(v), wanted)
-    for section, rules in _OPTION_RULES.items()
-    for key, (holds, wanted) in rules.items()
+    f"{section}.{key}": rules.optional(rule)
+    for section, own in _OPTION_RULES.items()
+    for key, rule in own.items()
 }
 
 
@@ -337,12 +340,7 @@ def validate(config: ConfigDict, *, devices: int = 1) -> None:
         raise ConfigError(
             f"config has no {', '.join(missing)}; start from rfjax.training.config.base()"
         )
-    faults = [
-        f"{key}: got {flat[key]!r}; want {wanted}"
-        for key, (holds, wanted) in RULES.items()
-        if not holds(flat[key])
-    ]
-    faults += list(_choices(config))
+    faults = [*rules.faults(RULES, flat), *_choices(config)]
     if not faults and config.batch_size % devices:
         faults.append(
             f"batch_size: got {config.batch_size}; want a multiple of the {devices} devices "
@@ -355,10 +353,13 @@ def validate(config: ConfigDict, *, devices: int = 1) -> None:
 def _choices(config: ConfigDict) -> Iterator[str]:
     """Faults of the keys that name something, and of the options of what they name."""
     model, data = config.model, config.data
+    if config.trainable not in TRAINABLE and not is_patterns(config.trainable):
+        yield (
+            f"trainable is one of {', '.join(TRAINABLE)}, or patterns of paths, as 'head/*'; got "
+            f"{config.trainable!r}"
+        )
     tables = (
-        ("trainable", config.trainable, TRAINABLE),
-        ("parallel", config.parallel, PARALLEL),
-        ("model.dtype", model.dtype, DTYPES),
+        ("task.name", config.task.name, _names.TASKS),
         ("model.name", model.name, _names.NETWORKS),
         ("model.head", model.head, _names.HEADS),
         ("data.name", data.name, _names.DATA_SETS),

@@ -5,7 +5,6 @@ loop only feeds it, and looks at its metrics one step late.
 """
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -13,20 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen
 from ml_collections import ConfigDict
 
-from rfjax import data, nn
+from rfjax import data, nn, tasks
 from rfjax._faults import Fault
 from rfjax._lock import held
+from rfjax.tasks import metrics
 from rfjax.training import config as configs
-from rfjax.training import metrics as measures
 from rfjax.training import optimizers, pictures, reporting, sigmas, steps, weights
 from rfjax.training import state as states
 from rfjax.training.checkpoints import Checkpoints, NonFiniteState
-from rfjax.training.composed import build_model
+from rfjax.training.composed import build, create_task, facts
 from rfjax.training.feed import Feed, faults
 from rfjax.training.interruption import Interrupted, Interruption
 from rfjax.training.state import TrainState
@@ -44,6 +42,7 @@ class Run:
 
     config: ConfigDict
     workdir: Path
+    task: tasks.Task
     train_data: data.Dataset
     eval_data: data.Dataset
     model: linen.Module
@@ -51,6 +50,7 @@ class Run:
     eval_step: Callable
     schedule: Callable
     structure: nn.Structure
+    pictures: pictures.Pictures
 
     def meta(self, batches: Any) -> dict[str, Any]:
         """What a checkpoint holds besides arrays, to go on and to do without the data set.
@@ -58,18 +58,10 @@ class Run:
         The position of `batches` is a count that is the same in every process, and for every number
         of processes, so a run may be resumed by more or fewer of them.
         """
-        dataset = self.train_data
         return {
             "config": self.config.to_dict(),
             "batches": batches.get_state(),
-            "dataset": {
-                "name": dataset.name,
-                "num_classes": dataset.num_classes,
-                "class_names": list(dataset.class_names),
-                "palette": np.asarray(dataset.palette).tolist(),
-                "mean": list(map(float, dataset.mean)),
-                "std": list(map(float, dataset.std)),
-            },
+            "dataset": dict(self.task.facts),
         }
 
 
@@ -104,7 +96,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         if stored:
             configs.check_compatible(configs.from_dict(stored["config"]), config, workdir)
         run, state = _set_up(config, workdir, fresh=stored is None)
-        with train_batches(config, run.train_data) as batches:
+        with train_batches(config, run.train_data, run.task) as batches:
             if stored:
                 state = checkpoints.restore(state)
                 batches.set_state(stored["batches"])
@@ -152,8 +144,6 @@ def datasets(config: ConfigDict) -> tuple[data.Dataset, data.Dataset]:
             loaded = load("train"), load(EVAL_SPLIT)
         except (TypeError, ValueError) as error:  # an option of the data set
             raise configs.ConfigError(f"data: {error}") from error
-        for dataset in loaded:
-            data.check(dataset)
         return loaded
 
 
@@ -175,8 +165,16 @@ def _barrier(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def train_batches(config: ConfigDict, dataset: data.Dataset) -> Feed:
-    """The endless, resumable batches of this process."""
+def train_batches(
+    config: ConfigDict, dataset: data.Dataset, task: tasks.Task | None = None
+) -> Feed:
+    """The endless, resumable batches of this process.
+
+    Args:
+        config: of a run.
+        dataset: to be trained on.
+        task: whose rows they consist of; None for segmentation.
+    """
     section = config.data.augmentation
     try:
         augmentation = data.Augmentation(
@@ -192,6 +190,7 @@ def train_batches(config: ConfigDict, dataset: data.Dataset) -> Feed:
             batch_size=config.batch_size // jax.process_count(),
             seed=config.seed,
             augmentation=augmentation,
+            row=task and task.row,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
@@ -203,18 +202,27 @@ def train_batches(config: ConfigDict, dataset: data.Dataset) -> Feed:
 def _set_up(config: ConfigDict, workdir: Path, *, fresh: bool) -> tuple[Run, TrainState]:
     """Data, network, steps and the state before the first step."""
     train_data, eval_data = datasets(config)
-    model = build_model(config, train_data.num_classes, axis_name=steps.AXIS)
-    image_shape = np.shape(train_data.source[0]["image"])
+    task = create_task(config, facts(config, train_data))
+    with faults("data"):
+        for dataset in (train_data, eval_data):
+            task.check(dataset)
+        inputs = shapes(task, train_data)
+    model = build(config, task, axis_name=steps.AXIS)
     try:  # the head's layers check their options as they are built
-        variables = states.initial_variables(model, jax.random.key(config.seed), image_shape)
+        variables = states.initial_variables(model, jax.random.key(config.seed), *inputs)
     except (TypeError, ValueError) as error:
         raise configs.ConfigError(f"model: {error}") from error
-    structure = nn.structure(model, variables, jnp.zeros((1, *image_shape)), train=False)
+    structure = nn.structure(model, variables, *inputs, train=False)
     if fresh and config.model.weights:
         variables = weights.load(config, variables, num_classes=train_data.num_classes)
     optimizer, schedule = optimizers.from_config(config, structure.is_structure)
     train_step = steps.make_train_step(
-        model, optimizer, trainable=config.trainable, seed=config.seed, structure=structure
+        model,
+        optimizer,
+        task=task,
+        trainable=config.trainable,
+        seed=config.seed,
+        structure=structure,
     )
     try:
         state = states.create(
@@ -228,23 +236,35 @@ def _set_up(config: ConfigDict, workdir: Path, *, fresh: bool) -> tuple[Run, Tra
     run = Run(
         config=config,
         workdir=workdir,
+        task=task,
         train_data=train_data,
         eval_data=eval_data,
         model=model,
         train_step=steps.data_parallel(train_step, donate=True, parallel=config.parallel),
-        eval_step=steps.data_parallel(steps.make_eval_step(model), parallel=config.parallel),
+        eval_step=steps.data_parallel(
+            steps.make_eval_step(model, task=task), parallel=config.parallel
+        ),
         schedule=schedule,
         structure=structure,
+        pictures=pictures.Pictures(workdir, task, model, eval_data),
     )
     if jax.process_index() == 0:
         reporting.write_json(workdir / "config.json", config.to_dict())
     return run, state
 
 
+def shapes(task: tasks.Task, dataset: data.Dataset) -> tuple:
+    """What the network is called with for one example, as shapes and types."""
+    row = task.row(dataset.source[0])
+    batch = {name: np.asarray(array)[None] for name, array in row.items()}
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), task.inputs(batch))
+
+
 def _reporter(run: Run, *, start: int) -> reporting.Reporter:
     config = run.config
     return reporting.Reporter(
         run.workdir,
+        run.task,
         start=start,
         steps=config.steps,
         batch_size=config.batch_size,
@@ -291,8 +311,8 @@ def _run(
             reporter.flush()
         scores = _evaluation(run, state, step, reporter) if evaluates else None
         if saves:
-            mean_iu = scores and scores["mean_iu"]
-            checkpoints.save(state, meta=run.meta(batches), mean_iu=mean_iu)
+            score = scores and scores[run.task.score]
+            checkpoints.save(state, meta=run.meta(batches), score=score)
         if signum and not last:
             checkpoints.wait()
             raise Interrupted(signum, step)
@@ -321,11 +341,6 @@ def _result(
     return result
 
 
-def is_scored(result: dict[str, Any]) -> bool:
-    """Whether a pixel of the validation data had a class, so that its scores are numbers."""
-    return result["mean_iu"] is not None and math.isfinite(result["mean_iu"])
-
-
 def _recorded(records: list[dict[str, Any]], step: int) -> dict[str, Any] | None:
     """The scores of an evaluation at `step` that was made before, or None."""
     for record in reversed(records):
@@ -338,43 +353,52 @@ def _recorded(records: list[dict[str, Any]], step: int) -> dict[str, Any] | None
 
 
 def evaluate(
-    eval_step: Callable, variables: dict[str, Any], batches: Iterable[dict]
+    eval_step: Callable,
+    variables: dict[str, Any],
+    batches: Iterable[dict],
+    *,
+    task: tasks.Task | None = None,
 ) -> dict[str, Any]:
     """The scores of a network over all `batches`.
 
     Args:
         eval_step: `steps.make_eval_step`, made parallel.
         variables: of the network.
-        batches: of this process; padded with void pixels where there are too few images. They may
-            differ in the size of their images, and have no rows (then in all processes).
+        batches: of this process; padded with rows that count for nothing where there are too few
+            examples. They may differ in the size of their images, and have no rows (then in all
+            processes).
+        task: what is scored; None for segmentation.
 
     Returns:
-        `metrics.summarize` of all pixels of all processes, and `loss`, their mean cross-entropy.
-        Without images all are nan, and `class_iu` is empty.
+        `loss`, the mean over all that it counts in all processes, and what the task's `summarize`
+        makes of all batches. Without examples all are nan.
     """
-    totals = {"confusion": 0, "loss": 0.0, "count": 0.0}
-    pending = None
-    for batch in batches:
-        if not len(batch["image"]):  # nothing to count, and the partitioner fails on no rows
-            continue
-        counts = eval_step(variables, steps.shard(batch, jax.local_device_count()))
-        totals, pending = _add(totals, pending), counts
-    totals = _add(totals, pending)
+    totals = measured(eval_step, variables, batches)
     loss = totals["loss"] / totals["count"] if totals["count"] else float("nan")
-    confusion = np.zeros((0, 0)) if pending is None else totals["confusion"]
-    return {"loss": loss, **measures.summarize(confusion)}
+    return {"loss": loss, **(task or tasks.Segmentation()).summarize(totals["measures"])}
 
 
-def _add(totals: dict[str, Any], counts: dict[str, jax.Array] | None) -> dict[str, Any]:
-    """`totals` with the counts of one batch, in int64 and float64."""
-    if counts is None:
+def measured(
+    eval_step: Callable, variables: dict[str, Any], batches: Iterable[dict]
+) -> dict[str, Any]:
+    """The sums over all `batches` of what an evaluation step returns, NumPy; see `evaluate`."""
+    totals, pending = {"measures": None, "loss": 0.0, "count": 0.0}, None
+    for batch in batches:
+        if not steps.rows(batch):  # nothing to count, and the partitioner fails on no rows
+            continue
+        found = eval_step(variables, steps.shard(batch, jax.local_device_count()))
+        totals, pending = _add(totals, pending), found
+    return _add(totals, pending)
+
+
+def _add(totals: dict[str, Any], found: dict[str, Any] | None) -> dict[str, Any]:
+    """`totals` with the sums of one batch, in int64 and float64."""
+    if found is None:
         return totals
-    counts = jax.device_get(counts)
-    return {
-        "confusion": totals["confusion"] + counts["confusion"].astype(np.int64),
-        "loss": totals["loss"] + float(counts["loss"]),
-        "count": totals["count"] + float(counts["count"]),
-    }
+    found = jax.tree.map(metrics.widened, jax.device_get(found))
+    if totals["measures"] is None:
+        return found
+    return jax.tree.map(np.add, totals, found)
 
 
 def eval_rows(batch_size: int) -> int:
@@ -391,20 +415,20 @@ def _evaluation(
     batches = data.eval_batches(
         run.eval_data,
         batch_size=eval_rows(run.config.eval_batch_size),
+        row=run.task.row,
+        blank=run.task.blank,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         devices=jax.local_device_count(),
     )
     with Feed(batches, "data") as feed:
-        scores = evaluate(run.eval_step, state.variables, feed)
+        scores = evaluate(run.eval_step, state.variables, feed, task=run.task)
     seconds = time.perf_counter() - started
     reporter.evaluation(step, scores, split=EVAL_SPLIT, seconds=seconds)
     if jax.process_index() == 0:
         variables = jax.device_get(state.variables)
         covariances = run.structure.covariances(variables["params"])
-        drawn = pictures.draw(
-            run.workdir, run.model, variables, covariances, run.eval_data, say=reporter.say
-        )
+        drawn = run.pictures.draw(variables, covariances, say=reporter.say)
         for name, rgb in drawn.items():
             reporter.picture(step, name, rgb)
     return scores

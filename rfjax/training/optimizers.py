@@ -5,7 +5,8 @@ network say: `is_structure` is a function of a parameter's path, such as that of
 `rfjax.nn.structure(model, variables)`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import optax
@@ -16,13 +17,22 @@ from rfjax import _checks, _sgd
 from rfjax._checks import choose
 from rfjax._sgd import IsStructure as IsStructure
 from rfjax._sgd import Path as Path
+from rfjax._sgd import matches as matches
 from rfjax._sgd import poly_schedule as poly_schedule
+from rfjax.training.config import ACCUMULATIONS, is_patterns
 
 SELECTIONS: dict[str, Callable[[Path, IsStructure], bool]] = {
     "all": lambda path, is_structure: True,
     "last_stage": lambda path, is_structure: path[0] == "head",
     "structure": lambda path, is_structure: is_structure(path),
 }
+
+
+def _selection(trainable: str) -> Callable[[Path, IsStructure], bool]:
+    """The choice of this name, or that of patterns."""
+    if trainable in SELECTIONS or not is_patterns(trainable):
+        return choose("trainable", trainable, SELECTIONS)
+    return lambda path, is_structure: matches(path, trainable)
 
 
 def select(
@@ -32,7 +42,8 @@ def select(
 
     Args:
         params: a nested dictionary of arrays, with "head" at the top for `last_stage`.
-        trainable: all | last_stage (what is under "head") | structure (covariances and offsets).
+        trainable: all | last_stage (what is under "head") | structure (covariances and offsets), or
+            patterns of paths, as "backbone/layer4_*, head/*".
         is_structure: of a path; must be given for `structure`.
 
     Returns:
@@ -41,7 +52,7 @@ def select(
     Raises:
         ValueError: for an unknown `trainable`, or when it selects nothing.
     """
-    chosen = choose("trainable", trainable, SELECTIONS)
+    chosen = _selection(trainable)
     if trainable == "structure" and is_structure is None:
         raise ValueError("trainable='structure' wants is_structure, to tell which parameters it is")
     flat = traverse_util.flatten_dict(params)
@@ -61,11 +72,15 @@ def merge(trained: Mapping[str, Any], frozen: Mapping[str, Any]) -> dict:
 def from_config(
     config: ConfigDict, is_structure: IsStructure
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The optimizer and the learning rate that a run's config asks for."""
+    """The optimizer of a run's config, and its learning rate as a function of the run's step.
+
+    Where the gradients of several steps make one update, the schedule counts updates.
+    """
     options = config.optimizer
+    every = options.accumulate
     schedule = poly_schedule(
         options.learning_rate,
-        steps=config.steps,
+        steps=-(-config.steps // every),
         power=options.poly_power,
         warmup_steps=options.warmup_steps,
     )
@@ -77,8 +92,39 @@ def from_config(
         grad_clip=options.grad_clip,
         covariance_multiplier=options.covariance_multiplier,
         covariance_decay=options.covariance_decay,
+        rates=factors(options.rates),
+        decays=factors(options.decays),
     )
-    return optimizer, schedule
+    optimizer = accumulated(optimizer, every, options.accumulation)
+    return optimizer, lambda step: schedule(step // every)
+
+
+def factors(texts: Sequence[str]) -> dict[str, float]:
+    """The factors by pattern that texts of the form "PATTERN=FACTOR" give.
+
+    Example:
+        >>> factors(("*/bias=2", "head/*=10"))
+        {'*/bias': 2.0, 'head/*': 10.0}
+    """
+    pairs = (text.rpartition("=") for text in texts)
+    return {pattern.strip(): float(factor) for pattern, _, factor in pairs}
+
+
+def accumulated(
+    optimizer: optax.GradientTransformation, steps: int, how: str
+) -> optax.GradientTransformation:
+    """`optimizer`, acting once in so many steps on the mean or the sum of their gradients.
+
+    Args:
+        optimizer: of one update.
+        steps: 1 for the optimizer itself.
+        how: mean | sum.
+    """
+    choose("accumulation", how, ACCUMULATIONS)
+    if _checks.integer("steps", steps) == 1:
+        return optimizer
+    several = optax.MultiSteps(optimizer, steps, use_grad_mean=how == "mean")
+    return several.gradient_transformation()
 
 
 def sgd(
@@ -90,10 +136,14 @@ def sgd(
     grad_clip: float = 0.0,
     covariance_multiplier: float = 1.0,
     covariance_decay: bool = False,
+    rates: Mapping[str, float] = MappingProxyType({}),
+    decays: Mapping[str, float] = MappingProxyType({}),
 ) -> optax.GradientTransformation:
     """Gradient descent in which weight decay is added before momentum, as in the references.
 
         g <- clip(g) + weight_decay * p;   m <- momentum * m + g;   p <- p - lr(t) * multiplier * m
+
+    where the decay and the multiplier may differ from parameter to parameter.
 
     Args:
         schedule: the learning rate as a function of the step.
@@ -103,6 +153,8 @@ def sgd(
         covariance_multiplier: factor on the learning rate of structure.
         covariance_decay: whether weight decay acts on structure. On log sigma it would pull sigma
             to 1.
+        rates, decays: factors on the learning rate and on the weight decay by patterns of paths, as
+            {"*/bias": 2.0}; of several that match the last one holds, and 1 where none does.
 
     Returns:
         An `optax.GradientTransformation` on nested dictionaries of parameters.
@@ -131,4 +183,6 @@ def sgd(
         grad_clip=grad_clip,
         multiplier=covariance_multiplier,
         decayed=covariance_decay,
+        rates=rates,
+        decays=decays,
     )

@@ -23,7 +23,8 @@ from rfjax._faults import Fault
 from rfjax._files import naming, plain, write_text
 from rfjax._files import write_json as write_json
 from rfjax._progress import Bar, Lines, Silent
-from rfjax.training import metrics as measures
+from rfjax.tasks import Task
+from rfjax.tasks.metrics import widened
 from rfjax.training.board import Board
 
 METRICS_FILE = "metrics.jsonl"
@@ -115,7 +116,7 @@ class _Interval:
 
     steps: int = 0
     loss: float = 0.0
-    confusion: Any = 0
+    measures: Any = None
     grad_norm: float = 0.0
     waited: float = 0.0  # seconds in which the loop had no batch, while the clock ran
 
@@ -157,6 +158,7 @@ class Reporter:
 
     Args:
         workdir: the run's directory.
+        task: what is learned, which says what of its scores is told.
         start: the step that the run stands at.
         steps, batch_size, log_every: as in the config.
         schedule: the learning rate as a function of the step.
@@ -166,6 +168,7 @@ class Reporter:
     def __init__(
         self,
         workdir: Path,
+        task: Task,
         *,
         start: int,
         steps: int,
@@ -175,7 +178,7 @@ class Reporter:
         writes: bool = True,
     ):
         self._steps, self._batch_size, self._log_every = steps, batch_size, log_every
-        self._schedule = schedule
+        self._task, self._schedule = task, schedule
         self._pending: tuple[int, dict] | None = None
         self._interval, self._clock, self._timed = _Interval(), Clock(), 0
         display = (Bar if sys.stderr.isatty() else Lines) if writes else Silent
@@ -233,7 +236,9 @@ class Reporter:
         interval = self._interval
         interval.steps += 1
         interval.loss += float(metrics["loss"])
-        interval.confusion = interval.confusion + metrics["confusion"].astype(np.int64)
+        found = jax.tree.map(widened, metrics["measures"])
+        before = interval.measures
+        interval.measures = found if before is None else jax.tree.map(np.add, before, found)
         interval.grad_norm = float(metrics["grad_norm"])
         self._display.advance()
         self._timed += self._clock.running  # not the first step, which compiles
@@ -248,13 +253,12 @@ class Reporter:
         timed, self._timed = self._timed, 0
         seconds = max(self._clock.lap(), 1e-9) if timed else float("nan")
         speed = timed * self._batch_size / seconds
-        scores = measures.summarize(interval.confusion)
+        scores = self._task.summarize(interval.measures)
         record = {
             "step": step,
             "split": "train",
             "loss": interval.loss / interval.steps,
-            "mean_iu": scores["mean_iu"],
-            "pixel_accuracy": scores["pixel_accuracy"],
+            **{name: scores[name] for name in self._task.followed},
             "learning_rate": float(self._schedule(step - 1)),
             "grad_norm": interval.grad_norm,
             "images_per_second": speed,
@@ -263,17 +267,17 @@ class Reporter:
         }
         self._record(record)
         remaining = (self._steps - step) * self._batch_size / speed
-        self._display.status(step, _words(record), remaining)
+        self._display.status(step, _words(record, self._task), remaining)
 
     def evaluation(self, step: int, scores: dict[str, Any], *, split: str, seconds: float) -> None:
         """Tells the scores of an evaluation."""
         self._record({"step": step, "split": split, **scores, "seconds": seconds})
-        if math.isnan(scores["pixel_accuracy"]):
+        if not self._task.is_scored(scores):
             self.say(f"step {step} {split}: nothing was scored, since every label is void")
             return
         self.say(
-            f"step {step} {split}: mean IU {100 * scores['mean_iu']:.2f} %  pixel accuracy "
-            f"{100 * scores['pixel_accuracy']:.2f} %  loss {scores['loss']:.4f}  ({seconds:.1f} s)"
+            f"step {step} {split}: {self._task.describe(scores)}  loss {scores['loss']:.4f}  "
+            f"({seconds:.1f} s)"
         )
 
     def picture(self, step: int, name: str, rgb: np.ndarray) -> None:
@@ -295,9 +299,11 @@ class Reporter:
             self._board.scalar(f"sigma/{layer}/x", x, step)
 
 
-def _words(record: dict[str, Any]) -> list[str]:
+def _words(record: dict[str, Any], task: Task) -> list[str]:
     """The numbers of a training record that a person follows."""
-    words = [f"loss {record['loss']:.4f}", f"IU {100 * record['mean_iu']:.1f} %"]
+    words = [f"loss {record['loss']:.4f}"]
+    if task.score in record:
+        words.append(task.brief(record[task.score]))
     if math.isfinite(record["images_per_second"]):
         words.append(f"{record['images_per_second']:.0f} images/s")
     if record["data_wait"] > WORTH_TELLING:

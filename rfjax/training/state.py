@@ -17,27 +17,39 @@ class TrainState:
     Attributes:
         step: int32 scalar, the number of updates made.
         params: nested dictionary of all parameters, trained or frozen.
-        batch_stats: running statistics of batch normalisation, {} without any.
+        collections: every other collection of variables by name: "batch_stats", the running
+            statistics of batch normalisation, {} without any, and what layers of users keep.
         opt_state: optimizer state of the trained parameters only.
     """
 
     step: jax.Array
     params: dict[str, Any]
-    batch_stats: dict[str, Any]
+    collections: dict[str, Any]
     opt_state: optax.OptState
 
     @property
     def variables(self) -> dict[str, Any]:
         """What `module.apply` takes."""
-        return {"params": self.params, "batch_stats": self.batch_stats}
+        return {"params": self.params, **self.collections}
 
 
-def initial_variables(model: linen.Module, key: jax.Array, image_shape: tuple[int, ...]) -> dict:
-    """Freshly drawn variables of `model` for images [H, W, 3] of `image_shape`."""
-    init = jax.jit(
-        lambda key: model.init(key, jnp.zeros((1, *image_shape), jnp.float32), train=False)
-    )
-    return init(key)
+def initial_variables(model: linen.Module, key: jax.Array, *inputs: Any) -> dict:
+    """Freshly drawn variables of `model`, which is called with arrays of these shapes.
+
+    Args:
+        model: a module of (*inputs, train).
+        key: of the parameters.
+        *inputs: pytrees of arrays or `jax.ShapeDtypeStruct`, of which only shapes and types count.
+    """
+
+    def init(key: jax.Array) -> dict:
+        return model.init(key, *jax.tree.map(_zeros, inputs), train=False)
+
+    return jax.jit(init)(key)
+
+
+def _zeros(leaf: Any) -> jax.Array:
+    return jnp.zeros(leaf.shape, leaf.dtype)
 
 
 def create(
@@ -57,11 +69,12 @@ def create(
         optimizer: acts on the trained parameters.
         trainable, is_structure: as in `optimizers.select`.
     """
+    collections = {name: tree for name, tree in variables.items() if name != "params"}
     trained, _ = optimizers.select(variables["params"], trainable, is_structure=is_structure)
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
-        batch_stats=variables.get("batch_stats", {}),
+        collections={"batch_stats": {}} | collections,
         opt_state=optimizer.init(trained),
     )
     return jax.device_get(state)

@@ -1,11 +1,13 @@
 """One update and one evaluation, as pure functions of (state, batch).
 
 A step knows nothing of devices but the name of the axis over which its sums go; `data_parallel` is
-the one place where a step is spread over them. A batch is {"image": [N, H, W, 3], "label": [N, H,
-W]}, and for a parallel step has one axis more in front, the devices of this process.
+the one place where a step is spread over them. What is learned, it asks the task. A batch is a
+dictionary of arrays [N, ...], of segmentation {"image": [N, H, W, 3], "label": [N, H, W]}, and for
+a parallel step has one axis more in front, the devices of this process.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -13,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen
+from flax import linen, traverse_util
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from rfjax import nn
+from rfjax import nn, tasks
 from rfjax._options import choose
-from rfjax.training import losses, metrics, optimizers
+from rfjax.training import optimizers
 from rfjax.training.config import PARALLEL
 from rfjax.training.sigmas import standard_deviations
 from rfjax.training.state import TrainState
@@ -27,6 +29,8 @@ from rfjax.training.state import TrainState
 AXIS = "devices"
 Batch = dict[str, Any]
 
+# Random streams of layers by their names, and that of losses which draw what counts.
+STREAMS = ("dropout", "dilation", "loss")
 # How the network runs where not all of it runs as in evaluation.
 MODES = {"all": {"train": True}, "last_stage": {"train": False, "train_head": True}}
 
@@ -100,6 +104,16 @@ def _mesh(devices: list | None, parallel: str) -> Mesh:
     return Mesh(np.array(devices or everywhere), (AXIS,))
 
 
+def rows(batch: Batch) -> int:
+    """The number of rows of a batch."""
+    return len(next(iter(arrays(batch).values())))
+
+
+def arrays(batch: Batch) -> Batch:
+    """What of a batch is arrays: all but the names of its examples."""
+    return {name: value for name, value in batch.items() if name != "id"}
+
+
 def shard(batch: Batch, devices: int) -> Batch:
     """`batch` with its rows dealt to `devices`: [N, ...] -> [devices, N / devices, ...].
 
@@ -108,13 +122,12 @@ def shard(batch: Batch, devices: int) -> Batch:
     Raises:
         ValueError: if the rows do not divide by the devices.
     """
-    rows, rest = divmod(len(batch["image"]), devices)
+    share, rest = divmod(rows(batch), devices)
     if rest:
-        raise ValueError(f"{len(batch['image'])} rows do not divide by {devices} devices")
-    return {
-        key: np.reshape(batch[key], (devices, rows, *np.shape(batch[key])[1:]))
-        for key in ("image", "label")
-    }
+        raise ValueError(f"{rows(batch)} rows do not divide by {devices} devices")
+    return jax.tree.map(
+        lambda array: np.reshape(array, (devices, share, *np.shape(array)[1:])), arrays(batch)
+    )
 
 
 def _sum(tree: Any, axis_name: str | None) -> Any:
@@ -126,6 +139,7 @@ def make_train_step(
     model: linen.Module,
     optimizer: optax.GradientTransformation,
     *,
+    task: tasks.Task | None = None,
     trainable: str = "all",
     seed: int = 0,
     axis_name: str | None = AXIS,
@@ -133,58 +147,57 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
     """The function that makes one update.
 
-        loss = sum over all valid pixels of the batch of the cross-entropy / their number
+        loss = sum of the losses of the batch / number of what they are the losses of
 
-    The sum and the number go over all devices before they are divided, so N devices make the update
-    that one device would make of the whole batch. What is frozen runs as in evaluation (fixed batch
-    normalisation, no dropout) and comes back bit by bit: with `last_stage` the backbone, with
-    `structure` the whole network.
+    The sum and the number, such as that of valid pixels, go over all devices before they are
+    divided, so N devices make the update that one device would make of the whole batch. What is
+    frozen runs as in evaluation (fixed batch normalisation) and comes back bit by bit: with
+    `last_stage` the backbone, with `structure` the whole network, with patterns every
+    normalisation of which no parameter is trained.
 
     Args:
-        model: a module of `rfjax.models.create`, with `axis_name` as here.
+        model: a module of (*inputs, train), such as those of `rfjax.models.create`, with
+            `axis_name` as here.
         optimizer: acts on the trained parameters.
-        trainable: all | last_stage | structure.
-        seed: of dropout; each step and device draws anew.
+        task: what is learned; None for segmentation.
+        trainable: all | last_stage | structure, or patterns, see `optimizers.select`.
+        seed: of the random streams `STREAMS`; each step and device draws anew.
         axis_name: the axis of the devices; None for a step on its own.
         structure: what the layers of the model declare; None to ask them, at the first step.
 
     Returns:
         A function of (state, batch) that returns the next state and the metrics of this step:
-        `loss`, `confusion`, `grad_norm` and `sigmas`, the standard deviations by layer after it.
+        `loss`, `measures` (what the task measures), `grad_norm` and `sigmas`, the standard
+        deviations by layer after it.
     """
-    mode = MODES.get(trainable)
+    task = task or tasks.Segmentation()
 
     def loss_function(trained, frozen, state, batch):
-        params = optimizers.merge(trained, frozen)
-        variables = {"params": params, "batch_stats": state.batch_stats}
-        if mode:
-            rngs = {"dropout": _dropout_key(seed, state.step, axis_name)}
-            logits, updates = model.apply(
-                variables, batch["image"], **mode, mutable=["batch_stats"], rngs=rngs
-            )
-            batch_stats = updates.get("batch_stats", state.batch_stats)
-        else:
-            logits, batch_stats = (
-                model.apply(variables, batch["image"], train=False),
-                state.batch_stats,
-            )
-        total, count = losses.cross_entropy(logits, batch["label"])
-        return total / jnp.maximum(_sum(count, axis_name), 1.0), (logits, batch_stats)
+        variables = {"params": optimizers.merge(trained, frozen), **state.collections}
+        keys = _keys(seed, state.step, axis_name)
+        outputs, collections = _apply(
+            model, task.inputs(batch), variables, trained, trainable, keys
+        )
+        total, count = task.loss(outputs, batch, keys["loss"])
+        if task.normalize == "count":
+            total = total / jnp.maximum(_sum(count, axis_name), 1.0)
+        return total, (outputs, collections)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
-        declared = structure or nn.structure(model, state.variables, batch["image"])
+        declared = structure or nn.structure(model, state.variables, *task.inputs(batch))
         trained, frozen = optimizers.select(
             state.params, trainable, is_structure=declared.is_structure
         )
         gradient = jax.value_and_grad(loss_function, has_aux=True)
-        (loss, (logits, batch_stats)), grads = gradient(trained, frozen, state, batch)
+        (loss, (outputs, collections)), grads = gradient(trained, frozen, state, batch)
         loss, grads = _sum((loss, grads), axis_name)
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
         params = optimizers.merge(optax.apply_updates(trained, updates), frozen)
-        next_state = TrainState(state.step + 1, params, batch_stats, opt_state)
+        collections = _agreed(collections, axis_name)
+        next_state = TrainState(state.step + 1, params, collections, opt_state)
         return next_state, {
             "loss": loss,
-            "confusion": _sum(_confusion(logits, batch["label"]), axis_name),
+            "measures": _sum(task.measure(outputs, batch), axis_name),
             "grad_norm": optax.tree.norm(grads),
             "sigmas": standard_deviations(declared.covariances(params)),
         }
@@ -192,32 +205,94 @@ def make_train_step(
     return step
 
 
-def make_eval_step(model: linen.Module, *, axis_name: str | None = AXIS) -> Callable:
-    """The function of (variables, batch) that counts the right and wrong pixels of one batch.
+def _apply(
+    model: linen.Module,
+    inputs: tuple,
+    variables: dict[str, Any],
+    trained: dict[str, Any],
+    trainable: str,
+    keys: dict[str, jax.Array],
+) -> tuple[Any, dict[str, Any]]:
+    """The outputs in training, and every collection but the parameters afterwards."""
+    collections = {name: tree for name, tree in variables.items() if name != "params"}
+    if trainable == "structure":
+        return model.apply(variables, *inputs, train=False), collections
+    mode = MODES.get(trainable, {"train": True})
+    with nullcontext() if trainable in MODES else linen.intercept_methods(_freezing(trained)):
+        outputs, updates = model.apply(
+            variables, *inputs, **mode, mutable=list(collections), rngs=keys
+        )
+    return outputs, collections | updates
+
+
+def _freezing(trained: dict[str, Any]) -> Callable:
+    """An interceptor: normalisations without a trained parameter run as in evaluation."""
+    trained_paths = traverse_util.flatten_dict(trained).keys()
+
+    def intercept(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+        module = context.module
+        if isinstance(module, linen.BatchNorm) and context.method_name == "__call__":
+            path = module.path
+            if not any(other[: len(path)] == path for other in trained_paths):
+                # Made with the mode of the whole network; the instance lives for this call alone.
+                object.__setattr__(module, "use_running_average", True)
+        return call(*args, **kwargs)
+
+    return intercept
+
+
+def _agreed(collections: dict[str, Any], axis_name: str | None) -> dict[str, Any]:
+    """Collections that are the same on all devices: the mean over them, of numbers.
+
+    Batch statistics agree already, since normalisations average them; what else layers keep is
+    whatever they made of the device's own rows.
+    """
+    if axis_name is None:
+        return collections
+
+    def mean(leaf: jax.Array) -> jax.Array:
+        inexact = jnp.issubdtype(leaf.dtype, jnp.inexact)
+        return jax.lax.pmean(leaf, axis_name) if inexact else jax.lax.pmax(leaf, axis_name)
+
+    return {
+        name: tree if name == "batch_stats" else jax.tree.map(mean, tree)
+        for name, tree in collections.items()
+    }
+
+
+def make_eval_step(
+    model: linen.Module, *, task: tasks.Task | None = None, axis_name: str | None = AXIS
+) -> Callable:
+    """The function of (variables, batch) that measures one batch.
 
     Batches may differ in the size of their images; each size compiles it anew.
 
-    Returns:
-        A function that returns {"confusion": int32 [K, K], "loss": the sum of the pixels'
-        cross-entropies, "count": their number}, over all devices.
-    """
+    Args:
+        model: a module of (*inputs, train).
+        task: what is learned; None for segmentation.
+        axis_name: the axis of the devices; None for a step on its own.
 
-    def step(variables: dict[str, Any], batch: Batch) -> dict[str, jax.Array]:
-        logits = model.apply(variables, batch["image"], train=False)
-        total, count = losses.cross_entropy(logits, batch["label"])
-        counts = {"confusion": _confusion(logits, batch["label"]), "loss": total, "count": count}
-        return _sum(counts, axis_name)
+    Returns:
+        A function that returns {"measures": what the task measures, "loss": the sum of the losses,
+        "count": the number of what they are the losses of}, over all devices.
+    """
+    task = task or tasks.Segmentation()
+
+    def step(variables: dict[str, Any], batch: Batch) -> dict[str, Any]:
+        outputs = model.apply(variables, *task.inputs(batch), train=False)
+        total, count = task.loss(outputs, batch)
+        found = {"measures": task.measure(outputs, batch), "loss": total, "count": count}
+        return _sum(found, axis_name)
 
     return step
 
 
-def _confusion(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """The confusion matrix of the highest scores."""
-    predictions = jnp.argmax(logits, -1)
-    return metrics.confusion_matrix(labels, predictions, num_classes=logits.shape[-1])
-
-
-def _dropout_key(seed: int, step: jax.Array, axis_name: str | None) -> jax.Array:
-    """A key of its own for each step and device."""
+def _keys(seed: int, step: jax.Array, axis_name: str | None) -> dict[str, jax.Array]:
+    """By stream, a key of its own for each step and device."""
     key = jax.random.fold_in(jax.random.key(seed), step)
-    return key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    if axis_name is not None:
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    others = {
+        name: jax.random.fold_in(key, number) for number, name in enumerate(STREAMS[1:], start=1)
+    }
+    return {STREAMS[0]: key} | others

@@ -31,11 +31,13 @@ from rfjax.visualize.covariances import blur_panels as blur_panels
 from rfjax.visualize.covariances import covariance_ellipses as covariance_ellipses
 from rfjax.visualize.fields import receptive_field as receptive_field
 from rfjax.visualize.images import VOID_COLOR as VOID_COLOR
+from rfjax.visualize.images import captioned_images as captioned_images
 from rfjax.visualize.images import colorize as colorize
 from rfjax.visualize.images import filter_panels as filter_panels
 from rfjax.visualize.images import image_columns as image_columns
 from rfjax.visualize.images import legend as legend
 from rfjax.visualize.images import overlay as overlay
+from rfjax.visualize.images import palette_image as palette_image
 from rfjax.visualize.images import scale_panels as scale_panels
 from rfjax.visualize.images import segmentation_panels as segmentation_panels
 from rfjax.visualize.search import Paths as Paths
@@ -44,5 +46,6 @@ from rfjax.visualize.search import trajectories as trajectories
 from rfjax.visualize.studies import sampling_points as sampling_points
 from rfjax.visualize.studies import scale_scatter as scale_scatter
 from rfjax.visualize.studies import seed_bars as seed_bars
+from rfjax.visualize.training import confusion as confusion
 from rfjax.visualize.training import sigma_curves as sigma_curves
 from rfjax.visualize.training import training_curves as training_curves

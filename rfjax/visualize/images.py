@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
+from PIL import Image
 
 from rfjax.visualize._style import INK, MUTED
 
@@ -51,6 +52,19 @@ def overlay(
     colors = colorize(labels, palette).astype(np.float32)
     mixed = (1.0 - opacity) * np.asarray(image, np.float32) + opacity * colors
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+
+
+def palette_image(classes: ArrayLike, palette: ArrayLike) -> Image.Image:
+    """A picture whose values are the classes and whose palette is theirs.
+
+    Args:
+        classes: [H, W] integers below 256.
+        palette: [K, 3] uint8.
+    """
+    classes = np.ascontiguousarray(classes, np.uint8)
+    image = Image.frombytes("P", classes.shape[::-1], classes.tobytes())
+    image.putpalette(np.asarray(palette, np.uint8).ravel().tolist())
+    return image
 
 
 def legend(class_names: Sequence[str], palette: ArrayLike) -> Figure:
@@ -111,6 +125,23 @@ def _used_classes(maps: Sequence[ArrayLike], num_classes: int) -> list[int]:
     """The classes that are seen somewhere in `maps`."""
     seen = np.unique(np.concatenate([np.unique(np.asarray(labels)) for labels in maps]))
     return [int(label) for label in seen if 0 <= label < num_classes]
+
+
+def captioned_images(images: Sequence[ArrayLike], captions: Sequence[str]) -> Figure:
+    """Images side by side, a line over each.
+
+    Args:
+        images: uint8 [H, W, 3].
+        captions: as many.
+    """
+    figure = Figure(figsize=(2.2 * len(images), 2.6), layout="constrained")
+    for axes, image, caption in zip(
+        figure.subplots(1, len(images), squeeze=False)[0], images, captions, strict=True
+    ):
+        axes.imshow(np.asarray(image), interpolation="nearest")
+        axes.set_title(caption, fontsize=9)
+        axes.set_axis_off()
+    return figure
 
 
 def scale_panels(images: Sequence[ArrayLike], scale_maps: Sequence[ArrayLike]) -> Figure:

@@ -174,15 +174,6 @@ def test_angles(rng, whole, monkeypatch):
     assert (set(angles) == {-3, -2, -1, 0, 1, 2, 3}) == whole
 
 
-def test_normalize(rng):
-    image, _ = random_pair(rng)
-    mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
-    normalized = augment.normalize(image[:, ::-1], mean, std)
-    assert normalized.dtype == np.float32
-    expected = (image[:, ::-1] / 255.0 - mean) / std
-    np.testing.assert_allclose(normalized, expected, rtol=0, atol=1e-6)
-
-
 def test_default_changes_nothing(rng):
     pair = random_pair(rng)
     for before, after in zip(pair, Augmentation()(rng, *pair), strict=True):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rfjax import predict
+from rfjax import predict, visualize
 from rfjax.data.decoding import (
     ImageError,
     decode_image,
@@ -91,7 +91,7 @@ def test_a_transparent_grey_is_a_value_like_others():
 
 def test_what_predict_writes_is_a_label():
     label = values(4)
-    written = files.pillow(predict.palette_image(label, colors()[0]), "PNG")
+    written = files.pillow(visualize.palette_image(label, colors()[0]), "PNG")
     np.testing.assert_array_equal(decode_mask(written, "x"), label)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import rfjax.data
-from rfjax.data import Augmentation, Dataset, augment, eval_batches, train_iterator
+from rfjax.data import Augmentation, Dataset, Normalization, eval_batches, train_iterator
 from tests.data.conftest import SMALL
 
 AUGMENTATION = Augmentation(
@@ -62,7 +62,7 @@ def test_batch_of_scenes(scenes):
     known = {scenes.source[i]["label"].tobytes(): i for i in range(len(scenes))}
     for image, label in zip(batch["image"], batch["label"], strict=True):
         example = scenes.source[known[label.astype(np.uint8).tobytes()]]
-        expected = augment.normalize(example["image"], scenes.mean, scenes.std)
+        expected = Normalization(scenes.mean, scenes.std)(example["image"])
         np.testing.assert_array_equal(image, expected)
 
 

@@ -240,7 +240,7 @@ def test_the_segmentation_network_of_the_reference_gives_equal_scores(ratio):
     model = models.create("dla_34", **arguments)
     read = jax.jit(functools.partial(model.apply, method="features"))
     features = read(variables, jnp.asarray(images))
-    scores = model.head.apply({"params": variables["params"]["head"]}, features)
+    scores = model.head.layer.apply({"params": variables["params"]["head"]}, features)
     np.testing.assert_allclose(scores, wanted, atol=1e-4 * np.max(np.abs(wanted)))
     assert np.std(wanted) > 0.05  # not a network that died
     if ratio == 4:  # the composed network has the weights at the same paths

@@ -110,7 +110,7 @@ def test_a_narrow_score_becomes_the_centre_tap_of_a_wide_head(head):
     features = jnp.asarray(np.random.default_rng(0).normal(size=(1, 5, 6, 512)), jnp.float32)
     outputs = []
     for variables, arguments in ((narrow, {}), (wide, {"head": head, "head_options": options})):
-        layer = models.create("resnet_18", num_classes=4, **arguments).head
+        layer = models.create("resnet_18", num_classes=4, **arguments).head.layer
         outputs.append(layer.apply({"params": variables["params"]["head"]}, features))
     np.testing.assert_allclose(*outputs, atol=2e-4)
 

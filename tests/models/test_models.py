@@ -13,7 +13,7 @@ from rfjax import models, nn
 from rfjax.models import heads, registry
 from rfjax.models.backbone import Backbone
 from rfjax.models.blocks import BasicBlock
-from rfjax.models.segmentation import bilinear_upsample
+from rfjax.models.resizing import bilinear_upsample
 
 # Learnable parameters with a 1x1 score for 19 classes, as published or counted in the reference
 # implementations. DRN-A shares the weights of the ResNets.
@@ -413,14 +413,14 @@ def test_an_exported_dynamic_network_gives_the_same_answer():
 
 def test_options_of_a_head_reach_its_layer():
     options = {"sigma": (0.5, 2.0), "family": "full", "mode": "absolute", "padding": "edge"}
-    head = _tiny(head="composition", head_options=options).head
+    head = _tiny(head="composition", head_options=options).head.layer
     assert {name: getattr(head, name) for name in options} == options
     assert head.use_bias and head.features == 5
 
 
 @pytest.mark.parametrize("arguments, message", [
     ({"name": "resnet_19"}, "model is one of resnet_18, .*drn_d_107; got 'resnet_19'"),
-    ({"head": "fog"}, "head is one of score, conv3, composition, dog, .*, aspp; got 'fog'"),
+    ({"head": "fog"}, "head is one of score, conv3, composition, dog, .*, classify; got 'fog'"),
     ({"head": "composition", "head_options": {"sigmas": 1.0, "size": 3}},
      "head 'composition' takes components, dilation, family, .*sigma, .*; got sigmas, size"),
     ({"head_options": {"kernel_size": 3}}, "'score' takes dilation, kernel_init; got kernel_size"),

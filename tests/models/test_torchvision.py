@@ -142,7 +142,8 @@ def test_features_and_pyramid_are_torchvisions():
     @jax.jit
     def ours(variables, image):
         features = model.apply(variables, image, method="features")
-        return features, model.apply(variables, features, method=lambda m, x: m.head.layer(x))
+        head = lambda model, x: model.head({"last": x})[0]
+        return features, model.apply(variables, features, method=head)
 
     with torch.no_grad():
         features = net.backbone(torch.from_numpy(image.transpose(0, 3, 1, 2)))["out"]

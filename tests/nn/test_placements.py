@@ -24,6 +24,8 @@ LAYERS = {
     "ComposedConv multiple": nn.ComposedConv(4, structure="multiple", resample=False),
     "Conv": nn.Conv(4, stride=2),
     "DeformableConv": nn.DeformableConv(4),
+    "DeformableConv modulated": nn.DeformableConv(4, modulated=True, offset_groups=2),
+    "ComposedConv of groups": nn.ComposedConv(4, groups=2, strides=(2, 1)),
     "DoGConv": nn.DoGConv(4),
     "DynamicComposedConv": nn.DynamicComposedConv(4),
     "GaussianBlur": nn.GaussianBlur(),

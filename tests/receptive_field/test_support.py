@@ -16,7 +16,7 @@ from rfjax import models, nn
 from rfjax import receptive_field as rf
 from rfjax.models import dla, registry
 from rfjax.models.backbone import Backbone
-from rfjax.models.segmentation import bilinear_upsample
+from rfjax.models.resizing import bilinear_upsample
 from tests.receptive_field.measured import gradient_boxes, positive, traced_boxes
 
 SHAPE = (1, 9, 13, 2)

@@ -41,7 +41,7 @@ def test_a_network_without_statistics(tmp_path):
     with Checkpoints(tmp_path) as written:
         written.save(at(plain, 1), meta={})
     with Checkpoints(tmp_path) as read:
-        assert read.restore(plain).batch_stats == {}
+        assert read.restore(plain).collections == {"batch_stats": {}}
         assert int(read.restore(plain).step) == 1
 
 
@@ -49,7 +49,7 @@ def test_the_latest_and_the_best_are_kept(tmp_path, current):
     scores = {1: 0.2, 2: 0.7, 3: None, 4: 0.5, 5: None, 6: float("nan")}
     with Checkpoints(tmp_path, keep_latest=2) as written:
         for step, score in scores.items():
-            written.save(at(current, step), meta={}, mean_iu=score)
+            written.save(at(current, step), meta={}, score=score)
         written.wait()
         assert written.steps == [2, 5, 6]
         assert (written.latest_step, written.best_step) == (6, 2)

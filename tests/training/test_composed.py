@@ -6,7 +6,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from rfjax.training import composed, loop, optimizers, sigmas, state, steps
+from rfjax.training import composed, optimizers, sigmas, state, steps
 from rfjax.training import config as configs
 
 
@@ -46,8 +46,9 @@ def test_the_command_line_names_the_layers():
 
 
 def test_structure_alone_moves_and_is_reported():
-    model = loop.build_model(tiny(patterns=("*/layer1_0/conv?",), sigma=0.7), 3)
-    variables = state.initial_variables(model, jax.random.key(0), (16, 16, 3))
+    model = composed.build_model(tiny(patterns=("*/layer1_0/conv?",), sigma=0.7), 3)
+    images = np.zeros((1, 16, 16, 3), np.float32)
+    variables = state.initial_variables(model, jax.random.key(0), images)
     structure = composed.declared(model)
     optimizer = optimizers.sgd(optimizers.poly_schedule(0.1, steps=10))
     step = jax.jit(steps.make_train_step(model, optimizer, trainable="structure", axis_name=None))
@@ -82,7 +83,7 @@ def test_structure_alone_moves_and_is_reported():
 ])  # fmt: skip
 def test_what_cannot_be_built_is_a_config_error(options, message):
     with pytest.raises(configs.ConfigError, match=message):
-        loop.build_model(tiny(**options), 3)
+        composed.build_model(tiny(**options), 3)
 
 
 @pytest.mark.parametrize("patterns", [("",), ("*/conv2", "")])

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from rfjax import data, models
+from rfjax import data, models, tasks
 from rfjax.data import Dataset
-from rfjax.training import inference, loop, pictures, state, steps
-from rfjax.training.losses import VOID
+from rfjax.tasks import inference
+from rfjax.tasks.losses import VOID
+from rfjax.training import loop, pictures, state, steps
 
 CLASSES = 3
 SIZES = ((24, 24), (17, 32), (24, 24), (32, 17), (17, 32), (24, 24), (24, 24), (24, 24), (17, 32))
@@ -46,7 +47,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def variables(model):
-    return state.initial_variables(model, jax.random.key(0), (32, 32, 3))
+    return state.initial_variables(model, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def test_scores_are_those_of_each_image_alone(model, variables, alone, processes
         )
         for batch in batches:
             counts = eval_step(replicated, steps.shard(batch, 8))
-            confusion += np.asarray(counts["confusion"])
+            confusion += np.asarray(counts["measures"])
             loss, count = loss + float(counts["loss"]), count + float(counts["count"])
     np.testing.assert_array_equal(confusion, alone[0])
     np.testing.assert_allclose(loss, alone[1], rtol=1e-5)
@@ -137,7 +138,7 @@ def test_a_batch_without_rows_counts_nothing():
             return images
 
     counts = jax.jit(steps.make_eval_step(Scores(), axis_name=None))({}, batch)
-    assert not np.any(counts["confusion"]) and counts["loss"] == counts["count"] == 0
+    assert not np.any(counts["measures"]) and counts["loss"] == counts["count"] == 0
     eval_step = steps.data_parallel(steps.make_eval_step(Scores()))
     assert np.isnan(loop.evaluate(eval_step, {}, [batch])["mean_iu"])
     label = np.array([0, 1, 2, VOID] * 2)[:, None, None]
@@ -163,17 +164,21 @@ def test_figures_of_images_of_different_sizes_and_of_none(model, variables, tmp_
         def shape(self, index):
             return self._sizes[index]
 
-    drawn = pictures.draw(tmp_path, model, variables, {}, dataset(source=Watched(SIZES[1:4])))
+    def draw(dataset):
+        task = tasks.Segmentation(dataset.facts)
+        return pictures.Pictures(tmp_path, task, model, dataset).draw(variables, {})
+
+    drawn = draw(dataset(source=Watched(SIZES[1:4])))
     assert drawn.keys() == {"curves", "examples"}
     assert seen == [0]
     seen.clear()
-    pictures.draw(tmp_path, model, variables, {}, dataset(source=Watched(((8, 8), *SIZES[:3]))))
+    draw(dataset(source=Watched(((8, 8), *SIZES[:3]))))
     assert seen == [1, 3]  # of the commonest size
-    assert pictures.draw(tmp_path, model, variables, {}, dataset(())).keys() == {"curves"}
+    assert draw(dataset(())).keys() == {"curves"}
 
 
 @pytest.mark.parametrize("images", [np.zeros((1, 8, 8, 3)), np.zeros((8, 8, 3), np.uint8)])
 def test_only_levels_are_segmented(model, variables, images):
-    segment = inference.make_segment(model, mean=MEAN, std=STD)
+    segment = inference.make_segment(model, data.Normalization(MEAN, STD))
     with pytest.raises(TypeError, match=r"images are uint8 \[N, H, W, 3\]; got"):
         segment(variables, images)

@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from rfjax import data, training, visualize
+from rfjax import data, tasks, training, visualize
 from rfjax._lock import InUse, held
 from rfjax.training import feed, loop, pictures, reporting
 from tests.training.runs import arrays, assert_identical, tiny_config
@@ -57,7 +57,7 @@ def test_a_fault_of_the_data_is_one_line(split, bad, data_dir, tmp_path, monkeyp
 
 def test_what_the_first_look_finds_comes_before_the_first_step(data_dir, tmp_path, monkeypatch):
     damaged(monkeypatch, "val", 4)
-    monkeypatch.setattr(loop, "build_model", None)  # which would come first
+    monkeypatch.setattr(loop, "build", None)  # which would come first
     with pytest.raises(feed.DataError, match="scene 4"):
         training.train(tiny_config(data_dir), tmp_path)
 
@@ -97,8 +97,9 @@ def test_nothing_was_scored(data_dir, tmp_path, monkeypatch, capfd):
 
     monkeypatch.setattr(data, "load", loaded)
     result = training.train(tiny_config(data_dir, steps=2), tmp_path)
-    assert not loop.is_scored(result)
-    assert not loop.is_scored(json.loads((tmp_path / "result.json").read_text()))
+    task = tasks.Segmentation()
+    assert not task.is_scored(result)
+    assert not task.is_scored(json.loads((tmp_path / "result.json").read_text()))
     assert "nothing was scored, since every label is void" in capfd.readouterr().err
     assert len(arrays(tmp_path)) > 10  # the network is saved nevertheless
 

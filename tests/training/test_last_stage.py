@@ -32,7 +32,9 @@ def make_model(head, axis_name=None, **options):
 
 @functools.cache
 def initial(head):
-    return state.initial_variables(make_model(head), jax.random.key(0), (SIZE, SIZE, 3))
+    return state.initial_variables(
+        make_model(head), jax.random.key(0), np.zeros((1, SIZE, SIZE, 3), np.float32)
+    )
 
 
 @functools.cache
@@ -95,7 +97,7 @@ def test_the_head_of_a_frozen_backbone_sees_the_features_of_evaluation():
     features = model.apply(variables, images, method="features")
     head = {name: variables[name]["head"] for name in variables}
     scores, updated = model.head.layer.apply(head, features, train=True, mutable=["batch_stats"])
-    wanted = models.segmentation.bilinear_upsample(scores, model.stride)[:, :SIZE, :SIZE]
+    wanted = models.resizing.bilinear_upsample(scores, model.stride)[:, :SIZE, :SIZE]
     logits, found = model.apply(
         variables, images, train=False, train_head=True, mutable=["batch_stats"]
     )

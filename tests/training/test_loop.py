@@ -53,7 +53,7 @@ def test_evaluation_counts_every_image_once(finished, data_dir):
         confusion = np.zeros((11, 11), np.int32)
         confusion[0, 0] = (batch["label"] != 255).sum()
         seen.append(batch["image"].shape)
-        return {"confusion": confusion, "loss": np.float32(0), "count": np.float32(1)}
+        return {"measures": confusion, "loss": np.float32(0), "count": np.float32(1)}
 
     dataset = loop.data.load("digit_scenes", "val", data_dir=str(data_dir), **options)
     batches = loop.data.eval_batches(dataset, batch_size=loop.eval_rows(3))

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from rfjax.tasks import Segmentation
 from rfjax.training import reporting
 
 
@@ -16,7 +17,7 @@ class Metrics(dict):
             loss=np.float32(loss),
             grad_norm=np.float32(1),
             sigmas={"head": np.array([0.5, 0.5])},
-            confusion=np.array([[3, 1], [0, 4]]),
+            measures=np.array([[3, 1], [0, 4]]),
         )
         self.step, self.seen = step, seen
 
@@ -29,7 +30,7 @@ class Metrics(dict):
 def reporter(tmp_path, monkeypatch):
     monkeypatch.setattr(reporting.jax, "device_get", lambda metrics: dict(metrics.items()))
     options = dict(start=0, steps=6, batch_size=4, log_every=2, schedule=lambda step: 0.1 * step)
-    with reporting.Reporter(tmp_path, **options) as made:
+    with reporting.Reporter(tmp_path, Segmentation(), **options) as made:
         yield made
 
 
@@ -78,7 +79,7 @@ def test_undone_and_torn_lines_are_dropped(tmp_path):
 
 def test_only_the_first_process_writes(tmp_path, capsys):
     options = dict(start=0, steps=2, batch_size=4, log_every=1, schedule=lambda step: 0.1)
-    with reporting.Reporter(tmp_path, writes=False, **options) as silent:
+    with reporting.Reporter(tmp_path, Segmentation(), writes=False, **options) as silent:
         silent.say("hello")
         silent.evaluation(
             1, {"mean_iu": 0.5, "pixel_accuracy": 0.5, "loss": 1.0}, split="val", seconds=1

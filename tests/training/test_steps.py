@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from rfjax import models
+from rfjax.tasks.losses import VOID
 from rfjax.training import composed, optimizers, state, steps
-from rfjax.training.losses import VOID
 
 CLASSES, SIZE = 3, 24
 
@@ -48,7 +48,9 @@ def make_batch(seed, *, rows=16):
 
 @pytest.fixture(scope="module")
 def variables():
-    return state.initial_variables(make_model(), jax.random.key(0), (SIZE, SIZE, 3))
+    return state.initial_variables(
+        make_model(), jax.random.key(0), np.zeros((1, SIZE, SIZE, 3), np.float32)
+    )
 
 
 @functools.cache
@@ -80,8 +82,8 @@ def test_eight_devices_equal_one(variables):
     eight, metrics_of_eight = run(variables, 8)
     chex.assert_trees_all_close(one, eight, atol=1e-5, rtol=1e-5)
     np.testing.assert_allclose(metrics_of_one["loss"], metrics_of_eight["loss"], rtol=1e-6)
-    np.testing.assert_array_equal(metrics_of_one["confusion"], metrics_of_eight["confusion"])
-    assert metrics_of_one["confusion"].sum() == (make_batch(0)["label"] != VOID).sum()
+    np.testing.assert_array_equal(metrics_of_one["measures"], metrics_of_eight["measures"])
+    assert metrics_of_one["measures"].sum() == (make_batch(0)["label"] != VOID).sum()
 
 
 def test_both_ways_of_being_parallel_give_the_same_bits(variables):
@@ -121,7 +123,7 @@ def test_what_is_frozen_stays_bit_identical(variables, trainable):
     everything = changed(variables["params"], jax.tree.map(lambda a: a + 1, variables["params"]))
     wanted = {path for path in everything if chosen(tuple(path.split("/")), is_structure())}
     assert moved == wanted
-    assert not changed(variables["batch_stats"], result.batch_stats)
+    assert not changed(variables["batch_stats"], result.collections["batch_stats"])
 
 
 def test_training_all_moves_parameters_and_statistics(variables):
@@ -129,7 +131,7 @@ def test_training_all_moves_parameters_and_statistics(variables):
     assert len(changed(variables["params"], result.params)) == len(
         jax.tree.leaves(variables["params"])
     )
-    assert len(changed(variables["batch_stats"], result.batch_stats)) > 0
+    assert len(changed(variables["batch_stats"], result.collections["batch_stats"])) > 0
 
 
 def test_the_optimizer_keeps_no_memory_for_what_is_frozen(variables):
@@ -175,7 +177,7 @@ def test_evaluation_counts_are_sums_over_devices(variables):
     pure = jax.jit(steps.make_eval_step(make_model(), axis_name=None))(variables, batch)
     step = steps.data_parallel(steps.make_eval_step(make_model()))
     counts = step(steps.replicate(variables), steps.shard(batch, 8))
-    np.testing.assert_array_equal(pure["confusion"], counts["confusion"])
+    np.testing.assert_array_equal(pure["measures"], counts["measures"])
     np.testing.assert_allclose(pure["loss"], counts["loss"], rtol=1e-5)
     assert float(counts["count"]) == (batch["label"] != VOID).sum()
 

@@ -22,7 +22,9 @@ WIDTH = {"width": 4}
 @functools.cache
 def make(head):
     model = models.create("resnet_tiny", num_classes=3, head=head, backbone_options=WIDTH)
-    return model, state.initial_variables(model, jax.random.key(len(head)), (32, 32, 3))
+    return model, state.initial_variables(
+        model, jax.random.key(len(head)), np.zeros((1, 32, 32, 3), np.float32)
+    )
 
 
 def config_of(head, path):
@@ -63,7 +65,8 @@ def test_a_transplanted_head_starts_where_its_checkpoint_ended(plain_run, head, 
     model = models.create(
         "resnet_tiny", num_classes=3, head=head, head_options=options, backbone_options=WIDTH
     )
-    fresh = state.initial_variables(model, jax.random.key(1), (32, 32, 3))
+    images = np.zeros((1, 32, 32, 3), np.float32)
+    fresh = state.initial_variables(model, jax.random.key(1), images)
     placed = weights.load(config_of(head, workdir), fresh, num_classes=3)
     expected = jax.jit(plain.apply)(trained, IMAGES)
     np.testing.assert_allclose(jax.jit(model.apply)(placed, IMAGES), expected, atol=1e-6)
@@ -71,7 +74,8 @@ def test_a_transplanted_head_starts_where_its_checkpoint_ended(plain_run, head, 
 
 def test_another_backbone_is_refused(plain_run):
     deep = models.create("resnet_tiny", num_classes=3, backbone_options=WIDTH | {"depth": 3})
-    fresh = state.initial_variables(deep, jax.random.key(1), (32, 32, 3))
+    images = np.zeros((1, 32, 32, 3), np.float32)
+    fresh = state.initial_variables(deep, jax.random.key(1), images)
     with pytest.raises(configs.ConfigError, match=r"only one of them has .*layer1_2/"):
         weights.load(config_of("score", plain_run[0]), fresh, num_classes=3)
 
@@ -84,7 +88,8 @@ def test_heads_of_another_kind_stay_as_drawn(plain_run):
         head_options={"rates": (1, 2)},
         backbone_options=WIDTH,
     )
-    fresh = state.initial_variables(model, jax.random.key(1), (32, 32, 3))
+    images = np.zeros((1, 32, 32, 3), np.float32)
+    fresh = state.initial_variables(model, jax.random.key(1), images)
     placed = weights.load(config_of("aspp", plain_run[0]), fresh, num_classes=3)
     chex.assert_trees_all_equal(placed["params"]["head"], fresh["params"]["head"])
 

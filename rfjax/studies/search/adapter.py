@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen
 from ml_collections import ConfigDict
 
-from rfjax import _names, covariance, data, nn
+from rfjax import _names, covariance, data, nn, tasks
 from rfjax._sgd import names
 from rfjax.receptive_field import ReceptiveField as Field
 from rfjax.receptive_field import networks
@@ -20,8 +20,9 @@ from rfjax.receptive_field.layers import composed_reach
 from rfjax.search import optimizers
 from rfjax.search.population import Population
 from rfjax.search.problem import Problem
-from rfjax.training import composed, loop, losses, metrics
+from rfjax.training import composed, loop, steps
 from rfjax.training import config as configs
+from rfjax.training import state as states
 from rfjax.training.feed import Feed
 
 COMPOSED = _names.SEARCHED_HEADS
@@ -72,17 +73,18 @@ def segmentation(config: ConfigDict) -> Task:
     if config.trainable != "all":
         raise configs.ConfigError(f"a search trains all parameters; trainable={config.trainable!r}")
     train_data, eval_data = loop.datasets(config)
-    model = loop.build_model(config, train_data.num_classes)
-    image_shape = np.shape(train_data.source[0]["image"])
+    task = composed.create_task(config, composed.facts(config, train_data))
+    model = composed.build(config, task)
+    inputs = loop.shapes(task, train_data)
     structure = composed.declared(model)
     problem = Problem(
-        init=partial(_init, model, structure, image_shape),
-        loss=partial(_loss, model),
+        init=partial(_init, model, structure, inputs),
+        loss=partial(_loss, task, model),
         stateful=True,
         structure=structure,
-        score=partial(_confusion, model),
-        summarize=lambda confusion: metrics.summarize(confusion)["mean_iu"],
-        receptive_field=_receptive_field(config, getattr(model.head, "layer", None)),
+        score=partial(_measure, task, model),
+        summarize=lambda totals: task.summarize(totals)[task.score],
+        receptive_field=_receptive_field(config, _head_layer(model)),
     )
     section = config.optimizer
     rule = optimizers.sgd(
@@ -93,21 +95,23 @@ def segmentation(config: ConfigDict) -> Task:
         weight_decay=section.weight_decay,
         grad_clip=section.grad_clip,
     )
-    with Feed(data.eval_batches(eval_data, batch_size=config.eval_batch_size), "data") as batches:
-        validation = [{"image": batch["image"], "label": batch["label"]} for batch in batches]
-    batches = _Replayed(partial(loop.train_batches, config, train_data))
+    rows = {"row": task.row, "blank": task.blank}
+    stream = data.eval_batches(eval_data, batch_size=config.eval_batch_size, **rows)
+    with Feed(stream, "data") as batches:
+        validation = [steps.arrays(batch) for batch in batches]
+    batches = _Replayed(partial(loop.train_batches, config, train_data, task))
     return Task(problem, rule, batches, validation, config.steps, train_data)
 
 
 def _init(
     model: Any,
     structure: nn.Structure,
-    shape: tuple[int, ...],
+    inputs: tuple,
     key: jax.Array,
     candidate: Population,
 ) -> tuple:
-    """Parameters with the candidate's covariances, and batch statistics."""
-    variables = model.init(key, jnp.zeros((1, *shape), jnp.float32), train=False)
+    """Parameters with the candidate's covariances, and all other collections."""
+    variables = states.initial_variables(model, key, *inputs)
     families = {size: name for name, size in covariance.FAMILIES.items()}
 
     def own(path: tuple, leaf: jax.Array) -> jax.Array:
@@ -119,25 +123,26 @@ def _init(
         return moved.reshape(leaf.shape).astype(leaf.dtype)
 
     params = jax.tree_util.tree_map_with_path(own, variables["params"])
-    return params, variables.get("batch_stats", {})
+    return params, {name: tree for name, tree in variables.items() if name != "params"}
 
 
-def _loss(model: Any, params: Any, state: Any, batch: Any, key: jax.Array) -> tuple:
-    """Mean cross-entropy over the valid pixels, and the new batch statistics."""
-    variables = {"params": params, "batch_stats": state}
-    logits, updates = model.apply(
-        variables, batch["image"], train=True, mutable=["batch_stats"], rngs={"dropout": key}
+def _loss(
+    task: tasks.Task, model: Any, params: Any, state: Any, batch: Any, key: jax.Array
+) -> tuple:
+    """The loss of the task in training, and the other collections after it."""
+    rngs = {name: key for name in steps.STREAMS}
+    outputs, updates = model.apply(
+        {"params": params, **state}, *task.inputs(batch), train=True, mutable=list(state), rngs=rngs
     )
-    total, count = losses.cross_entropy(logits, batch["label"])
-    return total / jnp.maximum(count, 1.0), updates.get("batch_stats", state)
+    total, count = task.loss(outputs, batch, key)
+    loss = total / jnp.maximum(count, 1.0) if task.normalize == "count" else total
+    return loss, state | updates
 
 
-def _confusion(model: Any, params: Any, state: Any, batch: Any) -> jax.Array:
-    """Counts of true and predicted classes."""
-    variables = {"params": params, "batch_stats": state}
-    logits = model.apply(variables, batch["image"], train=False)
-    predictions = jnp.argmax(logits, -1)
-    return metrics.confusion_matrix(batch["label"], predictions, num_classes=logits.shape[-1])
+def _measure(task: tasks.Task, model: Any, params: Any, state: Any, batch: Any) -> Any:
+    """What the task measures in evaluation."""
+    outputs = model.apply({"params": params, **state}, *task.inputs(batch), train=False)
+    return task.measure(outputs, batch)
 
 
 class _Replayed:
@@ -156,7 +161,7 @@ class _Replayed:
             batch = next(self._feed)
             self._next += 1
             if self._next > step:
-                return {"image": batch["image"], "label": batch["label"]}
+                return steps.arrays(batch)
 
     def close(self) -> None:
         """Ends the threads that make batches; they start anew when a batch is asked for."""
@@ -174,7 +179,12 @@ def _backbone(name: str, options: tuple[tuple[str, Any], ...]) -> Field:
     return networks.of_backbone(name, backbone_options=dict(options))
 
 
-def _receptive_field(config: ConfigDict, head: linen.Module) -> Callable | None:
+def _head_layer(model: linen.Module) -> linen.Module | None:
+    """The layer that makes the scores, of a network that has one."""
+    return getattr(getattr(model, "head", None), "layer", None)
+
+
+def _receptive_field(config: ConfigDict, head: linen.Module | None) -> Callable | None:
     """Sizes from the sigmas of the head; None unless it alone is composed, and only statically.
 
     A free covariance counts with its standard deviations (y, x), as if it were diagonal.

@@ -7,11 +7,10 @@ from ml_collections import ConfigDict
 from rfjax import _names
 from rfjax._faults import ConfigError
 from rfjax._files import write_json
-from rfjax._options import choose
+from rfjax._rules import faults, integer, number, one_of, several
 from rfjax._runs import differences, flatten, read, refuse
 from rfjax.search.halving import Halving
 from rfjax.training import config as configs
-from rfjax.training.config import is_number, is_whole
 
 KINDS = ("search", "enumeration")
 FILE = "config.json"  # in the study's directory
@@ -54,17 +53,18 @@ def base() -> ConfigDict:
     return config.lock()
 
 
-# What every value of a list must be, and how that is said.
-_POSITIVE = (lambda v: is_number(v) and v > 0, "positive numbers")
-_NOT_NEGATIVE = (lambda v: is_number(v) and v >= 0, "finite numbers, 0 or more")
-_LISTS = {
-    "enlargements": (lambda v: is_whole(v) and v >= 1, "whole numbers, 1 or more"),
-    "population.sigma": _POSITIVE,
-    "population.seed": (lambda v: is_whole(v) and 0 <= v < 2**31, "whole numbers from 0 to 2^31-1"),
-    "population.learning_rate": _POSITIVE,
-    "population.covariance_multiplier": _NOT_NEGATIVE,
-    "population.family": (lambda v: isinstance(v, str), "names"),
-    "enumeration.sigma": _POSITIVE,
+_POSITIVE = number(0, open_low=True)
+RULES = {
+    "enlargements": several(integer(1), least=1),
+    "population.sigma": several(_POSITIVE, least=1),
+    "population.seed": several(integer(0), least=1),
+    "population.learning_rate": several(_POSITIVE, least=1),
+    "population.covariance_multiplier": several(number(0), least=1),
+    "population.family": several(one_of(_names.FAMILIES), least=1),
+    "enumeration.sigma": several(_POSITIVE),
+    "mapping": one_of(_names.MAPPINGS),
+    **dict.fromkeys(("key", "chunk", "devices", "steps_per_dispatch"), integer(0)),
+    **dict.fromkeys(("eval_every", "checkpoint_every"), integer(0)),
 }
 
 
@@ -74,35 +74,21 @@ def validate(config: ConfigDict) -> None:
     Raises:
         ConfigError: naming every fault.
     """
-    faults = []
-    for key, (holds, wanted) in _LISTS.items():
-        section, _, name = key.rpartition(".")
-        values = (config[section] if section else config)[name]
-        several = isinstance(values, tuple | list) and (len(values) or key == "enumeration.sigma")
-        if not several:
-            faults.append(f"{key}: got {values!r}; want a tuple of values, such as (1,)")
-        elif not all(map(holds, values)):
-            faults.append(f"{key}: got {values!r}; want {wanted}")
-    for key in ("key", "chunk", "devices", "steps_per_dispatch", "eval_every", "checkpoint_every"):
-        if not is_whole(config[key]) or not 0 <= config[key] < 2**31:
-            faults.append(f"{key}: got {config[key]!r}; want a whole number from 0 to 2^31-1")
+    found = faults(RULES, flatten(config))
     model = config.training.model
     if model.head not in _names.SEARCHED_HEADS and not model.composed.patterns:
-        faults.append(
+        found.append(
             f"training.model.head: got {model.head!r}, which has no covariance to search; want "
             f"{' or '.join(_names.SEARCHED_HEADS)}, or model.composed.patterns"
         )
     try:
-        choose("mapping", config.mapping, _names.MAPPINGS)
-        for family in config.population.family:
-            choose("population.family", family, _names.FAMILIES)
         rungs = halving(config)
         if rungs is not None:
             rungs.check(config.training.steps)
     except (ValueError, TypeError) as error:
-        faults.append(str(error))
-    if faults:
-        raise ConfigError("; ".join(faults))
+        found.append(str(error))
+    if found:
+        raise ConfigError("; ".join(found))
     configs.validate(config.training)
 
 

@@ -70,22 +70,33 @@ def test_another_config_is_refused(finished, data_dir):
         study.run(config, finished[1])
 
 
+def test_a_study_of_a_version_with_fewer_keys_goes_on(tmp_path):
+    config = study.base()
+    values = config.to_dict()
+    del values["halving"], values["training"]["parallel"]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    study.check_same(config, tmp_path)
+    config.halving.rungs = (3,)
+    with pytest.raises(ConfigError, match=r"halving.rungs: \(\) -> \(3,\)"):
+        study.check_same(config, tmp_path)
+
+
 @pytest.mark.parametrize(
     "key, value, message",
     [
-        ("mapping", "pmap", "mapping is one of"),
+        ("mapping", "pmap", "mapping: got .*want one of auto"),
         ("population.sigma", (), "population.sigma: got .*want a tuple"),
-        ("enumeration.sigma", (-1.0,), "enumeration.sigma: got .*want positive"),
-        ("population.family", ("round",), "population.family is one of own"),
+        ("enumeration.sigma", (-1.0,), "enumeration.sigma: got .*above 0"),
+        ("population.family", ("round",), "population.family: got .*each one of own"),
         ("chunk", -1, "chunk: got -1"),
         ("training.steps", 0, "steps: got 0"),
         ("training.trainable", "structure", "trains all parameters"),
         ("training.model.head", "score", "has no covariance to search; want composition or dog"),
-        ("enlargements", (1.5,), "enlargements: got .*want whole numbers, 1 or more"),
-        ("enlargements", (0,), "enlargements: got .*want whole numbers, 1 or more"),
-        ("population.sigma", ((1.0, 2.0),), "population.sigma: got .*want positive numbers"),
-        ("population.seed", (-1,), "population.seed: got .*want whole numbers"),
-        ("population.learning_rate", ("x",), "population.learning_rate: got .*want positive"),
+        ("enlargements", (1.5,), "enlargements: got .*an integer from 1"),
+        ("enlargements", (0,), "enlargements: got .*an integer from 1"),
+        ("population.sigma", ((1.0, 2.0),), "population.sigma: got .*above 0"),
+        ("population.seed", (-1,), "population.seed: got .*an integer from 0"),
+        ("population.learning_rate", ("x",), "population.learning_rate: got .*above 0"),
         ("halving.rungs", (4,), "rungs must come before the last of 4 steps"),
     ],
 )

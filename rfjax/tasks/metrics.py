@@ -1,10 +1,12 @@
 """Measures of segmentation, all from one confusion matrix of pixel counts."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rfjax.training.losses import VOID
+from rfjax.tasks.losses import VOID
 
 
 def confusion_matrix(labels: jax.Array, predictions: jax.Array, *, num_classes: int) -> jax.Array:
@@ -38,10 +40,16 @@ def confusion_matrix(labels: jax.Array, predictions: jax.Array, *, num_classes: 
     return counts[:-1].reshape(num_classes, num_classes)
 
 
-def _quotient(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+def quotient(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """numerator / denominator, nan where the latter is zero."""
     safe = np.where(denominator > 0, denominator, 1)
     return np.where(denominator > 0, numerator / safe, np.nan)
+
+
+def widened(array: np.ndarray) -> np.ndarray:
+    """Sums of a batch as sums of many: integers in int64, other numbers in float64."""
+    whole = np.issubdtype(np.asarray(array).dtype, np.integer)
+    return np.asarray(array, np.int64 if whole else np.float64)
 
 
 def _mean(values: np.ndarray) -> float:
@@ -75,13 +83,44 @@ def summarize(confusion: np.ndarray) -> dict[str, float | list[float]]:
     """
     counts = np.asarray(confusion, np.float64)
     hits, true, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
-    class_iu = _quotient(hits, true + predicted - hits)
+    class_iu = quotient(hits, true + predicted - hits)
     pixels = counts.sum()
     weighted = np.where(true > 0, true * class_iu, 0.0).sum()
     return {
         "mean_iu": _mean(class_iu),
-        "pixel_accuracy": float(_quotient(hits.sum(), pixels)),
-        "mean_accuracy": _mean(_quotient(hits, true)),
-        "frequency_weighted_iu": float(_quotient(weighted, pixels)),
+        "pixel_accuracy": float(quotient(hits.sum(), pixels)),
+        "mean_accuracy": _mean(quotient(hits, true)),
+        "frequency_weighted_iu": float(quotient(weighted, pixels)),
         "class_iu": class_iu.tolist(),
     }
+
+
+def by_class(
+    confusion: np.ndarray | None, names: Sequence[str], class_iu: Sequence[float] | None = None
+) -> list[list[str]]:
+    """A row for each class: its name, its IU where given, its accuracy, and its share; percent.
+
+    Args:
+        confusion: [K, K] counts; None for no rows.
+        names: of the K classes.
+        class_iu: K numbers.
+
+    Example:
+        >>> by_class(np.array([[3, 1], [0, 4]]), ["sky", "road"])
+        [['sky', '75.00', '50.00'], ['road', '100.00', '50.00']]
+    """
+    if confusion is None:
+        return []
+    counts = np.asarray(confusion, np.float64)
+    true = counts.sum(1)
+    columns = [quotient(np.diag(counts), true), quotient(true, counts.sum())]
+    if class_iu is not None:
+        columns.insert(0, np.asarray(class_iu))
+    return [
+        [name, *(_percent(column[index]) for column in columns)] for index, name in enumerate(names)
+    ]
+
+
+def _percent(share: float) -> str:
+    """A share in percent, or a dash where it is not defined."""
+    return "–" if np.isnan(share) else f"{100 * share:.2f}"

@@ -1,44 +1,64 @@
-"""From pictures to classes and scales, for figures and predictions."""
+"""From examples to outputs, classes and scales, for figures and predictions."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen, traverse_util
 
 
-def make_segment(model: linen.Module, *, mean: Sequence[float], std: Sequence[float]) -> Callable:
+def make_apply(
+    model: linen.Module, inputs: Callable[[Mapping[str, Any]], tuple]
+) -> Callable[[Mapping[str, Any], Mapping[str, Any]], tuple[Any, dict[str, jax.Array]]]:
+    """The compiled function of (variables, batch) that runs a network as in evaluation.
+
+    Args:
+        model: a Linen module of (*inputs, train).
+        inputs: of a batch, what the network is called with.
+
+    Returns:
+        A function that returns the outputs of the network, and by layer the scale maps float32
+        [N, H', W'] of those whose receptive field depends on the input, in pixels of the map that
+        the layer acts on. Batches of another shape compile it anew.
+    """
+
+    @jax.jit
+    def apply(variables: Mapping[str, Any], batch: Mapping[str, Any]) -> tuple:
+        outputs, sown = model.apply(
+            variables, *inputs(batch), train=False, mutable=["intermediates"]
+        )
+        return outputs, _scale_maps(sown.get("intermediates", {}))
+
+    return apply
+
+
+def make_segment(model: linen.Module, normalization: Any) -> Callable:
     """The compiled function of (variables, images) that segments images.
 
     Args:
         model: a module of `rfjax.models.create`.
-        mean, std: of the RGB values in 0..1 that the network was trained with.
+        normalization: that the network was trained with, a `rfjax.data.Normalization`.
 
     Returns:
         A function of the network's variables and uint8 images [N, H, W, 3], which returns
-        {"classes": int32 [N, H, W], "scale_maps": {layer: float32 [N, H', W']}}; the maps are those
-        of layers whose receptive field depends on the input, in pixels of the map that the layer
-        acts on. Images of another size compile it anew. It raises a TypeError for images of another
-        type or shape: floats in 0..1, taken for levels, would be black.
+        {"classes": int32 [N, H, W], "scale_maps": {layer: float32 [N, H', W']}}, the maps as those
+        of `make_apply`. Images of another size compile it anew. It raises a TypeError for images of
+        another type or shape: floats in 0..1, taken for levels, would be black.
     """
-    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    apply = make_apply(model, lambda images: (images,))
 
     @jax.jit
-    def segment(variables: dict[str, Any], images: jax.Array) -> dict[str, Any]:
+    def segment(variables: Mapping[str, Any], images: jax.Array) -> dict[str, Any]:
         if images.dtype != jnp.uint8 or images.ndim != 4 or images.shape[-1] != 3:
             raise TypeError(
                 f"images are uint8 [N, H, W, 3]; got {images.dtype} {list(images.shape)}"
             )
-        normalized = (images.astype(jnp.float32) / 255.0 - mean[None, None, None]) / std[
-            None, None, None
-        ]
-        logits, sown = model.apply(variables, normalized, train=False, mutable=["intermediates"])
+        logits, scale_maps = apply(variables, normalization.on_device(images))
         return {
             "classes": jnp.argmax(logits, -1).astype(jnp.int32),
-            "scale_maps": _scale_maps(sown.get("intermediates", {})),
+            "scale_maps": scale_maps,
         }
 
     return segment

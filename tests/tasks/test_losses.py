@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rfjax.training.losses import VOID, cross_entropy
+from rfjax.tasks.losses import VOID, cross_entropy
 
 
 def test_equals_a_loop():

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rfjax.training.losses import VOID
-from rfjax.training.metrics import confusion_matrix, summarize
+from rfjax.tasks.losses import VOID
+from rfjax.tasks.metrics import confusion_matrix, summarize
 
 
 def loop_confusion(labels, predictions, num_classes):

@@ -1,0 +1,138 @@
+"""A class at every pixel of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen
+from PIL import Image
+
+from rfjax.tasks import inference, losses, metrics
+from rfjax.tasks.task import Augmentation, Batch, Example, Row, Task
+
+
+class Segmentation(Task):
+    """Cross-entropy of class scores at every pixel; mean intersection over union.
+
+    Of the data set it wants to know `num_classes`, `class_names`, `palette`, and how images are
+    normalised: `mean`, `std` and, where it is not "rgb", `order`.
+
+    Reference: Long, Shelhamer & Darrell, "Fully Convolutional Networks for Semantic Segmentation",
+      section 4.
+    """
+
+    score: ClassVar[str] = "mean_iu"
+    title: ClassVar[str] = "mean IU"
+    followed: ClassVar[tuple[str, ...]] = ("mean_iu", "pixel_accuracy")
+    of_pictures: ClassVar[bool] = True
+
+    def check(self, dataset: Any) -> None:
+        """Reads a few examples, see `rfjax.data.check`."""
+        from rfjax import data
+
+        data.check(dataset)
+
+    def row(
+        self,
+        example: Example,
+        rng: np.random.Generator | None = None,
+        augmentation: Augmentation | None = None,
+    ) -> Row:
+        """{"image": float32 [H, W, 3] normalised, "label": int32 [H, W], 255 for void}."""
+        from rfjax.data import rows
+
+        return rows.segmentation_row(example, self.normalization, rng, augmentation)
+
+    @property
+    def normalization(self) -> Any:
+        """How images are normalised."""
+        from rfjax.data.normalization import Normalization
+
+        return Normalization.of(self.facts)
+
+    def model(self, build: Callable[..., linen.Module]) -> linen.Module:
+        """A network with one output for each class."""
+        return build(self.facts["num_classes"])
+
+    def inputs(self, batch: Batch) -> tuple:
+        """The images."""
+        return (batch["image"],)
+
+    def loss(self, outputs: Any, batch: Batch, key: jax.Array | None = None) -> tuple:
+        """The sum of the pixels' cross-entropies, and the number of valid pixels."""
+        return losses.cross_entropy(outputs, batch["label"])
+
+    def measure(self, outputs: Any, batch: Batch) -> Any:
+        """The confusion matrix of the highest scores, int32 [K, K]."""
+        predictions = jnp.argmax(outputs, -1)
+        return metrics.confusion_matrix(batch["label"], predictions, num_classes=outputs.shape[-1])
+
+    def summarize(self, totals: Any) -> dict[str, Any]:
+        """See `metrics.summarize`."""
+        return metrics.summarize(np.zeros((0, 0)) if totals is None else totals)
+
+    def describe(self, scores: Mapping[str, Any]) -> str:
+        """Mean IU and pixel accuracy."""
+        accuracy = self._shown(scores["pixel_accuracy"])
+        return f"{self.headline(scores)}  pixel accuracy {accuracy}"
+
+    def predictor(self, model: linen.Module) -> Callable[..., tuple[Any, dict[str, Any]]]:
+        """As `Task.predictor`; outputs are the classes int32 [N, H, W] of images of one size."""
+        segment = inference.make_segment(model, self.normalization)
+
+        def predict(variables: Mapping[str, Any], examples: Sequence[Example]) -> tuple:
+            images = np.stack([example["image"] for example in examples])
+            found = jax.device_get(segment(variables, images))
+            return found["classes"], found["scale_maps"]
+
+        return predict
+
+    def answer(self, image: np.ndarray, output: Any) -> tuple[list[str], dict[str, Any]]:
+        """Classes as a palette image, and over the picture."""
+        from rfjax import visualize
+
+        palette = np.asarray(self.facts["palette"], np.uint8)
+        return [], {
+            "classes": visualize.palette_image(output, palette),
+            "overlay": Image.fromarray(visualize.overlay(image, output, palette)),
+        }
+
+    def table(self, scores: Mapping[str, Any], totals: Any) -> tuple[list[str], list[list[Any]]]:
+        """By class: IU, accuracy and share of the pixels, in percent."""
+        return ["class", "IU %", "accuracy %", "pixels %"], metrics.by_class(
+            totals, self.facts["class_names"], scores["class_iu"]
+        )
+
+    def charts(self, totals: Any) -> dict[str, Callable[[], Any]]:
+        """The confusion matrix."""
+        from rfjax import visualize
+
+        if totals is None:
+            return {}
+        return {"confusion": lambda: visualize.confusion(totals, self.facts["class_names"])}
+
+    def draw(
+        self, examples: Sequence[Example], outputs: Any, scale_maps: Mapping[str, np.ndarray]
+    ) -> dict[str, Callable[[], Any]]:
+        """Input, truth and output, and the scale maps over the images."""
+        from rfjax import visualize
+
+        images = [example["image"] for example in examples]
+        figures = {
+            "examples": lambda: visualize.segmentation_panels(
+                images,
+                [example["label"] for example in examples],
+                outputs,
+                palette=np.asarray(self.facts["palette"], np.uint8),
+                class_names=self.facts["class_names"],
+            )
+        }
+        names = inference.file_names(list(scale_maps))
+        for layer, maps in scale_maps.items():
+            figures[f"scales_{names[layer]}"] = partial(visualize.scale_panels, images, maps)
+        return figures
