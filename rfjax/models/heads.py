@@ -49,8 +49,10 @@ HEADS: Registry[Entry] = Registry("head", _LAYERS, _names.HEADS)
 # Options that a head has set otherwise than its layer, unless told.
 _DEFAULTS = {"stn": {"kernel_size": 1}}
 
-# Set by the network that a head is part of.
-_RESERVED = ("features", "stride", "use_bias", "dtype", "axis_name", "norm", "name", "parent")
+# Set by the network that a head is part of; and groups, since every class reads all channels.
+_RESERVED = (
+    "features", "stride", "use_bias", "dtype", "groups", "axis_name", "norm", "name", "parent",
+)  # fmt: skip
 
 
 def register_head(
@@ -97,7 +99,7 @@ def head_options(head: str) -> tuple[str, ...]:
 
     Example:
       >>> head_options("deform")
-      ('dilation', 'kernel_init', 'kernel_size')
+      ('dilation', 'kernel_init', 'kernel_size', 'modulated', 'offset_groups')
 
     Raises:
       ValueError: there is no such head.
