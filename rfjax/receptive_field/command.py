@@ -101,12 +101,14 @@ def _report(options: argparse.Namespace) -> None:
     run = _network(options)
     fields = networks.by_layer(run.model, run.variables)
     print(listing(networks.changes(fields)))
-    image, images = _image(options, run, fields["output"].output)
+    # Scores of whole images are no map: the field is that of the features then.
+    drawn, method = ("output", None) if "output" in fields else ("backbone", "features")
+    image, images = _image(options, run, fields[drawn].output)
     print(f"effective receptive field on {options.draws} draws of {image.shape[1]} x "
           f"{image.shape[0]} pixels ...", flush=True)  # fmt: skip
     size = image.shape[:2]
     field = effective(
-        lambda x, variables: run.model.apply(variables, x),
+        lambda x, variables: run.model.apply(variables, x, method=method),
         (*size, 3),
         run.variables,
         key=jax.random.key(options.seed),
@@ -115,7 +117,10 @@ def _report(options: argparse.Namespace) -> None:
     )
     _print_effective(field)
     seen = theoretical(
-        lambda x, v: run.model.apply(v, x), (1, *size, 3), run.variables, unit=field.unit
+        lambda x, v: run.model.apply(v, x, method=method),
+        (1, *size, 3),
+        run.variables,
+        unit=field.unit,
     )
     learned = _learned(nn.structure(run.model, run.variables), run.variables["params"], fields)
     figure = visualize.receptive_field(

@@ -35,6 +35,15 @@ def test_a_network_is_listed_and_drawn(tmp_path, capsys):
         assert min(picture.size) > 300
 
 
+def test_a_classifier_is_drawn_by_its_features(tmp_path, capsys):
+    small = ["--backbone_option", "width=2", "--size=33", "--draws=1"]
+    options = ["--model=resnet_tiny", "--head=classify", *small]
+    assert command.main([*options, f"--output={tmp_path / 'field.png'}"]) == 0
+    rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    assert ["backbone/layer1_1/conv2", "31"] in rows
+    assert (tmp_path / "field.png").exists()
+
+
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     """A run of two steps that ends with remat, which receptive fields are read without."""
