@@ -32,7 +32,7 @@ HEADS: dict[str, tuple[str, ...]] = {
     "dog": (*_TAPS, *_COMPOSED, "sigma_center", "sigma_surround", "max_surround", "variant"),
     "gauss_deform": (*_TAPS, *_REGRESSED),
     "dynamic": (*_TAPS, *_REGRESSED),
-    "deform": _TAPS,
+    "deform": (*_TAPS, "modulated", "offset_groups"),
     "stn": (*_TAPS, "extent", "padding"),
     "static_deform": _TAPS,
     "ccl": (*_TAPS, "blur", "dilations", "fusion", "normalize", "width"),
