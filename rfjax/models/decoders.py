@@ -29,8 +29,8 @@ class Decoder(linen.Module):
 
     Attributes:
       READS: the names of the maps that it reads, the coarsest last; an attribute or a property.
-      RESIZE: what enlarges its scores to the image: a function of the factor that returns a module
-        with `to_image`, see `rfjax.models.resizing`.
+      RESIZE: what enlarges its scores to the image: a class of `rfjax.models.resizing`, or a
+        `staticmethod` of the factor that returns a module with `to_image`.
 
     Calling it with maps by name [N, h, w, C] returns scores, or scores by name.
 

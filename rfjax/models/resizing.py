@@ -56,31 +56,31 @@ class HalfPixelBilinear(linen.Module):
 class TransposedBilinear(linen.Module):
     """The map enlarged by a transposed convolution with bilinear taps.
 
-    y(i) = sum_j w(i - factor j) x(j),   w(t) = 1 - |t - (kernel_size - 1) / 2| / factor
+    y(i) = sum_j w(i - factor j) x(j),   w(t) = 1 - |t - (k - 1) / 2| / factor,   t = 0 ... k - 1
 
     along both axes, zero outside, and not cropped: pixel j of the map lies in the middle of its
-    taps, at factor j + (kernel_size - 1) / 2 of the result.
+    taps, at factor j + (k - 1) / 2 of the result.
 
     Attributes:
       factor: static, at least 1.
-      kernel_size: 2 factor, aligned by half pixels, as for maps of even windows; or 2 factor - 1,
-        aligned by indices, as for maps of odd ones. None for 2 factor.
+      aligned: half-pixel, k = 2 factor, for maps of even windows, which lie half a pixel off; or
+        index, k = 2 factor - 1, for maps of odd ones: every pixel is one of the result as well.
 
-    Calling it with x [N, h, w, C] returns [N, factor (h - 1) + kernel_size, likewise, C].
+    Calling it with x [N, h, w, C] returns [N, factor (h - 1) + k, factor (w - 1) + k, C].
 
     Raises:
-      ValueError: `kernel_size` is neither.
+      ValueError: there is no such alignment.
 
     Example:
       >>> x = jnp.array([4.0, 8.0]).reshape(1, 1, 2, 1)
-      >>> print(TransposedBilinear(2, kernel_size=3).apply({}, x)[0, 1, :, 0])
+      >>> print(TransposedBilinear(2, aligned="index").apply({}, x)[0, 1, :, 0])
       [2. 4. 6. 8. 4.]
 
     Reference: Long, Shelhamer & Darrell, "Fully Convolutional Networks", CVPR 2015, section 3.3.
     """
 
     factor: int
-    kernel_size: int | None = None
+    aligned: str = "half-pixel"
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self._enlarged(x)
@@ -101,19 +101,14 @@ class TransposedBilinear(linen.Module):
         if min(first) < 0 or last[0] > enlarged.shape[1] or last[1] > enlarged.shape[2]:
             raise ValueError(
                 f"scores at {place} of size {x.shape[1:3]} do not reach over an image of size "
-                f"{tuple(size)}: pad the images, or choose another kernel size"
+                f"{tuple(size)}: pad the images"
             )
         return enlarged[:, first[0] : last[0], first[1] : last[1]]
 
     def _size(self) -> int:
-        factor = _checks.integer("factor", self.factor)
-        size = 2 * factor if self.kernel_size is None else self.kernel_size
-        if size not in (2 * factor, 2 * factor - 1):
-            raise ValueError(
-                f"kernel_size is 2 factor or 2 factor - 1, {2 * factor} or {2 * factor - 1}; got "
-                f"{size!r}"
-            )
-        return size
+        """k."""
+        _checks.choose("aligned", self.aligned, ("half-pixel", "index"))
+        return 2 * _checks.integer("factor", self.factor) - (self.aligned == "index")
 
     def _enlarged(self, x: jax.Array) -> jax.Array:
         return self._along(self._along(x, 1), 2)

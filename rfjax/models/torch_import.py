@@ -39,7 +39,7 @@ def import_torch(
     name: str,
     state_dict: Mapping[str, Any],
     *,
-    num_classes: int,
+    num_classes: int | Mapping[str, int],
     key: jax.Array | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def import_torch(
     Args:
       name: one of `names()`, of a network with a backbone.
       state_dict: arrays or tensors by name; convolutions [O, I, kh, kw].
-      num_classes: number of classes K.
+      num_classes: number of classes K; or several by name, whose heads are drawn anew.
       key: for what is drawn anew, `jax.random.key(0)` unless given.
       **options: the others of `create`.
 

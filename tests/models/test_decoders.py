@@ -68,6 +68,18 @@ def test_classifiers_and_scores_leave_each_other_out():
         imported("classify", **fc)
 
 
+def test_several_heads_start_anew_over_imported_weights():
+    state = _state(np.random.default_rng(0))
+    seg = {"seg.weight": np.ones((2, 8, 1, 1)), "seg.bias": np.ones(2)}
+    options = {"num_classes": {"score": 2, "more": 3}, "backbone_options": SIZE}
+    variables = models.import_torch("resnet_tiny", state | seg, **options)
+    kernel = variables["params"]["backbone"]["conv1"]["kernel"]
+    np.testing.assert_allclose(kernel, state["conv1.weight"].transpose(2, 3, 1, 0), rtol=1e-6)
+    shapes = {name: head["kernel"].shape for name, head in variables["params"]["head"].items()}
+    assert shapes == {"score": (1, 1, 8, 2), "more": (1, 1, 8, 3)}
+    assert not jnp.any(variables["params"]["head"]["score"]["kernel"] == 1)
+
+
 def test_a_classifier_learns_in_any_dtype():
     create = functools.partial(
         models.create, "resnet_tiny", num_classes=3, head="classify", backbone_options=SIZE

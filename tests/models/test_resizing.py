@@ -28,16 +28,16 @@ def _transposed(x, factor, size):
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 8])
-@pytest.mark.parametrize("lacking", [0, 1])
-def test_transposed_is_a_transposed_convolution(factor, lacking):
+@pytest.mark.parametrize("aligned, lacking", [("half-pixel", 0), ("index", 1)])
+def test_transposed_is_a_transposed_convolution(factor, aligned, lacking):
     x, size = _map(2, 3, 4, 2), 2 * factor - lacking
-    y = jax.jit(TransposedBilinear(factor, kernel_size=size).apply)({}, x)
+    y = jax.jit(TransposedBilinear(factor, aligned=aligned).apply)({}, x)
     np.testing.assert_allclose(y, _transposed(x, factor, size), atol=1e-5)
 
 
 @pytest.mark.parametrize("resize", [
-    HalfPixelBilinear(3), TransposedBilinear(4), TransposedBilinear(4, kernel_size=7),
-    TransposedBilinear(3, kernel_size=5),
+    HalfPixelBilinear(3), TransposedBilinear(4), TransposedBilinear(4, aligned="index"),
+    TransposedBilinear(3, aligned="index"),
 ])  # fmt: skip
 def test_a_map_of_where_its_pixels_lie_stays_one(resize):
     place = Place((12, 8), (-5, 2.5))
@@ -54,7 +54,7 @@ def test_a_map_of_where_its_pixels_lie_stays_one(resize):
 
 def test_the_image_is_cut_from_where_it_begins():
     place = Place(4, -8)
-    resize = TransposedBilinear(4, kernel_size=7)
+    resize = TransposedBilinear(4, aligned="index")
     x = _map(1, 9, 9, 1)
     whole = _transposed(x, 4, 7)  # its pixel 0 lies at -8 - 3
     y = jax.jit(functools.partial(resize.apply, method="to_image", size=(20, 13), place=place))(
@@ -63,14 +63,14 @@ def test_the_image_is_cut_from_where_it_begins():
     np.testing.assert_allclose(y, whole[:, 11:31, 11:24], atol=1e-5)
 
 
-@pytest.mark.parametrize("place, kernel_size, size, message", [
-    (Place(4, 4), 7, (8, 8), "do not reach over an image of size"),
-    (Place(4, 0), 7, (40, 8), "do not reach over an image of size"),
-    (Place(4, 0), 8, (8, 8), "whole pixels apart"),
-    (Place(4, 0), 6, (8, 8), "kernel_size is 2 factor or 2 factor - 1, 8 or 7; got 6"),
+@pytest.mark.parametrize("place, aligned, size, message", [
+    (Place(4, 4), "index", (8, 8), "do not reach over an image of size"),
+    (Place(4, 0), "index", (40, 8), "do not reach over an image of size"),
+    (Place(4, 0), "half-pixel", (8, 8), "whole pixels apart"),
+    (Place(4, 0), "edge", (8, 8), "aligned is one of half-pixel, index; got 'edge'"),
 ])  # fmt: skip
-def test_scores_that_do_not_fit_an_image_are_refused(place, kernel_size, size, message):
-    resize = TransposedBilinear(4, kernel_size=kernel_size)
+def test_scores_that_do_not_fit_an_image_are_refused(place, aligned, size, message):
+    resize = TransposedBilinear(4, aligned=aligned)
     with pytest.raises(ValueError, match=message):
         resize.apply({}, jnp.zeros((1, 9, 9, 1)), place, size, method="to_image")
 

@@ -1,7 +1,6 @@
 """Systems of users, each a file of `tests.toys` that touches none of the package."""
 
 import functools
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +33,7 @@ def _init(model, images):
 
 
 def test_what_is_registered_is_known_to_models_and_configs():
-    assert models.names()[-4:] == ("toy_skips", "toy_halves", "toy_carry", "toy_clip")
+    assert {"toy_skips", "toy_halves", "toy_carry", "toy_clip"} <= set(models.names())
     config = configs.base()
     config.model.name, config.model.head = "toy_carry", "toy_recurrent"
     config.model.head_options.kernel_size, config.model.backbone_options.depth = 3, 2
@@ -240,12 +239,3 @@ def test_a_clip_trains():
     gradient, updated = jax.jit(jax.grad(loss, has_aux=True))(params)
     assert all(jnp.any(leaf) for leaf in jax.tree.leaves(gradient["of_frames"]["head"]))
     assert set(updated) == {"batch_stats", "memory"}
-
-
-# -- size ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("toy", ALL, ids=lambda toy: toy.__name__)
-def test_toys_are_small(toy):
-    lines = Path(toy.__file__).read_text().split('"""', 2)[2].splitlines()
-    assert sum(bool(line.strip()) for line in lines) <= 70

@@ -4,6 +4,9 @@ The last convolution is not padded, so the raised scores begin after the map "po
 map which is cropped. The scores of "pool1" lose a border, so the raised ones are cropped.
 """
 
+from functools import partial
+from types import SimpleNamespace
+
 import jax.numpy as jnp
 from flax import linen
 
@@ -13,17 +16,13 @@ from rfjax.models.resizing import TransposedBilinear, align
 from rfjax.models.stages import Staged, chained
 from rfjax.places import Place, common, in_sequence, window
 
+PADDING = ((0, 0), (16, 16), (16, 16), (0, 0))
 POOL = window(3, stride=2)
 PLACES = in_sequence({"conv1": Place(1, -16), "pool1": POOL, "pool2": POOL, "pool3": POOL,
                       "fc": window(3, padding=0)})  # fmt: skip
 SCORES = {"pool1": 5, "pool2": 1, "last": 1}  # sizes of the kernels
-
-
-def raised(factor, **parent):
-    return TransposedBilinear(factor, kernel_size=2 * factor - 1, **parent)
-
-
-TWICE = raised(2, parent=None)
+RAISED = partial(TransposedBilinear, aligned="index")
+TWICE = RAISED(2)
 
 
 class Backbone(Staged):
@@ -34,8 +33,7 @@ class Backbone(Staged):
                         "fc": self.finish})  # fmt: skip
 
     def convolve(self, x, forward):
-        x = jnp.pad(x, ((0, 0), (16, 16), (16, 16), (0, 0)))
-        return nn.call(self.conv(8, name="conv1"), x, forward)
+        return nn.call(self.conv(8, name="conv1"), jnp.pad(x, PADDING), forward)
 
     def finish(self, x, forward):
         return linen.Conv(8, (3, 3), padding="VALID", name="fc")(x), forward
@@ -47,7 +45,7 @@ def pool(x, forward):
 
 class Skips(Decoder):
     READS = ("pool1", "pool2", "last")
-    RESIZE = staticmethod(raised)
+    RESIZE = staticmethod(RAISED)
     features: int
 
     def place(self, places):
@@ -61,7 +59,7 @@ class Skips(Decoder):
         total, place = self.score(maps, "last"), places["last"]
         for name in ("pool2", "pool1"):
             coarse, fine = (TWICE.place(place), own_place(name, places))
-            pair = align(raised(2)(total), coarse, self.score(maps, name), fine)
+            pair = align(RAISED(2)(total), coarse, self.score(maps, name), fine)
             total, place = sum(pair), common(coarse, fine)
         return total
 
@@ -75,15 +73,8 @@ def own_place(name, places):
     return places[name].then(window(SCORES[name], padding=0))
 
 
-class Built:
-    stride, features = 8, 8
-
-    def build(self, **options):
-        return Backbone(**options)
-
-
 def build():
-    return Built()
+    return SimpleNamespace(stride=8, features=8, build=Backbone)
 
 
 def register():
