@@ -90,9 +90,10 @@ def composed_conv(
     params = _checks.float_array("params", params, min_ndim=1, layout="[F] or [C_out, F]")
     blur = blur_of(blur, options)
     check_resampling(mode, rate)
-    spreads = _checks.flag("resample", resample)
-    taps = {"mode": mode, "rate": rate, "points": points} if spreads else None
-    steps = {"stride": stride, "dilation": dilation}
+    steps: dict[str, Any] = {"stride": stride, "dilation": dilation}
+    taps: dict[str, Any] | None = None
+    if _checks.flag("resample", resample):
+        taps = {"mode": mode, "rate": rate, "points": points}
     if weights is not None:
         return _mixture(x, kernel, params, weights, taps, steps, blur)
     if params.ndim > 1:

@@ -75,7 +75,7 @@ def free_form(kernel: ArrayLike) -> jax.Array:
     return kernel
 
 
-def output_size(size: tuple[int, int], stride: Pair) -> tuple[int, int]:
+def output_size(size: Sequence[int], stride: Pair) -> tuple[int, int]:
     """The height and width of a same-padded convolution's output.
 
     Example:
