@@ -95,7 +95,8 @@ def blur_of(
             f"{', '.join(OPTIONS)}"
         )
     if blur is None:
-        return Blur(**options)
+        given: dict[str, Any] = dict(options)
+        return Blur(**given)
     if not isinstance(blur, Blur):
         raise _checks.WrongKind(f"{name} must be an rfjax.Blur or None; got {blur!r}")
     if options:
