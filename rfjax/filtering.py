@@ -109,7 +109,8 @@ def _blur(x: jax.Array, params: jax.Array, *, how: Filter, spatial_ndim: int) ->
     if covariance.is_full(params, spatial_ndim=spatial_ndim):
         if not is_known(*spatial):
             raise ValueError(f"full covariances must know the sizes of the map; got {x.shape}")
-        y = filter_plane(y, params, Plane(*spatial, how.padding, how.window))
+        height, width = spatial
+        y = filter_plane(y, params, Plane(height, width, how.padding, how.window))
     else:
         sigmas = covariance.standard_deviations(params, spatial_ndim=spatial_ndim)
         y = filter_axes(y, sigmas, how)
@@ -173,7 +174,8 @@ def plan(
     needed = tuple(map(int, needed))
     merged = (math.prod(batch), *spatial, channels)
     if covariance.is_full(known, spatial_ndim=spatial_ndim):
-        how = Plane(*spatial, padding, window)
+        height, width = spatial
+        how = Plane(height, width, padding, window)
     else:
         how = Filter(padding, window, algorithm)
     return how.plan(merged, needed, platform)
@@ -305,7 +307,9 @@ def _map(x: ArrayLike, spatial_ndim: int) -> jax.Array:
     return x
 
 
-def _split(x: jax.Array, spatial_ndim: int) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+def _split(
+    x: jax.Array | jax.ShapeDtypeStruct, spatial_ndim: int
+) -> tuple[tuple[int, ...], tuple[int, ...], int]:
     """(batch axes, spatial axes, channels) of a map."""
     first = x.ndim - 1 - spatial_ndim
     return x.shape[:first], x.shape[first:-1], x.shape[-1]

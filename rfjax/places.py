@@ -13,11 +13,12 @@ Reference: Long, Shelhamer & Darrell, "Fully Convolutional Networks", CVPR 2015,
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 Numbers = float | tuple[float, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Place:
     """Stride and offset of a map, along each axis.
 
@@ -33,12 +34,12 @@ class Place:
       (6.5, 0.5)
     """
 
-    stride: Numbers = (1.0, 1.0)
-    offset: Numbers = (0.0, 0.0)
+    stride: tuple[float, ...]
+    offset: tuple[float, ...]
 
-    def __post_init__(self):
-        for name in ("stride", "offset"):
-            object.__setattr__(self, name, _each(getattr(self, name)))
+    def __init__(self, stride: Numbers = 1.0, offset: Numbers = 0.0):
+        object.__setattr__(self, "stride", _each(stride))
+        object.__setattr__(self, "offset", _each(offset))
 
     def at(self, index: Sequence[float]) -> tuple[float, ...]:
         """Where a pixel lies: stride index + offset."""
@@ -62,7 +63,7 @@ def window(
     *,
     stride: Numbers = 1,
     dilation: Numbers = 1,
-    padding: Numbers | str = "same",
+    padding: Numbers | Literal["same"] = "same",
 ) -> Place:
     """The place of what a sliding window returns, in pixels of what it slides over.
 
@@ -76,13 +77,15 @@ def window(
       >>> window(3, stride=2).offset, window(2, stride=2, padding=0).offset
       ((0.0, 0.0), (0.5, 0.5))
     """
-    paddings = (padding, padding) if padding == "same" else _each(padding)
+    paddings = ("same", "same") if padding == "same" else _each(padding)
     rows = zip(_each(kernel_size), _each(dilation), paddings, strict=True)
     middles = tuple(sum(reads(int(k), int(d), p)) / 2 for k, d, p in rows)
     return Place(stride, middles)
 
 
-def reads(kernel_size: int, dilation: int = 1, padding: float | str = "same") -> tuple:
+def reads(
+    kernel_size: int, dilation: int = 1, padding: float | Literal["same"] = "same"
+) -> tuple[float, float]:
     """The first and the last pixel that output 0 of a sliding window reads, along one axis.
 
     Example:

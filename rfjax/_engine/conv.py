@@ -33,12 +33,12 @@ def convolve(
     """
     strides, dilations = _checks.pair("stride", stride), check_dilation(dilation)
     sizes = zip(kernel.shape[:2], dilations, strict=True)
-    pads = [(dilation * (size - 1) // 2,) * 2 for size, dilation in sizes]
+    pads = [dilation * (size - 1) // 2 for size, dilation in sizes]
     y = lax.conv_general_dilated(
         x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:]),
         kernel,
         window_strides=strides,
-        padding=pads,
+        padding=[(pad, pad) for pad in pads],
         rhs_dilation=dilations,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=check_kernel(x, kernel),
@@ -47,9 +47,7 @@ def convolve(
     return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
-def operands(
-    x: ArrayLike, kernel: ArrayLike, *, even: bool = False
-) -> tuple[jax.Array, jax.Array]:
+def operands(x: ArrayLike, kernel: ArrayLike, *, even: bool = False) -> tuple[jax.Array, jax.Array]:
     """The map and the kernel of a composition as arrays of one dtype, checked.
 
     Kernels of even sizes, which have no tap at their center, must be asked for.
@@ -75,7 +73,7 @@ def free_form(kernel: ArrayLike) -> jax.Array:
     return kernel
 
 
-def output_size(size: tuple[int, int], stride: Pair) -> tuple[int, int]:
+def output_size(size: Sequence[int], stride: Pair) -> tuple[int, int]:
     """The height and width of a same-padded convolution's output.
 
     Example:

@@ -151,9 +151,9 @@ class Plane(NamedTuple):
         grid = next(grid for grid in grids if serves(grid))
         return "shift_add" if is_dense(grid) else "fourier", grid
 
-    def plan(self, shape: tuple[int, ...], needed: tuple[int, int], platform: str) -> Plan:
+    def plan(self, shape: tuple[int, ...], needed: tuple[int, ...], platform: str) -> Plan:
         """The plan for a map [N, H, W, C] and supports of half sizes `needed`."""
-        form, grid = self.choice(needed)
+        form, grid = self.choice((needed[0], needed[1]))
         return Plan(platform, (form,), needed, grid, self.limits.on(platform, shape))
 
 

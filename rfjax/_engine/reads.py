@@ -98,7 +98,9 @@ def _free_operator(strides: Pair) -> Callable:
     return jax.jit(operator(forward, backward, plain))
 
 
-def _by_platform(*, of_each: tuple[bool, ...], added: bool | tuple[bool, ...]) -> Callable:
+def _by_platform(
+    *, of_each: tuple[bool, ...], added: bool | tuple[bool, ...]
+) -> Callable[[Callable], Callable]:
     """Gives `function(plan, strides, *arrays)` the plan of where it runs.
 
     Args:

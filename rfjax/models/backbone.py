@@ -162,7 +162,8 @@ class Backbone(Staged):
         )
 
     def _pool(self, x: jax.Array, forward: nn.Forward) -> tuple[jax.Array, nn.Forward]:
-        return linen.max_pool(x, (3, 3), strides=(2, 2), padding=[(1, 1), (1, 1)]), forward
+        padding: Any = [(1, 1), (1, 1)]  # Flax declares a text alone, and takes this too
+        return linen.max_pool(x, (3, 3), strides=(2, 2), padding=padding), forward
 
     def _stage(
         self, x: jax.Array, forward: nn.Forward, stage: Stage, name: str, norm: Callable

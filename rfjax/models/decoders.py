@@ -129,7 +129,8 @@ class Heads(Decoder):
 
     def place(self, places: Mapping[str, Place]) -> dict[str, Place | None]:
         """Where the scores of each head lie."""
-        return {name: head.place(places) for name, head in self.heads.items()}
+        own: dict[str, Any] = {name: head.place(places) for name, head in self.heads.items()}
+        return own
 
     @linen.compact
     def __call__(
@@ -140,6 +141,7 @@ class Heads(Decoder):
         places: Mapping[str, Place] | None = None,
     ) -> tuple[dict[str, Any], Any]:
         forward, scores = nn.Forward(train, carry), {}
+        assert self.scope is not None  # as within any call
         for name, head in self.heads.items():
             own = head.clone(parent=self.scope.push(name, reuse=True), name=None)
             scores[name], _ = nn.call(own, maps, forward, places=places)
@@ -179,6 +181,7 @@ class Classify(Decoder):
     @linen.compact
     def __call__(self, maps: Mapping[str, jax.Array]) -> jax.Array:
         x = maps[LAST]
-        dense = linen.Dense(self.features, dtype=self.dtype, parent=self.scope)
+        scope: Any = self.scope  # as a parent Flax takes it, though it does not say so
+        dense = linen.Dense(self.features, dtype=self.dtype, parent=scope)
         mean = jnp.mean(x, (1, 2), dtype=_checks.accumulation_dtype(x))
         return dense(mean.astype(x.dtype))

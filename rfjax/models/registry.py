@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -35,8 +35,10 @@ class Buildable(Protocol):
 
     def build(self, **options: Any) -> Staged:
         """The backbone; options are the attributes of `rfjax.models.stages.Staged`."""
+        ...
 
 
+@runtime_checkable
 class Network(Protocol):
     """What a network is built of that is no backbone with a head."""
 
@@ -50,11 +52,12 @@ class Network(Protocol):
         Returns:
           A module of whatever the task gives it, and train.
         """
+        ...
 
 
 Built = Buildable | Network
 
-_OWN: dict[str, Callable[..., Built]] = {
+_OWN: dict[str, Callable[..., Any]] = {
     **{f"resnet_{depth}": partial(resnet.resnet, depth) for depth in resnet.BLOCKS_AND_DEPTHS},
     "resnet_tiny": resnet.resnet_tiny,
     "dla_34": dla.dla_34,
@@ -178,7 +181,7 @@ def create(
     _checks.float_dtype("dtype", dtype)
     shared = {"dtype": dtype, "axis_name": axis_name, "norm": norm or nn.BatchNorm}
     conv = nn.Conv if conv is None else conv
-    if hasattr(built, "network"):
+    if isinstance(built, Network):
         own = {"num_classes": num_classes, "head": head, "head_options": head_options}
         return built.network(**own, conv=conv, remat=remat, **shared)
     decoder = heads.create_decoder(head, num_classes, options=head_options, **shared)

@@ -73,7 +73,9 @@ def test_a_collection_survives_checkpoint_and_resume(tmp_path):
     config = configured("segmentation", "toy_clip", "digit_scenes")
     config.model.head = "toy_recurrent"
     config.data.dir = str(tmp_path / "data")
-    config.data.options.update(size=24, min_scale=8.0, max_scale=12.0, train_scenes=16, val_scenes=8)
+    config.data.options.update(
+        size=24, min_scale=8.0, max_scale=12.0, train_scenes=16, val_scenes=8
+    )
     whole = training.train(config, tmp_path / "whole")
     with config.unlocked():
         config.steps = 2
