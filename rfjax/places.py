@@ -13,7 +13,6 @@ Reference: Long, Shelhamer & Darrell, "Fully Convolutional Networks", CVPR 2015,
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 Numbers = float | tuple[float, ...]
 
@@ -63,7 +62,7 @@ def window(
     *,
     stride: Numbers = 1,
     dilation: Numbers = 1,
-    padding: Numbers | Literal["same"] = "same",
+    padding: Numbers | str = "same",
 ) -> Place:
     """The place of what a sliding window returns, in pixels of what it slides over.
 
@@ -77,15 +76,13 @@ def window(
       >>> window(3, stride=2).offset, window(2, stride=2, padding=0).offset
       ((0.0, 0.0), (0.5, 0.5))
     """
-    paddings = ("same", "same") if padding == "same" else _each(padding)
-    rows = zip(_each(kernel_size), _each(dilation), paddings, strict=True)
-    middles = tuple(sum(reads(int(k), int(d), p)) / 2 for k, d, p in rows)
+    whole = [map(int, _each(value)) for value in (kernel_size, dilation)]
+    paddings = (padding, padding) if isinstance(padding, str) else map(int, _each(padding))
+    middles = tuple(sum(reads(*row)) / 2 for row in zip(*whole, paddings, strict=True))
     return Place(stride, middles)
 
 
-def reads(
-    kernel_size: int, dilation: int = 1, padding: float | Literal["same"] = "same"
-) -> tuple[float, float]:
+def reads(kernel_size: int, dilation: int = 1, padding: int | str = "same") -> tuple[int, int]:
     """The first and the last pixel that output 0 of a sliding window reads, along one axis.
 
     Example:
@@ -93,7 +90,7 @@ def reads(
       ((-2, 2), (0, 1))
     """
     extent = (kernel_size - 1) * dilation
-    before = extent // 2 if padding == "same" else padding
+    before = extent // 2 if isinstance(padding, str) else padding
     return -before, extent - before
 
 

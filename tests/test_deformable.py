@@ -195,3 +195,12 @@ def test_errors_say_what_is_wanted(change, message):
     call = {"x": X, "kernel": KERNEL, "offsets": OFFSETS, "mask": MASK} | change
     with pytest.raises((TypeError, ValueError), match=message):
         rfjax.deformable_conv(call.pop("x"), call.pop("kernel"), call.pop("offsets"), **call)
+
+
+def test_taps_at_infinity_read_nothing():
+    x, kernel, offsets, mask = singles(*operands("offset groups"))
+    far = jnp.where(offsets > 0, jnp.inf, -jnp.inf)
+    value, pull = jax.vjp(deform("offset groups"), x, kernel, far, mask)
+    np.testing.assert_array_equal(value, 0.0)
+    for gradient in pull(jnp.ones_like(value)):
+        np.testing.assert_array_equal(gradient, 0.0)

@@ -123,7 +123,7 @@ CASES = {
     "composed_conv": (
         with_options(rfjax.composed_conv, resample=False, blur=rfjax.Blur(padding="edge")),
         (EACH, SHARED, SHARED, SHARED),
-        (X, normal(3, 3, C // 2, 4), normal(2, 1, scale=0.3), normal(2)),
+        (X, KERNEL, normal(2, 1, scale=0.3), normal(2)),
     ),
     "dog_conv": (
         lambda x, kernel, center, other: rfjax.dog_conv(

@@ -84,7 +84,7 @@ class _Block(linen.Module):
         """The branch's output, with the shortcut if there is one: the block's own unless given."""
         if shortcut is not None:
             return jax.nn.relu(y + shortcut), forward
-        own = x
+        own: Any = x
         if self.stride != 1 or x.shape[-1] != y.shape[-1]:
             # Without a residual nothing reads the projection. The references have it all the same,
             # so their weights have a place here; a compiler removes it.

@@ -49,8 +49,10 @@ HEADS: Registry[Entry] = Registry("head", _LAYERS, _names.HEADS)
 # Options that a head has set otherwise than its layer, unless told.
 _DEFAULTS = {"stn": {"kernel_size": 1}}
 
-# Set by the network that a head is part of.
-_RESERVED = ("features", "stride", "use_bias", "dtype", "axis_name", "norm", "name", "parent")
+# Set by the network that a head is part of; and groups, since every class reads all channels.
+_RESERVED = (
+    "features", "stride", "use_bias", "dtype", "groups", "axis_name", "norm", "name", "parent",
+)  # fmt: skip
 
 
 def register_head(
@@ -83,7 +85,8 @@ def register_head(
         raise TypeError(f"a head is a class of Linen modules; got {layer!r}")
     fixed, options = dict(fixed or {}), tuple(options)
     check_options(f"head {name!r}", [*fixed, *options], tuple(sorted(_fields(layer))))
-    HEADS.register(name, (layer, fixed), options)
+    entry = (layer, fixed)
+    HEADS.register(name, HEADS[name] if HEADS.get(name) == entry else entry, options)
 
 
 def _fields(layer: type[linen.Module]) -> set[str]:
@@ -96,12 +99,13 @@ def head_options(head: str) -> tuple[str, ...]:
 
     Example:
       >>> head_options("deform")
-      ('dilation', 'kernel_init', 'kernel_size')
+      ('dilation', 'kernel_init', 'kernel_size', 'modulated', 'offset_groups')
 
     Raises:
       ValueError: there is no such head.
     """
-    layer, fixed = _checks.choose("head", head, HEADS)
+    _checks.choose("head", head, HEADS)
+    layer, fixed = HEADS[head]
     return tuple(sorted(_fields(layer).difference(_RESERVED, fixed)))
 
 

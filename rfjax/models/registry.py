@@ -18,23 +18,35 @@ from rfjax.nn.selection import Recording
 
 
 class Buildable(Protocol):
-    """What a backbone is built of.
+    """What a backbone is built of."""
 
-    Attributes:
-      stride: input pixels per pixel of the last map.
-      features: channels of the last map.
-      children: what the children of `base` in a reference's segmentation network are called here;
-        for the import of weights, as is
-      unread: parts of a reference that nothing reads.
-    """
+    @property
+    def stride(self) -> int:
+        """Input pixels per pixel of the last map."""
+        ...
 
-    stride: int
-    features: int
-    children: Mapping[str, str]
-    unread: tuple[str, ...]
+    @property
+    def features(self) -> int:
+        """Channels of the last map."""
+        ...
 
     def build(self, **options: Any) -> Staged:
         """The backbone; options are the attributes of `rfjax.models.stages.Staged`."""
+        ...
+
+
+@runtime_checkable
+class Importable(Buildable, Protocol):
+    """What a backbone is built of for which there are weights of PyTorch."""
+
+    @property
+    def children(self) -> Mapping[str, str]:
+        """What the children of `base` in a reference's segmentation network are called here."""
+        ...
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Parts of a reference that nothing reads."""
         ...
 
 
@@ -57,7 +69,7 @@ class Network(Protocol):
 
 Built = Buildable | Network
 
-_OWN: dict[str, Callable[..., Any]] = {
+_OWN: dict[str, Callable[..., Built]] = {
     **{f"resnet_{depth}": partial(resnet.resnet, depth) for depth in resnet.BLOCKS_AND_DEPTHS},
     "resnet_tiny": resnet.resnet_tiny,
     "dla_34": dla.dla_34,
@@ -114,8 +126,8 @@ def names() -> tuple[str, ...]:
 
 def architecture(name: str, options: Mapping[str, Any] | None = None) -> Built:
     """What the network of this name is built of; an error lists the choices."""
-    build = _checks.choose("model", name, ARCHITECTURES)
-    options = dict(options or {})
+    _checks.choose("model", name, ARCHITECTURES)
+    build, options = ARCHITECTURES[name], dict(options or {})
     heads.check_options(f"backbone {name!r}", options, _options(build))
     return build(**options)
 

@@ -89,7 +89,7 @@ class Segmenter(linen.Module):
         own = with_last(self.backbone.places)
         forward = nn.Forward(train_head, forward.carry)
         scores, _ = nn.call(self.head, maps, forward, places=own)
-        places: Any = self.head.place(own)  # one, or by name, as the scores are
+        places: Any = self.head.place(own)
         if not isinstance(scores, Mapping):
             return self._of_image(scores, places, size)
         return {name: self._of_image(scores[name], places[name], size) for name in scores}
@@ -120,10 +120,11 @@ class Segmenter(linen.Module):
         return self.head.RESIZE(_factor(place)).to_image(scores, place, size)
 
 
-def _image_size(images: ArrayLike | None, size: Sequence[int] | None) -> tuple[int, ...]:
+def _image_size(images: ArrayLike | None, size: Sequence[int] | None) -> tuple[int, int]:
     """(H, W) of the images."""
     if images is not None:
-        return jnp.shape(images)[1:3]
+        _, height, width, *_ = jnp.shape(images)
+        return height, width
     if size is None:
         raise ValueError("want the size (H, W) of the images that the maps of start are of")
     return _checks.pair("size", size)

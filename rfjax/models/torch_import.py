@@ -85,12 +85,12 @@ def import_torch(
     """
     model = registry.create(name, num_classes=num_classes, **options)
     built = registry.architecture(name, options.get("backbone_options"))
-    if isinstance(built, registry.Network):
+    if not isinstance(built, registry.Importable):
         raise ValueError(f"{name} does not say what its parts are called in PyTorch")
 
     images = jnp.zeros((1, 2 * model.stride, 2 * model.stride, 3))
 
-    def initial(rng):
+    def initial(rng: jax.Array) -> Any:
         return model.init(rng, images)
 
     variables = jax.eval_shape(initial, jax.random.key(0))
@@ -148,7 +148,7 @@ def _warn_of_left_out(name: str, left: Sequence[str]) -> None:
     )
 
 
-def _canonical(state_dict: Mapping[str, Any], built: registry.Buildable) -> dict[str, np.ndarray]:
+def _canonical(state_dict: Mapping[str, Any], built: registry.Importable) -> dict[str, np.ndarray]:
     """The arrays that matter, under the names that a classification network has."""
     arrays = _plain(state_dict)
     if torchvision_names.is_segmentation(arrays):
@@ -263,7 +263,7 @@ def _convert(array: np.ndarray, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _fresh(
-    initial: Callable[[jax.Array], Any], paths: list[Path], key: jax.Array
+    initial: Callable[[jax.Array], dict], paths: list[Path], key: jax.Array
 ) -> dict[Path, jax.Array]:
     """What a new network has at `paths`."""
 

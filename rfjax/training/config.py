@@ -171,6 +171,8 @@ def _head_options() -> ConfigDict:
     options.bound = option(float)  # of regressed log sigma
     options.link = option(str)  # of regressed sigma: exponential | linear
     options.mean = option(bool)  # whether the taps' centre is regressed as well
+    options.offset_groups = option(int)  # of deform: parts of the channels with taps of their own
+    options.modulated = option(bool)  # whether a mask of deform's samples is regressed as well
     options.dilations = option(tuple)  # of ccl, one for each contrast
     options.rates = option(tuple)  # of aspp, one for each branch
     options.blur = option(float)  # before dilated branches of ccl and aspp, in units of dilation

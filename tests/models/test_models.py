@@ -39,7 +39,7 @@ PARAMETERS = {
 }
 WIDTH = {name: 512 for name in PARAMETERS} | dict.fromkeys(("resnet_50", "resnet_101"), 2048)
 WIDTH["drn_a_50"] = 2048
-HEADS = tuple(heads.HEADS)
+HEADS = tuple(head for head in heads.HEADS if head != "classify")  # whose scores are no map
 
 
 def _shapes(model, height=16, width=16):
