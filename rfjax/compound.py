@@ -12,6 +12,8 @@ are the forms of it that take one structure alone, as `blur_conv` and `blur_resa
 Maps, kernels and results are those of `rfjax.composition`.
 """
 
+from functools import reduce
+from operator import add
 from typing import Any, Unpack
 
 import jax
@@ -90,10 +92,11 @@ def composed_conv(
     params = _checks.float_array("params", params, min_ndim=1, layout="[F] or [C_out, F]")
     blur = blur_of(blur, options)
     check_resampling(mode, rate)
-    steps: dict[str, Any] = {"stride": stride, "dilation": dilation}
+    spreads = _checks.flag("resample", resample)
     taps: dict[str, Any] | None = None
-    if _checks.flag("resample", resample):
+    if spreads:
         taps = {"mode": mode, "rate": rate, "points": points}
+    steps: dict[str, Any] = {"stride": stride, "dilation": dilation}
     if weights is not None:
         return _mixture(x, kernel, params, weights, taps, steps, blur)
     if params.ndim > 1:
@@ -388,7 +391,7 @@ def _mixed(maps: list[jax.Array], weights: jax.Array) -> jax.Array:
     """The weighted sum of maps, in float32 at least."""
     dtype = _checks.accumulation_dtype(maps[0], weights)
     weights = weights.astype(dtype)
-    total = sum(weights[m] * each.astype(dtype) for m, each in enumerate(maps))
+    total = reduce(add, (weights[m] * each.astype(dtype) for m, each in enumerate(maps)))
     return total.astype(maps[0].dtype)
 
 

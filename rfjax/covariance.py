@@ -26,7 +26,6 @@ FAMILIES = {"spherical": 1, "diagonal": 2, "full": 3}
 LINKS = ("exponential", "linear")
 
 
-
 def _parameters(params: ArrayLike) -> jax.Array:
     """`params` as an array whose last axis has the size of a family."""
     params = _checks.float_array("params", params, min_ndim=1, layout="[..., 1 | 2 | 3]")
@@ -174,7 +173,7 @@ def standard_deviations(params: ArrayLike, *, spatial_ndim: int = 2) -> jax.Arra
     return jnp.broadcast_to(sigmas, (*params.shape[:-1], spatial_ndim))
 
 
-def is_full(params: jax.Array, *, spatial_ndim: int = 2) -> bool:
+def is_full(params: jax.Array | np.ndarray, *, spatial_ndim: int = 2) -> bool:
     """Whether `params` [..., F] are of the full family; other sizes of F than a family's raise.
 
     Example:

@@ -6,6 +6,7 @@ to right and top down, where there is one: row k then belongs to `kernel[k // kw
 
 from collections.abc import Sequence
 from statistics import NormalDist
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +91,7 @@ def lattice_points(kernel_size: Pair) -> jax.Array:
     return _float(dilated_lattice(kernel_extent(kernel_size), (1, 1)))
 
 
-def dilated_lattice(size: Sequence[int], dilation: Sequence[int]) -> np.ndarray:
+def dilated_lattice(size: Sequence[int], dilation: tuple[int, int]) -> np.ndarray:
     """The positions of a dilated kernel's taps about its output, [kh * kw, 2], as NumPy's floats.
 
     p_k = d k - floor(d (n - 1) / 2)  along an axis of n taps, k = 0 ... n - 1
@@ -210,15 +211,15 @@ def affine_coordinates(affine: ArrayLike, size: Pair, *, stride: Pair = 1) -> ja
         raise ValueError(f"affine must have shape [2, 3]; got {affine.shape}")
     affine = affine.astype(_checks.accumulation_dtype(affine))
     strides = _checks.pair("stride", stride)
-    extent = tuple(np.ravel(np.asarray(size, object)))
-    if is_known(*extent):
-        extent = _checks.pair("size", size)
+    sizes: Any = size  # two of them, where they are symbols of an exported program
+    if is_known(*np.ravel(np.asarray(size, object))):
+        sizes = _checks.pair("size", size)
     axes = (
         step * jnp.arange((length - 1) // step + 1, dtype=affine.dtype)
-        for length, step in zip(extent, strides, strict=True)
+        for length, step in zip(sizes, strides, strict=True)
     )
     pixels = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1)
-    center = (jnp.asarray(extent, affine.dtype) - 1) / 2
+    center = (jnp.asarray(sizes, affine.dtype) - 1) / 2
     moved = jnp.einsum(
         "yxa,ba->yxb",
         pixels - center[None, None],

@@ -155,7 +155,7 @@ class Plane(NamedTuple):
 
     def plan(self, shape: tuple[int, ...], needed: tuple[int, ...], platform: str) -> Plan:
         """The plan for a map [N, H, W, C] and supports of half sizes `needed`."""
-        form, grid = self.choice(needed)
+        form, grid = self.choice((needed[0], needed[1]))
         return Plan(platform, (form,), needed, grid, self.limits.on(platform, shape))
 
 

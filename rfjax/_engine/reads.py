@@ -100,7 +100,7 @@ def _free_operator(strides: Pair) -> Callable:
 
 def _by_platform(
     *, of_each: tuple[bool, ...], added: bool | tuple[bool, ...]
-) -> Callable[[Callable], Callable[..., Any]]:
+) -> Callable[[Callable], Callable]:
     """Gives `function(plan, strides, *arrays)` the plan of where it runs.
 
     Args:

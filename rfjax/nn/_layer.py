@@ -49,7 +49,8 @@ class Spelled(linen.Module):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)  # where Flax makes the class a dataclass
-        fields = [field.name for field in dataclasses.fields(cls) if not field.kw_only]
+        made: Any = cls
+        fields = [field.name for field in dataclasses.fields(made) if not field.kw_only]
         construct = cls.__init__
 
         @functools.wraps(construct)
