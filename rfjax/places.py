@@ -17,7 +17,7 @@ from dataclasses import dataclass
 Numbers = float | tuple[float, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Place:
     """Stride and offset of a map, along each axis.
 
@@ -33,12 +33,12 @@ class Place:
       (6.5, 0.5)
     """
 
-    stride: Numbers = (1.0, 1.0)
-    offset: Numbers = (0.0, 0.0)
+    stride: tuple[float, ...]
+    offset: tuple[float, ...]
 
-    def __post_init__(self):
-        for name in ("stride", "offset"):
-            object.__setattr__(self, name, _each(getattr(self, name)))
+    def __init__(self, stride: Numbers = 1.0, offset: Numbers = 0.0):
+        object.__setattr__(self, "stride", _each(stride))
+        object.__setattr__(self, "offset", _each(offset))
 
     def at(self, index: Sequence[float]) -> tuple[float, ...]:
         """Where a pixel lies: stride index + offset."""
@@ -76,13 +76,13 @@ def window(
       >>> window(3, stride=2).offset, window(2, stride=2, padding=0).offset
       ((0.0, 0.0), (0.5, 0.5))
     """
-    paddings = (padding, padding) if padding == "same" else _each(padding)
-    rows = zip(_each(kernel_size), _each(dilation), paddings, strict=True)
-    middles = tuple(sum(reads(int(k), int(d), p)) / 2 for k, d, p in rows)
+    whole = [map(int, _each(value)) for value in (kernel_size, dilation)]
+    paddings = (padding, padding) if isinstance(padding, str) else map(int, _each(padding))
+    middles = tuple(sum(reads(*row)) / 2 for row in zip(*whole, paddings, strict=True))
     return Place(stride, middles)
 
 
-def reads(kernel_size: int, dilation: int = 1, padding: float | str = "same") -> tuple:
+def reads(kernel_size: int, dilation: int = 1, padding: int | str = "same") -> tuple[int, int]:
     """The first and the last pixel that output 0 of a sliding window reads, along one axis.
 
     Example:
@@ -90,7 +90,7 @@ def reads(kernel_size: int, dilation: int = 1, padding: float | str = "same") ->
       ((-2, 2), (0, 1))
     """
     extent = (kernel_size - 1) * dilation
-    before = extent // 2 if padding == "same" else padding
+    before = extent // 2 if isinstance(padding, str) else padding
     return -before, extent - before
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rfjax import _names, data, models
+from rfjax import _names, data, models, tasks
 from rfjax.models import heads, registry
 from rfjax.receptive_field import published
 from rfjax.search import engine
@@ -138,6 +138,7 @@ def test_names_are_those_of_the_code():
         keys = set(heads.head_options(name)) & set(config.model.head_options)
         assert keys == set(options), name
     assert tuple(_names.DATA_SETS) == data.names()
+    assert tuple(_names.TASKS) == tasks.names()
     assert tuple(engine.MAPPINGS) == _names.MAPPINGS
     assert tuple(FAMILIES) == _names.FAMILIES
     assert tuple(published.NETWORKS) == _names.PUBLISHED

@@ -2,6 +2,7 @@
 
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -205,7 +206,7 @@ def test_leading_axes_are_vmap():
     params = jnp.asarray(random_params("full", (3, 4)), jnp.float32)
     for function in (rfjax.covariance_matrix, rfjax.standard_deviations, rfjax.to_ellipse):
         batched, mapped = function(params), jax.vmap(jax.vmap(function))(params)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), batched, mapped)
+        chex.assert_trees_all_close(batched, mapped, rtol=1e-6)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,7 +32,7 @@ def at(blank, step):
 
 
 def is_of(restored, blank, step):
-    jax.tree.map(np.testing.assert_array_equal, restored, at(blank, step))
+    chex.assert_trees_all_equal(restored, at(blank, step))
     return True
 
 

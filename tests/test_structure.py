@@ -2,10 +2,16 @@
 
 import re
 import sys
+import traceback
 from graphlib import TopologicalSorter
+from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
+import rfjax
+from rfjax._engine import devices
 from tests import structure
 
 ENGINE = {name: path for name, path in structure.files().items() if name.startswith("_engine")}
@@ -49,6 +55,26 @@ def test_every_chosen_number_is_used():
     names = [name for names in chosen for name in names if name]
     assert len(names) > 30
     assert [name for name in names if f"tuning.{name}" not in source] == []
+
+
+@pytest.mark.parametrize("params, most", [(2, 15), (3, 13)], ids=["diagonal", "full"])
+def test_a_blur_is_a_few_frames_above_its_arithmetic(params, most, monkeypatch):
+    """From the call to the reads of the map: while it is traced, then while it is lowered."""
+    paths = {"traced": [], "lowered": []}
+
+    def noting(function, name):
+        def noted(*arguments, **options):
+            stack = (Path(frame.filename) for frame in traceback.extract_stack())
+            paths[name].append([p for p in stack if p.is_relative_to(structure.PACKAGE)])
+            return function(*arguments, **options)
+
+        return noted
+
+    monkeypatch.setattr(devices._by_device, "bind", noting(devices._by_device.bind, "traced"))
+    monkeypatch.setattr(jax.lax, "slice", noting(jax.lax.slice, "lowered"))
+    jax.jit(rfjax.gaussian_blur).lower(jnp.ones((1, 21, 19, 3)), jnp.zeros(params))
+    longest = max(paths["traced"], key=len) + max(paths["lowered"], key=len)
+    assert len(longest) <= most and len(set(longest)) <= 5
 
 
 def test_files_and_functions_are_short():

@@ -16,10 +16,12 @@ Filtering: y(p) = sum_d g(d; Sigma) x(p + d)
     local        y(p) = sum_d g_p(d) x(p + d)                            <- local_gaussian_blur
 
 Reading: y(p) = sum_k theta_k^T v(p + p_k), v the bilinear interpolation of x
+    cells        v(i + a, j + b) = (1-a)(1-b) x[i, j] + ..., and its adjoint, on rows of channels
     reads        taps at any positions                                          <- sampled_conv
     conv         taps on pixels: the plain convolution                             <- blur_conv
 
 Choosing
+    blur         the options that all blurs share, and their checks
     plan         which form serves which axes on which platform, in which static sizes
     tuning       every number that was chosen, and what chose it
 

@@ -62,6 +62,7 @@ class Blur:
 
     def __post_init__(self) -> None:
         _checks.choose("padding", self.padding, PADDINGS)
+        # A frozen dataclass sets a field, here to the checked number, in this way alone.
         object.__setattr__(self, "truncate", self.window.checked().truncate)
 
     @property
@@ -114,6 +115,7 @@ def spelled(function: Function) -> Function:
       'hard'
     """
     signature = inspect.signature(function)
+    # The function's own arguments, then the options in place of `**options`.
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     options = [
         inspect.Parameter(

@@ -95,6 +95,7 @@ def cells_at(
             (1, 2), (height, width), (whole[..., 0], whole[..., 1]), strides, strict=True
         )
     )
+    # A row of the bordered map is (n (H + 2 B) + y + B) (W + 2 B) + x + B.
     y, x = y.astype(jnp.int32) + BORDER, x.astype(jnp.int32) + BORDER
     example = lax.broadcasted_iota(jnp.int32, y.shape, 0)
     row = (example * (height + 2 * BORDER) + y) * (width + 2 * BORDER) + x
@@ -112,11 +113,14 @@ def read(rows: Rows, cells: Cells, tap: jax.Array) -> tuple[jax.Array, ...]:
         for index in rows.index(cells, tap)
     )
     y, x = cells.y.astype(sums)[:, None], cells.x.astype(sums)[:, None]
+    # v = (1 - y) ((1 - x) v_00 + x v_01) + y ((1 - x) v_10 + x v_11)
     top = (1 - x) * top_left + x * top_right
     bottom = (1 - x) * bottom_left + x * bottom_right
+    # dv / dy and dv / dx within the cell
     along_y = (1 - x) * (bottom_left - top_left) + x * (bottom_right - top_right)
     along_x = (1 - y) * (top_right - top_left) + y * (bottom_right - bottom_left)
     sample = (1 - y) * top + y * bottom
+    # Of f v the slopes are f dv / dy and f dv / dx, and that by f is v.
     if cells.factor is None:
         return sample, along_y, along_x
     return *(scaled(part, cells) for part in (sample, along_y, along_x)), sample
@@ -135,6 +139,7 @@ def splat_windows(rows: Rows, cells: Cells, tap: jax.Array, values: jax.Array) -
 
     def add(i, image):
         y, x = cells.y[i].astype(image.dtype), cells.x[i].astype(image.dtype)
+        # The adjoint of the blend: each corner gets its weight times the values.
         weights = jnp.stack([1 - y, y])[:, None] * jnp.stack([1 - x, x])[None]
         window = weights[:, :, None] * values[i][None, None]
         start = top[i], left[i], first
@@ -151,6 +156,7 @@ def splat_scatter(rows: Rows, cells: Cells, tap: jax.Array, values: jax.Array) -
     """`rows` with values [P, F] added at the corners of cells."""
     total = rows.values
     y, x = (part.astype(total.dtype)[:, None] for part in (cells.y, cells.x))
+    # The corners' weights, in the order of `Rows.index`.
     weights = (1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x
     for index, weight in zip(rows.index(cells, tap), weights, strict=True):
         total = total.at[index].add(weight * values, mode="promise_in_bounds")

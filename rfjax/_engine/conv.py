@@ -33,7 +33,9 @@ def convolve(
     """
     strides, dilations = _checks.pair("stride", stride), check_dilation(dilation)
     sizes = zip(kernel.shape[:2], dilations, strict=True)
+    # dilation (size - 1) / 2 zeros on either side center an odd kernel on its output.
     pads = [(dilation * (size - 1) // 2,) * 2 for size, dilation in sizes]
+    # y(p) = sum_k theta_k^T x(stride p + dilation k), k from the kernel's center
     y = lax.conv_general_dilated(
         x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:]),
         kernel,
@@ -47,9 +49,7 @@ def convolve(
     return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
-def operands(
-    x: ArrayLike, kernel: ArrayLike, *, even: bool = False
-) -> tuple[jax.Array, jax.Array]:
+def operands(x: ArrayLike, kernel: ArrayLike, *, even: bool = False) -> tuple[jax.Array, jax.Array]:
     """The map and the kernel of a composition as arrays of one dtype, checked.
 
     Kernels of even sizes, which have no tap at their center, must be asked for.
@@ -97,6 +97,7 @@ def check_kernel(x: jax.Array, kernel: jax.Array) -> int:
     if kernel.ndim != 4:
         raise ValueError(f"kernel must have shape [kh, kw, C_in, C_out]; got {kernel.shape}")
     channels, (own, features) = x.shape[-1], kernel.shape[2:]
+    # As many groups as the kernel's channels fit into those of the map.
     groups = channels // own if own else 0
     if groups * own != channels or (groups > 1 and features % groups):
         raise ValueError(

@@ -72,6 +72,7 @@ class Filter(NamedTuple):
         by_matrix = self.algorithm == "auto" and platform != "cpu"
         if self.algorithm == "toeplitz" or by_matrix or not is_known(length):
             return ()
+        # Asked for sums: up to half of the axis, beyond which they reach past both ends.
         largest = length // 2
         if self.algorithm == "auto":
             largest = min(length // tuning.SHORT_SHARE, tuning.SHORT_SUM)
@@ -96,6 +97,7 @@ class Filter(NamedTuple):
         """The plan for a map [N, *spatial, C] and supports of half sizes `needed`."""
         forms, statics = [], []
         for size, length in zip(needed, shape[1:-1], strict=True):
+            # The first static size that holds the support, or the whole axis as a matrix.
             sizes = [s for s in self.half_sizes(length, platform) if s >= size]
             forms.append("shift_add" if sizes else "toeplitz")
             statics.append(sizes[0] if sizes else length - 1)

@@ -111,6 +111,7 @@ def _by_platform(*, of_each: tuple[bool, ...], added: bool | tuple[bool, ...]) -
         def planned(strides, *arrays):
             on_cpu = functools.partial(function, _CPU, strides)
             elsewhere = functools.partial(function, _ACCELERATOR, strides)
+            # Under vmap a CPU keeps its blocks, one example after the other.
             one_by_one = jax.custom_batching.sequential_vmap(on_cpu)
             apart = functools.partial(_one_apart, elsewhere, of_each, added)
             return by_device(*arrays, cpu=one_by_one, default=elsewhere, partitioned=apart)
@@ -142,12 +143,14 @@ def _forward(plan: _Plan, strides: Pair, x, weights, positions) -> jax.Array:
         def add(y, tap):
             index, matrix, cells = tap
             sample = read(rows, cells, index)[0]
+            # y(p) += theta_k^T v(p + p_k)
             return y + (sample if project else _product(sample.astype(x.dtype), matrix)), None
 
         y = zeros_for((size, features_out), _checks.accumulation_dtype(x), x)
         y, _ = lax.scan(add, y, (jnp.arange(taps, dtype=jnp.int32), weights, cells))
         return None, y.astype(x.dtype)
 
+    # Blocks one after the other, and the taps of each one after the other.
     _, y = lax.scan(block, None, _blocked(cells, size))
     return _unblocked(y, positions.shape[:3])
 
@@ -168,12 +171,16 @@ def _free_backward(plan: _Plan, strides: Pair, x, weights, positions, cotangent)
             index, matrix, cells = tap
             sample, *slopes = read(rows, cells, index)
             if project:
+                # Samples are outputs already; the weights' gradient follows from the map's, below.
                 sample_gradient, outer = cotangent.astype(sums), zeros_for((), sums, x)
             else:
+                # dv = theta_k dy, and dtheta_k += v^T dy
                 sample_gradient = _product(cotangent, matrix.swapaxes(-1, -2))
                 outer = _outer(sample.astype(x.dtype), cotangent, matrix)
+            # dp_k = sum over channels of (dv / dp) times the samples' gradient
             slopes = [plan.row_sums(slope * sample_gradient) for slope in slopes]
             target = rows._replace(values=rows_gradient)
+            # Each sample's gradient goes back to the four pixels that it was blended from.
             rows_gradient = plan.splat(target, cells, index, scaled(sample_gradient, cells))
             return rows_gradient, (outer, jnp.stack(slopes, -1))
 
@@ -216,6 +223,7 @@ def _shared_backward(plan: _Plan, strides: Pair, x, weights, positions, cotangen
     taps, features_in, features_out = _sizes(weights)
     cotangent = _stuffed(cotangent, x.shape, strides)
     rows = Rows(bordered(cotangent), x.shape[2] + 2 * BORDER)
+    # floor(-p) and -p - floor(-p), but for integers: -floor(p) - 1 and 1 - (p - floor(p)).
     whole, inside, _ = places(jnp.broadcast_to(positions, (*x.shape[:3], taps, 2)))
     cells = cells_at(cotangent.shape, -whole - 1, 1 - inside, None, (1, 1))
     size = _block_size(plan, whole, features_out)
@@ -225,6 +233,7 @@ def _shared_backward(plan: _Plan, strides: Pair, x, weights, positions, cotangen
 
     def block(carry, operands):
         cells, pixels = operands
+        # Of narrow weights all taps' products x theta_k come first, as one product of matrices.
         products = _matmul(pixels, _side_by_side(weights)) if project else pixels
         products = products.reshape(size, taps, -1).swapaxes(0, 1) if project else weights
 
@@ -234,7 +243,9 @@ def _shared_backward(plan: _Plan, strides: Pair, x, weights, positions, cotangen
             sample = sample.astype(x.dtype)
             if project:
                 return map_gradient, (sample, plan.dot(slopes, -product))
+            # dtheta_k += x^T c(p - p_k), and dx += c(p - p_k) theta_k^T
             outer = _outer(pixels, sample, matrix)
+            # The position is negated, and so is its slope: dp_k = -sum x theta_k dc(p - p_k) / dp
             slope = plan.dot(slopes, -_product(pixels, matrix))
             return map_gradient + _product(sample, matrix.swapaxes(-1, -2)), (outer, slope)
 
@@ -242,6 +253,7 @@ def _shared_backward(plan: _Plan, strides: Pair, x, weights, positions, cotangen
         taps_in = jnp.arange(taps, dtype=jnp.int32), weights, products, cells
         map_gradient, (outer, slopes) = lax.scan(add, zeros, taps_in)
         if project:
+            # Then both gradients too are one product each, over all taps' samples side by side.
             samples = outer.swapaxes(0, 1).reshape(size, -1)
             map_gradient = _matmul(samples, _side_by_side(weights).T)
             outer = _matmul(pixels.T, samples)
@@ -271,6 +283,7 @@ def _plain(strides: Pair, x, weights, positions) -> jax.Array:
         sample = read(rows, cells, index)[0]
         return y + _product(sample.astype(x.dtype), matrix), None
 
+    # All outputs at once, a row for each tap.
     cells = jax.tree.map(lambda part: part.reshape(-1, taps).T, cells)
     y = zeros_for((cells.row.shape[1], features_out), _checks.accumulation_dtype(x), x)
     y, _ = lax.scan(add, y, (jnp.arange(taps, dtype=jnp.int32), cells, weights))
@@ -295,6 +308,7 @@ def _rows_to_read(x: jax.Array, weights: jax.Array) -> tuple[Rows, bool]:
 def _unprojected(x: jax.Array, weights: jax.Array) -> Rows:
     """The map, of which a tap reads all channels or a part."""
     taps, features, _ = _sizes(weights)
+    # A pixel is a row, or as many rows as it has parts.
     parts = x.shape[-1] // features
     values = bordered(x)
     values = values.reshape(-1, features) if parts > 1 else values
@@ -318,6 +332,7 @@ def _stuffed(cotangent: jax.Array, shape: tuple[int, ...], strides: Pair) -> jax
     gaps = [(0, 0, 0)] * 4
     for axis, stride in zip((1, 2), strides, strict=True):
         covered = (cotangent.shape[axis] - 1) * stride + 1
+        # stride - 1 zeros between outputs, and what the last stride left over at the end.
         gaps[axis] = (0, shape[axis] - covered, stride - 1)
     return lax.pad(cotangent, jnp.zeros((), cotangent.dtype), gaps)
 
@@ -331,6 +346,7 @@ def _block_size(plan: _Plan, positions: jax.Array, features: int) -> int:
     outputs = batch * height * width
     if not is_known(outputs):
         return outputs
+    # As few blocks as hold no more than the largest, and all of them equal.
     largest = max(tuning.LEAST_OUTPUTS, plan.block_elements // features)
     return -(-outputs // -(-outputs // largest))
 
@@ -345,6 +361,7 @@ def _block_rows(rows: jax.Array, size: int) -> jax.Array:
     rows = rows.reshape(-1, rows.shape[-1])
     if not is_known(size):
         return rows[None]
+    # What fills the last block reads row 0, a zero of the border; `_unblocked` cuts it off.
     filler = -rows.shape[0] % size
     return jnp.pad(rows, ((0, filler), (0, 0))).reshape(-1, size, rows.shape[-1])
 
@@ -362,6 +379,7 @@ def _product(rows: jax.Array, matrix: jax.Array) -> jax.Array:
     """Rows [P, C] by a matrix [C, O]; or each group of channels by its own, [G, C / G, O / G]."""
     if matrix.ndim == 2:
         return _matmul(rows, matrix)
+    # [P, G, C / G] as [G, P, C / G]: a product for each group.
     grouped = rows.reshape(-1, *matrix.shape[:2]).swapaxes(0, 1)
     return _matmul(grouped, matrix).swapaxes(0, 1).reshape(rows.shape[0], -1)
 

@@ -49,6 +49,7 @@ def filter_axes(x: jax.Array, sigmas: jax.Array, how: Filter) -> jax.Array:
 def _forward(how: Filter, x: jax.Array, sigmas: jax.Array) -> jax.Array:
     run = _on_devices(_filter, how)
     if how.limits.splits(x.shape):
+        # A map of one block needs no loop.
         run["cpu"] = partial(filter_in_blocks, run["cpu"], how.limits)
     return by_device(x, sigmas, **run, like=lambda x, _: x)
 
@@ -154,6 +155,7 @@ def _pull(
     """The cotangents of x and sigmas, given what `_filter_and_keep` kept."""
     axes, stages, changes = how.axes(x.shape, platform), [x, *kept, None], []
     # The first axis was the last to be filtered.
+    # stages[at] is the map before the pass along axis k, stages[at + 1] the one after it.
     for k, axis in enumerate(axes):
         at = len(axes) - 1 - k
         before, after = stages[at].reshape(axis.shape), None

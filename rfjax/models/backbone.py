@@ -114,7 +114,7 @@ class Architecture:
         """Parts of the reference that nothing reads and that are not built here: none."""
         return ()
 
-    def build(self, **options: Any) -> linen.Module:
+    def build(self, **options: Any) -> "Backbone":
         """The backbone; options are its other attributes."""
         return Backbone(self, **options)
 
@@ -162,7 +162,8 @@ class Backbone(Staged):
         )
 
     def _pool(self, x: jax.Array, forward: nn.Forward) -> tuple[jax.Array, nn.Forward]:
-        return linen.max_pool(x, (3, 3), strides=(2, 2), padding=[(1, 1), (1, 1)]), forward
+        around: Any = [(1, 1), (1, 1)]
+        return linen.max_pool(x, (3, 3), strides=(2, 2), padding=around), forward
 
     def _stage(
         self, x: jax.Array, forward: nn.Forward, stage: Stage, name: str, norm: Callable

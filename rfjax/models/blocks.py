@@ -84,14 +84,14 @@ class _Block(linen.Module):
         """The branch's output, with the shortcut if there is one: the block's own unless given."""
         if shortcut is not None:
             return jax.nn.relu(y + shortcut), forward
-        shortcut = x
+        own: Any = x
         if self.stride != 1 or x.shape[-1] != y.shape[-1]:
             # Without a residual nothing reads the projection. The references have it all the same,
             # so their weights have a place here; a compiler removes it.
             projection = self.pointwise(y.shape[-1], "downsample_0", self.stride)
-            shortcut, forward = nn.call(projection, x, forward)
-            shortcut, forward = nn.call(self.norm(name="downsample_1"), shortcut, forward)
-        return jax.nn.relu(y + shortcut if self.residual else y), forward
+            own, forward = nn.call(projection, x, forward)
+            own, forward = nn.call(self.norm(name="downsample_1"), own, forward)
+        return jax.nn.relu(y + own if self.residual else y), forward
 
 
 class BasicBlock(_Block):

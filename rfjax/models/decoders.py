@@ -21,7 +21,7 @@ from rfjax.models.resizing import HalfPixelBilinear
 from rfjax.models.stages import LAST
 from rfjax.places import Place
 
-Places = Place | None | dict[str, "Place | None"]
+Places = Place | None | Mapping[str, Any]
 
 
 class Decoder(linen.Module):
@@ -60,6 +60,14 @@ class Decoder(linen.Module):
         raise NotImplementedError(f"{type(self).__name__} does not say where its scores lie")
 
 
+def _within(scope: Any, layer: linen.Module, name: str | None = None) -> Any:
+    """A layer whose variables lie in a scope itself, or in its part `name`.
+
+    `flax.linen.share_scope` does the first, but does not survive `flax.linen.scan`.
+    """
+    return layer.clone(parent=scope.push(name, reuse=True) if name else scope, name=None)
+
+
 class Head(Decoder):
     """A layer that makes scores of one map; its parameters are the head's own.
 
@@ -92,8 +100,7 @@ class Head(Decoder):
     def __call__(
         self, maps: Mapping[str, jax.Array], train: bool = False, carry: Any = ()
     ) -> tuple[jax.Array, Any]:
-        # In the head's own scope. `flax.linen.share_scope` would not survive `flax.linen.scan`.
-        layer = self.layer.clone(parent=self.scope, name=None)
+        layer = _within(self.scope, self.layer)
         scores, forward = nn.call(layer, maps[self.at], nn.Forward(train, carry))
         return scores, forward.carry
 
@@ -127,7 +134,7 @@ class Heads(Decoder):
         read = dict.fromkeys(name for head in self.heads.values() for name in head.READS)
         return (*(name for name in read if name != LAST), *((LAST,) if LAST in read else ()))
 
-    def place(self, places: Mapping[str, Place]) -> dict[str, Place | None]:
+    def place(self, places: Mapping[str, Place]) -> dict[str, Places]:
         """Where the scores of each head lie."""
         return {name: head.place(places) for name, head in self.heads.items()}
 
@@ -141,7 +148,7 @@ class Heads(Decoder):
     ) -> tuple[dict[str, Any], Any]:
         forward, scores = nn.Forward(train, carry), {}
         for name, head in self.heads.items():
-            own = head.clone(parent=self.scope.push(name, reuse=True), name=None)
+            own = _within(self.scope, head, name)
             scores[name], _ = nn.call(own, maps, forward, places=places)
         return scores, carry
 
@@ -179,6 +186,6 @@ class Classify(Decoder):
     @linen.compact
     def __call__(self, maps: Mapping[str, jax.Array]) -> jax.Array:
         x = maps[LAST]
-        dense = linen.Dense(self.features, dtype=self.dtype, parent=self.scope)
+        dense = _within(self.scope, linen.Dense(self.features, dtype=self.dtype, parent=None))
         mean = jnp.mean(x, (1, 2), dtype=_checks.accumulation_dtype(x))
         return dense(mean.astype(x.dtype))

@@ -76,7 +76,7 @@ class Aggregation:
         deep = (level for level, depth in enumerate(self.depths, start=PLAIN_LEVELS) if depth > 1)
         return tuple(f"level{level}.project" for level in deep)
 
-    def build(self, **options: Any) -> linen.Module:
+    def build(self, **options: Any) -> "DeepLayerAggregation":
         """The backbone; options are its other attributes."""
         return DeepLayerAggregation(self, **options)
 
@@ -299,7 +299,7 @@ class DeepLayerAggregation(Staged):
         """The levels, one after the other, and the decoder of all."""
         built, norm = self.architecture, self.normalization(train)
         shared = {"norm": norm, "conv": self.conv, "dtype": self.dtype, "remat": self.remat}
-        levels = {"level0": partial(self._first, norm=norm)}
+        levels: dict[str, Callable[..., Computed]] = {"level0": partial(self._first, norm=norm)}
         levels["level1"] = partial(self._plain_level, level=1, norm=norm)
         for level, depth in enumerate(built.depths, start=PLAIN_LEVELS):
             levels[f"level{level}"] = Tree(
@@ -312,8 +312,8 @@ class DeepLayerAggregation(Staged):
             )
         decoder = Decoder(name="dla_up", **shared)
 
-        def decode(*maps: jax.Array) -> Computed:
-            *maps, forward = maps
+        def decode(*given: Any) -> Computed:
+            *maps, forward = given
             return decoder(tuple(maps), forward)
 
         merged = tuple(levels)[built.first_level :]

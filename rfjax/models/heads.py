@@ -85,7 +85,8 @@ def register_head(
         raise TypeError(f"a head is a class of Linen modules; got {layer!r}")
     fixed, options = dict(fixed or {}), tuple(options)
     check_options(f"head {name!r}", [*fixed, *options], tuple(sorted(_fields(layer))))
-    HEADS.register(name, (layer, fixed), options)
+    entry = (layer, fixed)
+    HEADS.register(name, HEADS[name] if HEADS.get(name) == entry else entry, options)
 
 
 def _fields(layer: type[linen.Module]) -> set[str]:
@@ -103,7 +104,8 @@ def head_options(head: str) -> tuple[str, ...]:
     Raises:
       ValueError: there is no such head.
     """
-    layer, fixed = _checks.choose("head", head, HEADS)
+    _checks.choose("head", head, HEADS)
+    layer, fixed = HEADS[head]
     return tuple(sorted(_fields(layer).difference(_RESERVED, fixed)))
 
 

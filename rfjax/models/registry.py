@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -18,25 +18,39 @@ from rfjax.nn.selection import Recording
 
 
 class Buildable(Protocol):
-    """What a backbone is built of.
+    """What a backbone is built of."""
 
-    Attributes:
-      stride: input pixels per pixel of the last map.
-      features: channels of the last map.
-      children: what the children of `base` in a reference's segmentation network are called here;
-        for the import of weights, as is
-      unread: parts of a reference that nothing reads.
-    """
+    @property
+    def stride(self) -> int:
+        """Input pixels per pixel of the last map."""
+        ...
 
-    stride: int
-    features: int
-    children: Mapping[str, str]
-    unread: tuple[str, ...]
+    @property
+    def features(self) -> int:
+        """Channels of the last map."""
+        ...
 
     def build(self, **options: Any) -> Staged:
         """The backbone; options are the attributes of `rfjax.models.stages.Staged`."""
+        ...
 
 
+@runtime_checkable
+class Importable(Buildable, Protocol):
+    """What a backbone is built of for which there are weights of PyTorch."""
+
+    @property
+    def children(self) -> Mapping[str, str]:
+        """What the children of `base` in a reference's segmentation network are called here."""
+        ...
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Parts of a reference that nothing reads."""
+        ...
+
+
+@runtime_checkable
 class Network(Protocol):
     """What a network is built of that is no backbone with a head."""
 
@@ -50,6 +64,7 @@ class Network(Protocol):
         Returns:
           A module of whatever the task gives it, and train.
         """
+        ...
 
 
 Built = Buildable | Network
@@ -111,8 +126,8 @@ def names() -> tuple[str, ...]:
 
 def architecture(name: str, options: Mapping[str, Any] | None = None) -> Built:
     """What the network of this name is built of; an error lists the choices."""
-    build = _checks.choose("model", name, ARCHITECTURES)
-    options = dict(options or {})
+    _checks.choose("model", name, ARCHITECTURES)
+    build, options = ARCHITECTURES[name], dict(options or {})
     heads.check_options(f"backbone {name!r}", options, _options(build))
     return build(**options)
 
@@ -178,7 +193,7 @@ def create(
     _checks.float_dtype("dtype", dtype)
     shared = {"dtype": dtype, "axis_name": axis_name, "norm": norm or nn.BatchNorm}
     conv = nn.Conv if conv is None else conv
-    if hasattr(built, "network"):
+    if isinstance(built, Network):
         own = {"num_classes": num_classes, "head": head, "head_options": head_options}
         return built.network(**own, conv=conv, remat=remat, **shared)
     decoder = heads.create_decoder(head, num_classes, options=head_options, **shared)

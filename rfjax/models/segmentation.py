@@ -89,7 +89,7 @@ class Segmenter(linen.Module):
         own = with_last(self.backbone.places)
         forward = nn.Forward(train_head, forward.carry)
         scores, _ = nn.call(self.head, maps, forward, places=own)
-        places = self.head.place(own)
+        places: Any = self.head.place(own)
         if not isinstance(scores, Mapping):
             return self._of_image(scores, places, size)
         return {name: self._of_image(scores[name], places[name], size) for name in scores}
@@ -123,7 +123,8 @@ class Segmenter(linen.Module):
 def _image_size(images: ArrayLike | None, size: Sequence[int] | None) -> tuple[int, int]:
     """(H, W) of the images."""
     if images is not None:
-        return jnp.shape(images)[1:3]
+        _, height, width, *_ = jnp.shape(images)
+        return height, width
     if size is None:
         raise ValueError("want the size (H, W) of the images that the maps of start are of")
     return _checks.pair("size", size)

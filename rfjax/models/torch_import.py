@@ -85,17 +85,17 @@ def import_torch(
     """
     model = registry.create(name, num_classes=num_classes, **options)
     built = registry.architecture(name, options.get("backbone_options"))
-    if not hasattr(built, "children"):
+    if not isinstance(built, registry.Importable):
         raise ValueError(f"{name} does not say what its parts are called in PyTorch")
 
     images = jnp.zeros((1, 2 * model.stride, 2 * model.stride, 3))
 
-    def initial(rng):
+    def initial(rng: jax.Array) -> Any:
         return model.init(rng, images)
 
     variables = jax.eval_shape(initial, jax.random.key(0))
     declared = nn.structure(model, variables, images)
-    wanted = traverse_util.flatten_dict(variables)
+    wanted: dict[Path, Any] = traverse_util.flatten_dict(variables)
     if torchvision_names.is_segmentation(_plain(state_dict)):
         torchvision_names.check_transition(name, options.get("backbone_options"))
     score = "fc" if _classifies(wanted) else "seg"
@@ -148,7 +148,7 @@ def _warn_of_left_out(name: str, left: Sequence[str]) -> None:
     )
 
 
-def _canonical(state_dict: Mapping[str, Any], built: registry.Built) -> dict[str, np.ndarray]:
+def _canonical(state_dict: Mapping[str, Any], built: registry.Importable) -> dict[str, np.ndarray]:
     """The arrays that matter, under the names that a classification network has."""
     arrays = _plain(state_dict)
     if torchvision_names.is_segmentation(arrays):

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,6 +71,7 @@ class Layout:
 
     def deal(self, tree: Any) -> Any:
         """Leaves [rows, ...] with the axes that a program wants: [devices, lanes, ...]."""
+        chex.assert_tree_shape_prefix(tree, (self.rows,))
         if len(self.devices) == 1:
             return tree
         return jax.tree.map(
@@ -191,6 +193,7 @@ def train(
 ) -> tuple[Member, dict[str, jax.Array]]:
     """A candidate after the steps of `batches` [S, ...], and its records [S, ...]."""
     count = jax.tree.leaves(batches)[0].shape[0]
+    chex.assert_tree_shape_prefix(batches, (count,))
     numbers = first + jnp.arange(count, dtype=jnp.int32)
     step = partial(_step, problem, optimizer, candidate_key(key, candidate, 1), candidate)
     if not unroll:

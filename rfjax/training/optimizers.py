@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import jax
 import optax
 from flax import traverse_util
 from ml_collections import ConfigDict
@@ -124,7 +125,12 @@ def accumulated(
     if _checks.integer("steps", steps) == 1:
         return optimizer
     several = optax.MultiSteps(optimizer, steps, use_grad_mean=how == "mean")
-    return several.gradient_transformation()
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        with jax.numpy_dtype_promotion("standard"):  # optax divides by a count of steps
+            return several.update(grads, state, params)
+
+    return optax.GradientTransformation(several.init, update)
 
 
 def sgd(

@@ -1,5 +1,6 @@
 """Heads of context and of static structure: placement, options, training flag, weights."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,7 +94,7 @@ def test_a_head_of_several_layers_leaves_a_score_out():
     with_score, without = (
         models.import_torch("resnet_18", _backbone() | extra, **options) for extra in (state, {})
     )
-    assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), with_score, without))
+    chex.assert_trees_all_equal(with_score, without)
     assert set(with_score["batch_stats"]["head"]) == {"norm_0"}
 
 

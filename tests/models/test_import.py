@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,7 +66,7 @@ def test_drn_a_takes_the_weights_of_the_resnet():
     state_dict = torch_networks.randomised("resnet_18").state_dict()
     resnet = models.import_torch("resnet_18", state_dict, num_classes=4)
     drn = models.import_torch("drn_a_18", state_dict, num_classes=4)
-    assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), resnet, drn))
+    chex.assert_trees_all_equal(resnet, drn)
 
 
 @pytest.mark.parametrize("name", ["drn_a_34", "drn_c_26", "drn_d_22"])

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,7 +66,7 @@ def test_weights_of_a_run_go_to_a_backbone_of_another_structure():
     np.testing.assert_array_equal(layer["kernel"], before["kernel"])
     np.testing.assert_allclose(jnp.exp(layer["spread"]), [0.3], rtol=1e-6)
     back = weights.transplant(placed, given, [spread, plain])
-    jax.tree.map(np.testing.assert_array_equal, back, given)
+    chex.assert_trees_all_equal(back, given)
 
 
 def test_backbones_that_differ_in_weights_are_refused():

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -150,7 +151,7 @@ def test_layers_within_a_network_that_is_computed_again():
     ]
     variables = filled(made[0], jnp.zeros((1, 16, 16, 3)))
     found = [nn.covariances(model, variables) for model in made]
-    jax.tree.map(np.testing.assert_array_equal, *found)
+    chex.assert_trees_all_equal(*found)
     assert list(found[0]) == [
         "backbone/layer1_0/conv1", "backbone/layer1_0/conv2", "head/center", "head/surround"
     ]  # fmt: skip

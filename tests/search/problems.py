@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,5 +68,4 @@ def assert_same(left: search.Result, right: search.Result, *, rtol: float = 0.0)
         np.testing.assert_allclose(
             getattr(left, name), getattr(right, name), rtol=rtol, atol=rtol, err_msg=name
         )
-    for one, other in zip(*map(jax.tree.leaves, (left.params, right.params)), strict=True):
-        np.testing.assert_allclose(one, other, rtol=rtol, atol=rtol)
+    chex.assert_trees_all_close(left.params, right.params, rtol=rtol, atol=rtol)

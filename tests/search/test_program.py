@@ -1,5 +1,6 @@
 """Halving, enumeration, files, and going on after a kill."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -161,4 +162,4 @@ def test_results_are_kept_in_files(tmp_path):
     assert read.layers == made.layers and read.receptive_fields is None and len(read) == 2
     for name in ("losses", "covariances", "scores", "score_steps", "seconds"):
         np.testing.assert_array_equal(getattr(read, name), getattr(made, name))
-    jax.tree.map(np.testing.assert_array_equal, read.population, made.population)
+    chex.assert_trees_all_equal(read.population, made.population)

@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import replace
 
-import numpy as np
+import chex
 import pytest
 
 from rfjax import training
@@ -43,17 +43,8 @@ def test_children_start_from_their_parents_and_nothing_is_trained_twice(tmp_path
     given, _, _ = checkpoints.load(parent.workdir)
     tuned, _, _ = checkpoints.load(child.workdir)
     for tree in ("params", "batch_stats"):  # frozen bit by bit
-        _assert_same(given[tree]["backbone"], tuned[tree]["backbone"])
+        chex.assert_trees_all_equal(given[tree]["backbone"], tuned[tree]["backbone"])
     assert execute(plan(tmp_path, tiny)) == []
-
-
-def _assert_same(left, right):
-    if isinstance(left, dict):
-        assert left.keys() == right.keys()
-        for key in left:
-            _assert_same(left[key], right[key])
-    else:
-        np.testing.assert_array_equal(left, right)
 
 
 def test_a_stopped_study_gives_the_table_of_an_undisturbed_one(tmp_path, tiny, monkeypatch):

@@ -8,9 +8,17 @@ from collections.abc import Iterator
 from types import ModuleType
 
 from rfjax import _names
-from rfjax.models import heads, registry
+from rfjax.data.registry import DATA_SETS
+from rfjax.models.heads import HEADS
+from rfjax.models.registry import ARCHITECTURES
+from rfjax.tasks.registry import TASKS
 
-_REGISTRIES = ((registry.ARCHITECTURES, _names.NETWORKS), (heads.HEADS, _names.HEADS))
+_REGISTRIES = (
+    (ARCHITECTURES, _names.NETWORKS),
+    (HEADS, _names.HEADS),
+    (DATA_SETS, _names.DATA_SETS),
+    (TASKS, _names.TASKS),
+)
 
 
 @contextlib.contextmanager

@@ -28,11 +28,13 @@ class Choosing(nn.Conv):
             logits = logits + jax.random.gumbel(self.make_rng("dilation"), logits.shape)
         chosen = jax.nn.softmax(logits)
         self.sow("intermediates", "chosen", chosen)
-        x, kernel = self.prepare(x)
-        maps = [nn.convolution.convolve(x, kernel, self.stride, d) for d in DILATIONS]
-        weights = jnp.split(chosen.astype(x.dtype)[:, None, None], len(DILATIONS), -1)
-        y = sum(weight * y for weight, y in zip(weights, maps, strict=True))
-        return self.add_bias(y), (chosen,)
+        maps = [self.at(dilation)(x) for dilation in DILATIONS]
+        weights = jnp.split(chosen.astype(maps[0].dtype)[:, None, None], len(DILATIONS), -1)
+        return sum(weight * y for weight, y in zip(weights, maps, strict=True)), (chosen,)
+
+    def at(self, dilation):
+        shared = {"stride": self.stride, "dtype": self.dtype, "name": f"at_{dilation}"}
+        return nn.Conv(self.features, dilation=dilation, **shared)
 
 
 class Chosen(Architecture):

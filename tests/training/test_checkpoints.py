@@ -1,5 +1,6 @@
 """What is kept, what is refused, what comes back."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +33,7 @@ def test_a_state_comes_back_as_it_was(tmp_path, current):
         assert read.meta(7) == {"note": [1, None]}
     assert jax.tree.structure(restored) == jax.tree.structure(saved)
     assert isinstance(restored.opt_state, tuple)
-    jax.tree.map(np.testing.assert_array_equal, restored, saved)
+    chex.assert_trees_all_equal(restored, saved)
 
 
 def test_a_network_without_statistics(tmp_path):

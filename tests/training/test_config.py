@@ -47,6 +47,13 @@ WRONG = {
     "optimizer.weight_decay": float("nan"),
     "optimizer.grad_clip": -1.0,
     "optimizer.covariance_multiplier": -0.5,
+    "optimizer.accumulate": 0,
+    "optimizer.accumulation": "product",
+    "optimizer.rates": ("*/bias",),
+    "optimizer.decays": ("*/bias=-1",),
+    "task.name": "detection",
+    "task.normalize": "pixels",
+    "data.normalization": "coffee",
 }
 
 

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,7 +83,7 @@ def test_a_head_trains_with_its_statistics_and_the_backbone_stays_bit_identical(
 
 def test_statistics_of_a_head_go_over_all_devices():
     (one, _), (four, _) = (run("ccl", devices) for devices in (1, 4))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-4), one, four)
+    chex.assert_trees_all_close(one, four, atol=1e-5, rtol=1e-4)
 
 
 def test_structure_moves_the_affinity_alone():
@@ -101,10 +102,8 @@ def test_the_head_of_a_frozen_backbone_sees_the_features_of_evaluation():
         variables, images, train=False, train_head=True, mutable=["batch_stats"]
     )
     np.testing.assert_allclose(logits, wanted, atol=1e-5)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
-        found["batch_stats"]["head"],
-        updated["batch_stats"],
+    chex.assert_trees_all_close(
+        found["batch_stats"]["head"], updated["batch_stats"], atol=1e-6, rtol=0
     )
 
 

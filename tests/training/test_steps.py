@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,7 +80,7 @@ def run(variables, devices, *, trainable="all", count=1, parallel="pmap"):
 def test_eight_devices_equal_one(variables):
     one, metrics_of_one = run(variables, 1)
     eight, metrics_of_eight = run(variables, 8)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5), one, eight)
+    chex.assert_trees_all_close(one, eight, atol=1e-5, rtol=1e-5)
     np.testing.assert_allclose(metrics_of_one["loss"], metrics_of_eight["loss"], rtol=1e-6)
     np.testing.assert_array_equal(metrics_of_one["measures"], metrics_of_eight["measures"])
     assert metrics_of_one["measures"].sum() == (make_batch(0)["label"] != VOID).sum()
@@ -99,9 +100,7 @@ def test_there_are_two_ways_of_being_parallel():
 def test_parallel_step_equals_the_pure_step(variables):
     pure, metrics = pure_step()(state.create(variables, make_optimizer()), make_batch(0))
     parallel, _ = run(variables, 1)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5), pure, parallel
-    )
+    chex.assert_trees_all_close(pure, parallel, atol=1e-5, rtol=1e-5)
     assert int(pure.step) == 1
     assert metrics["loss"].dtype == jnp.float32
 

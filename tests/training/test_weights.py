@@ -3,6 +3,7 @@
 import functools
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,7 +91,7 @@ def test_heads_of_another_kind_stay_as_drawn(plain_run):
     images = np.zeros((1, 32, 32, 3), np.float32)
     fresh = state.initial_variables(model, jax.random.key(1), images)
     placed = weights.load(config_of("aspp", plain_run[0]), fresh, num_classes=3)
-    jax.tree.map(np.testing.assert_array_equal, placed["params"]["head"], fresh["params"]["head"])
+    chex.assert_trees_all_equal(placed["params"]["head"], fresh["params"]["head"])
 
 
 def test_covariances_stay_as_drawn(plain_run):

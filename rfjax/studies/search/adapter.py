@@ -29,7 +29,7 @@ COMPOSED = _names.SEARCHED_HEADS
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class Setup:
     """A training config as what `run` and `enumerate` take.
 
     Attributes:
@@ -51,7 +51,7 @@ class Task:
         return {"steps": self.steps, "optimizer": self.optimizer, "validation": self.validation}
 
 
-def segmentation(config: ConfigDict) -> Task:
+def segmentation(config: ConfigDict) -> Setup:
     """The network, data, loss and scores of a training config as a problem to search over.
 
     Candidates start from their own sigma in every composed layer (of a difference of Gaussians in
@@ -63,7 +63,7 @@ def segmentation(config: ConfigDict) -> Task:
         config: made from `rfjax.training.config.base`; its `trainable` is "all".
 
     Returns:
-        A `Task`. The problem is stateful (batch statistics), its score the mean IU of the
+        A `Setup`. The problem is stateful (batch statistics), its score the mean IU of the
         validation data, which are kept in memory.
 
     Raises:
@@ -100,7 +100,7 @@ def segmentation(config: ConfigDict) -> Task:
     with Feed(stream, "data") as batches:
         validation = [steps.arrays(batch) for batch in batches]
     batches = _Replayed(partial(loop.train_batches, config, train_data, task))
-    return Task(problem, rule, batches, validation, config.steps, train_data)
+    return Setup(problem, rule, batches, validation, config.steps, train_data)
 
 
 def _init(

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from rfjax import visualize
 from rfjax._console import tell
-from rfjax._files import write_json, write_text
+from rfjax._files import plain, write_json, write_text
 from rfjax._markdown import table
 from rfjax.search.result import Result
 from rfjax.studies.statistics import mean_sigma, spread
@@ -66,10 +66,10 @@ def described(result: Result) -> dict[str, Any]:
                 "learning_rate": float(people.learning_rate[k]),
                 "covariance_multiplier": float(people.covariance_multiplier[k]),
                 "sigmas": {
-                    layer: _numbers(sigmas[k, place]) for place, layer in enumerate(result.layers)
+                    layer: plain(sigmas[k, place]) for place, layer in enumerate(result.layers)
                 },
-                "score": _number(result.final_scores[k]),
-                "receptive_field": None if fields is None else _numbers(fields[k]),
+                "score": plain(result.final_scores[k]),
+                "receptive_field": None if fields is None else plain(fields[k]),
                 "diverged_at": int(result.diverged_at[k]),
                 "dropped_at": int(result.dropped_at[k]),
             }
@@ -96,9 +96,9 @@ def grid(result: Result) -> dict[str, Any]:
     found = {
         "over": result.over,
         "values": values.tolist(),
-        "mean": _numbers(means),
-        "low": _numbers(lows),
-        "high": _numbers(highs),
+        "mean": plain(means),
+        "low": plain(lows),
+        "high": plain(highs),
     }
     top = dict.fromkeys(("optimum", "score", "spread", "flat_top"))
     if np.any(np.isfinite(means)):
@@ -184,14 +184,6 @@ def _totals(found: Mapping[int, Mapping[str, Result]], areas: Mapping[int, int])
                 total[name] += value
             total["pixel_steps"] += costs["gradient_steps"] * areas[factor]
     return totals
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
-def _numbers(values: np.ndarray) -> list[float | None]:
-    return [_number(value) for value in values]
 
 
 def _percent(value: float | None, unit: str = " %") -> str:

@@ -76,7 +76,7 @@ def _run(config: ConfigDict, workdir: Path, say: Callable, stop: Callable) -> di
     return summary
 
 
-def _task(config: ConfigDict, factor: int) -> adapter.Task:
+def _task(config: ConfigDict, factor: int) -> adapter.Setup:
     """The network and the data at one enlargement."""
     training = config.training.copy_and_resolve_references()
     training.data.options.enlargement = factor
@@ -96,7 +96,7 @@ def _part(
     file = folder.with_suffix(".npz")
     if (known := _known(file, say)) is not None:
         return known
-    task: adapter.Task = make()
+    task: adapter.Setup = make()
     candidates = grid(**config.population.to_dict())
     options = task.arguments() | _options(config) | {"checkpoints": folder, "stop": stop}
     label = f"{folder.parent.name} {kind}"

@@ -216,7 +216,8 @@ def test_several_gaussians_start_from_different_sigmas():
     options = {"structure": "multiple", "sigma": 0.5}
     model = models.create("resnet_tiny", num_classes=2, head="composition", head_options=options)
     candidate = search.population(sigma=0.7)[0]
-    start = partial(adapter._init, model, composed.declared(model), (8, 8, 3))
+    inputs = (jax.ShapeDtypeStruct((1, 8, 8, 3), np.float32),)
+    start = partial(adapter._init, model, composed.declared(model), inputs)
     params, _ = jax.jit(start)(jax.random.key(0), candidate)
     sigmas = np.exp(params["head"]["covariance_components"])[:, 0]
     np.testing.assert_allclose(sigmas, [0.7, 1.4, 2.8], rtol=1e-5)
