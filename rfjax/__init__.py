@@ -15,11 +15,49 @@ Layers are in `rfjax.nn`, networks in `rfjax.models`, data in `rfjax.data`, the 
 `rfjax.training`, and are imported by name.
 """
 
+from typing import TYPE_CHECKING
+
 from rfjax import _lazy
 
 __version__ = "0.1.0"
 
-__all__ = _lazy.install(
+if TYPE_CHECKING:  # the same names as below, which are imported at their first use
+    from rfjax.composition import blur_conv as blur_conv
+    from rfjax.composition import blur_resample_conv as blur_resample_conv
+    from rfjax.composition import compose_kernel as compose_kernel
+    from rfjax.composition import deformable_conv as deformable_conv
+    from rfjax.composition import gaussian_deformable_conv as gaussian_deformable_conv
+    from rfjax.compound import channel_conv as channel_conv
+    from rfjax.compound import composed_conv as composed_conv
+    from rfjax.compound import dog_conv as dog_conv
+    from rfjax.compound import mixture_conv as mixture_conv
+    from rfjax.compound import surround_covariance as surround_covariance
+    from rfjax.covariance import cascade as cascade
+    from rfjax.covariance import cholesky_factor as cholesky_factor
+    from rfjax.covariance import covariance_matrix as covariance_matrix
+    from rfjax.covariance import from_ellipse as from_ellipse
+    from rfjax.covariance import log_cholesky as log_cholesky
+    from rfjax.covariance import regressed_covariance as regressed_covariance
+    from rfjax.covariance import standard_deviations as standard_deviations
+    from rfjax.covariance import to_ellipse as to_ellipse
+    from rfjax.dilation import blurred_dilated_conv as blurred_dilated_conv
+    from rfjax.filtering import Blur as Blur
+    from rfjax.filtering import difference_of_gaussians as difference_of_gaussians
+    from rfjax.filtering import gaussian_blur as gaussian_blur
+    from rfjax.filtering import local_gaussian_blur as local_gaussian_blur
+    from rfjax.gaussian import gaussian_kernel as gaussian_kernel
+    from rfjax.gaussian import gaussian_kernel1d as gaussian_kernel1d
+    from rfjax.gaussian import half_size as half_size
+    from rfjax.grids import affine_coordinates as affine_coordinates
+    from rfjax.grids import circular_points as circular_points
+    from rfjax.grids import lattice_points as lattice_points
+    from rfjax.grids import ring_points as ring_points
+    from rfjax.grids import sampling_offsets as sampling_offsets
+    from rfjax.sampling import affine_conv as affine_conv
+    from rfjax.sampling import bilinear_sample as bilinear_sample
+    from rfjax.sampling import sampled_conv as sampled_conv
+
+__all__ = _lazy.install(  # pyright: ignore[reportUnsupportedDunderAll]  the names stand above
     __name__,
     {
         "covariance": (

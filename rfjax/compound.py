@@ -12,6 +12,8 @@ are the forms of it that take one structure alone, as `blur_conv` and `blur_resa
 Maps, kernels and results are those of `rfjax.composition`.
 """
 
+from functools import reduce
+from operator import add
 from typing import Any, Unpack
 
 import jax
@@ -91,8 +93,10 @@ def composed_conv(
     blur = blur_of(blur, options)
     check_resampling(mode, rate)
     spreads = _checks.flag("resample", resample)
-    taps = {"mode": mode, "rate": rate, "points": points} if spreads else None
-    steps = {"stride": stride, "dilation": dilation}
+    taps: dict[str, Any] | None = None
+    if spreads:
+        taps = {"mode": mode, "rate": rate, "points": points}
+    steps: dict[str, Any] = {"stride": stride, "dilation": dilation}
     if weights is not None:
         return _mixture(x, kernel, params, weights, taps, steps, blur)
     if params.ndim > 1:
@@ -387,7 +391,7 @@ def _mixed(maps: list[jax.Array], weights: jax.Array) -> jax.Array:
     """The weighted sum of maps, in float32 at least."""
     dtype = _checks.accumulation_dtype(maps[0], weights)
     weights = weights.astype(dtype)
-    total = sum(weights[m] * each.astype(dtype) for m, each in enumerate(maps))
+    total = reduce(add, (weights[m] * each.astype(dtype) for m, each in enumerate(maps)))
     return total.astype(maps[0].dtype)
 
 

@@ -26,7 +26,6 @@ FAMILIES = {"spherical": 1, "diagonal": 2, "full": 3}
 LINKS = ("exponential", "linear")
 
 
-
 def _parameters(params: ArrayLike) -> jax.Array:
     """`params` as an array whose last axis has the size of a family."""
     params = _checks.float_array("params", params, min_ndim=1, layout="[..., 1 | 2 | 3]")
@@ -174,7 +173,7 @@ def standard_deviations(params: ArrayLike, *, spatial_ndim: int = 2) -> jax.Arra
     return jnp.broadcast_to(sigmas, (*params.shape[:-1], spatial_ndim))
 
 
-def is_full(params: jax.Array, *, spatial_ndim: int = 2) -> bool:
+def is_full(params: jax.Array | np.ndarray, *, spatial_ndim: int = 2) -> bool:
     """Whether `params` [..., F] are of the full family; other sizes of F than a family's raise.
 
     Example:
@@ -347,8 +346,9 @@ def regressed_covariance(
         first and last. Traced.
       link: exponential | linear, static.
       bound: how far log sigma moves from its start, static; None for no bound.
-      spread: q of the linear link. With q^2 = sum_k |c_k|^2 of the reference points an update of a
-        spherical covariance moves the taps as far as the same update of free offsets would.
+      spread: scalar, q of the linear link. With q^2 = sum_k |c_k|^2 of the reference points an
+        update of a spherical covariance moves the taps as far as the same update of free offsets
+        would.
 
     Returns:
       [..., F] log-Cholesky parameters in the dtype of `updates`, float32 at least.
@@ -368,6 +368,7 @@ def regressed_covariance(
     """
     _checks.choose("link", link, LINKS)
     _checks.number("bound", bound, above=0, optional=True)
+    spread = _checks.finite_scalar("spread", spread)
     updates, initial = _parameters(updates), _parameters(initial)
     if initial.shape != updates.shape[-1:]:
         raise ValueError(
@@ -384,8 +385,7 @@ def regressed_covariance(
         unit = jnp.sqrt(sigmas[..., :1] * sigmas[..., -1:])  # of the shear, which starts at 0
         if updates.shape[-1] == 3:
             sigmas = jnp.concatenate([sigmas[..., :1], unit, sigmas[..., 2:]], -1)
-        spread = _checks.finite_scalar("spread", spread).astype(updates.dtype)
-        relative = updates / (spread * sigmas)
+        relative = updates / (spread.astype(updates.dtype) * sigmas)
         grown = jnp.log1p(jnp.maximum(relative, 0.0)) + jnp.minimum(relative, 0.0)
         moved = _within(grown, bound)
         shear = unit * _within(relative[..., 1:2], bound)

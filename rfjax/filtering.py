@@ -109,7 +109,8 @@ def _blur(x: jax.Array, params: jax.Array, *, how: Filter, spatial_ndim: int) ->
     if covariance.is_full(params, spatial_ndim=spatial_ndim):
         if not is_known(*spatial):
             raise ValueError(f"full covariances must know the sizes of the map; got {x.shape}")
-        y = filter_plane(y, params, Plane(*spatial, how.padding, how.window))
+        height, width = spatial
+        y = filter_plane(y, params, Plane(height, width, how.padding, how.window))
     else:
         sigmas = covariance.standard_deviations(params, spatial_ndim=spatial_ndim)
         y = filter_axes(y, sigmas, how)
@@ -153,8 +154,7 @@ def plan(
       >>> made.algorithms, made.half_sizes, made.static_half_sizes
       (('shift_add', 'toeplitz'), (3, 40), (4, 127))
     """
-    known = _checks.known(params)
-    if known is None:
+    if _checks.known(params) is None:
         raise ValueError("params must be known numbers to plan with; got traced ones")
     _checks.spatial_axes(spatial_ndim)
     shape = _checks.integers("shape", shape)
@@ -162,7 +162,8 @@ def plan(
     if len(shape) < spatial_ndim + 1:
         raise ValueError(f"shape must have {spatial_ndim} spatial axes and channels; got {shape}")
     batch, spatial, channels = _split(x, spatial_ndim)
-    _check_algorithm(algorithm, jnp.asarray(params), spatial_ndim)
+    params = jnp.asarray(params)
+    _check_algorithm(algorithm, params, spatial_ndim)
     _checks.choose("padding", padding, PADDINGS)
     window = Window(truncate).checked()
     if platform is not None:
@@ -173,7 +174,8 @@ def plan(
     needed = tuple(map(int, needed))
     merged = (math.prod(batch), *spatial, channels)
     if covariance.is_full(known, spatial_ndim=spatial_ndim):
-        how = Plane(*spatial, padding, window)
+        height, width = spatial
+        how = Plane(height, width, padding, window)
     else:
         how = Filter(padding, window, algorithm)
     return how.plan(merged, needed, platform)
@@ -305,7 +307,9 @@ def _map(x: ArrayLike, spatial_ndim: int) -> jax.Array:
     return x
 
 
-def _split(x: jax.Array, spatial_ndim: int) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+def _split(
+    x: jax.Array | jax.ShapeDtypeStruct, spatial_ndim: int
+) -> tuple[tuple[int, ...], tuple[int, ...], int]:
     """(batch axes, spatial axes, channels) of a map."""
     first = x.ndim - 1 - spatial_ndim
     return x.shape[:first], x.shape[first:-1], x.shape[-1]

@@ -4,7 +4,9 @@ Points are (y, x), y down, one row a tap. Their order is the reading order of a 
 to right and top down, where there is one: row k then belongs to `kernel[k // kw, k % kw]`.
 """
 
+from collections.abc import Sequence
 from statistics import NormalDist
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +67,7 @@ def ring_points(rings: int = 1, points_per_ring: int = 8) -> jax.Array:
     return _float(np.concatenate([np.zeros((1, 2)), points]))
 
 
-def lattice_points(kernel_size: int | tuple[int, int]) -> jax.Array:
+def lattice_points(kernel_size: Pair) -> jax.Array:
     """The integer positions of a dense kernel's taps about its centre.
 
     Args:
@@ -89,7 +91,7 @@ def lattice_points(kernel_size: int | tuple[int, int]) -> jax.Array:
     return _float(dilated_lattice(kernel_extent(kernel_size), (1, 1)))
 
 
-def dilated_lattice(size: tuple[int, int], dilation: tuple[int, int]) -> np.ndarray:
+def dilated_lattice(size: Sequence[int], dilation: tuple[int, int]) -> np.ndarray:
     """The positions of a dilated kernel's taps about its output, [kh * kw, 2], as NumPy's floats.
 
     p_k = d k - floor(d (n - 1) / 2)  along an axis of n taps, k = 0 ... n - 1
@@ -105,7 +107,7 @@ def dilated_lattice(size: tuple[int, int], dilation: tuple[int, int]) -> np.ndar
     return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2).astype(float)
 
 
-def circular_points(kernel_size: int | tuple[int, int]) -> jax.Array:
+def circular_points(kernel_size: Pair) -> jax.Array:
     """The taps of a dense kernel moved radially onto circles.
 
     c = p max|p| / ||p||
@@ -209,14 +211,15 @@ def affine_coordinates(affine: ArrayLike, size: Pair, *, stride: Pair = 1) -> ja
         raise ValueError(f"affine must have shape [2, 3]; got {affine.shape}")
     affine = affine.astype(_checks.accumulation_dtype(affine))
     strides = _checks.pair("stride", stride)
+    sizes: Any = size  # two of them, where they are symbols of an exported program
     if is_known(*np.ravel(np.asarray(size, object))):
-        size = _checks.pair("size", size)
+        sizes = _checks.pair("size", size)
     axes = (
         step * jnp.arange((length - 1) // step + 1, dtype=affine.dtype)
-        for length, step in zip(size, strides, strict=True)
+        for length, step in zip(sizes, strides, strict=True)
     )
     pixels = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1)
-    center = (jnp.asarray(size, affine.dtype) - 1) / 2
+    center = (jnp.asarray(sizes, affine.dtype) - 1) / 2
     moved = jnp.einsum(
         "yxa,ba->yxb",
         pixels - center[None, None],
@@ -226,7 +229,7 @@ def affine_coordinates(affine: ArrayLike, size: Pair, *, stride: Pair = 1) -> ja
     return pixels + moved + affine[None, None, :, 2]
 
 
-def kernel_extent(kernel_size: int | tuple[int, int]) -> tuple[int, int]:
+def kernel_extent(kernel_size: Pair) -> tuple[int, int]:
     """`kernel_size` as an odd (height, width).
 
     Example:

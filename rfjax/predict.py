@@ -60,9 +60,8 @@ def load(workdir: str | Path, *, step: int | None = None) -> Any:
 
     trained = runs.load(workdir, step=step)
     if not trained.task.of_pictures:
-        raise PredictionError(
-            f"{workdir}: the task {trained.config.task.name!r} takes more than a picture"
-        )
+        task = trained.config.to_dict()["task"]["name"]
+        raise PredictionError(f"{workdir}: the task {task!r} takes more than a picture")
     return trained
 
 

@@ -1,5 +1,6 @@
 """The house style of the public names, checked by looking at them."""
 
+import ast
 import inspect
 import subprocess
 import sys
@@ -31,6 +32,21 @@ def test_defaults_are_keyword_only(function):
             function is not rfjax.ring_points and parameter.name != "weights"
         ):
             assert parameter.kind is parameter.KEYWORD_ONLY, f"{function.__name__}({parameter})"
+
+
+def test_type_checkers_see_every_primitive():
+    """`import rfjax` is lazy, so that its names are told to them apart."""
+    tree = ast.parse(Path(rfjax.__file__).read_text())
+    told = [
+        (node.module, alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.asname == alias.name
+    ]
+    assert {name for _, name in told} == set(rfjax.__all__)
+    for module, name in told:
+        assert getattr(sys.modules[module], name) is getattr(rfjax, name)
 
 
 def test_primitives_import_neither_flax_nor_data_libraries():

@@ -71,7 +71,7 @@ KIND = {name: kind for kind, names in OPTIONS.items() for name in names.split()}
 OPTIONAL = {"components", "bound", "max_surround", "blur", "dtype", "dropout", "prefetch", "how"}
 OPTIONAL_HERE = {"ASPP: rates", "ASPP: width", "layout: chunk", "train_iterator: threads"}
 # Where those of the kind do not fit.
-RIGHT = {"down_ratio": (np.int64(2),), "process_index": (np.int64(0),),
+RIGHT = {"groups": (np.int64(1),), "down_ratio": (np.int64(2),), "process_index": (np.int64(0),),
          "process_count": (np.int64(2),), "spatial_ndim": (np.int64(2),)}  # fmt: skip
 # Arrays, functions, names, and what other tests are about.
 OTHERS = {"x", "params", "params_map", "kernel", "points", "offsets", "means", "positions",
@@ -132,12 +132,16 @@ NO_OPTIONS = {"cascade", "cholesky_factor", "covariance_matrix", "log_cholesky",
               "to_ellipse", "standard_deviations", "compose_kernel", "Blur"}  # fmt: skip
 
 
+def is_count(value):
+    return isinstance(value, int | np.integer) and value > 0 and not isinstance(value, bool)
+
+
 def outputs(stride):
     """The size of the outputs of X, for strides that are right."""
-    try:
-        return [8 // step + 1 for step in np.broadcast_to(stride, 2)]
-    except (TypeError, ValueError, ZeroDivisionError):
+    steps = np.ravel(np.asarray(stride, object))
+    if len(steps) not in (1, 2) or not all(map(is_count, steps)):
         return 9, 9
+    return [8 // step + 1 for step in np.broadcast_to(steps, 2)]
 
 
 def built(layer, *arguments, **options):

@@ -9,7 +9,7 @@ A function that blurs takes them as `blur` or as keywords:
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypedDict, TypeVar
 
 from rfjax import _checks
@@ -71,9 +71,7 @@ class Blur:
         return Window(self.truncate, self.method, self.support)
 
 
-def blur_of(
-    blur: Blur | None, options: BlurOptions | dict[str, Any], *, name: str = "blur"
-) -> Blur:
+def blur_of(blur: Blur | None, options: Mapping[str, Any], *, name: str = "blur") -> Blur:
     """The `Blur` that a function was given, as `blur` or as keywords.
 
     Args:
@@ -95,7 +93,8 @@ def blur_of(
             f"{', '.join(OPTIONS)}"
         )
     if blur is None:
-        return Blur(**options)
+        given: dict[str, Any] = dict(options)
+        return Blur(**given)
     if not isinstance(blur, Blur):
         raise _checks.WrongKind(f"{name} must be an rfjax.Blur or None; got {blur!r}")
     if options:

@@ -34,13 +34,13 @@ def convolve(
     strides, dilations = _checks.pair("stride", stride), check_dilation(dilation)
     sizes = zip(kernel.shape[:2], dilations, strict=True)
     # dilation (size - 1) / 2 zeros on either side center an odd kernel on its output.
-    pads = [(dilation * (size - 1) // 2,) * 2 for size, dilation in sizes]
+    pads = [dilation * (size - 1) // 2 for size, dilation in sizes]
     # y(p) = sum_k theta_k^T x(stride p + dilation k), k from the kernel's center
     y = lax.conv_general_dilated(
         x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:]),
         kernel,
         window_strides=strides,
-        padding=pads,
+        padding=[(pad, pad) for pad in pads],
         rhs_dilation=dilations,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=check_kernel(x, kernel),
@@ -75,7 +75,7 @@ def free_form(kernel: ArrayLike) -> jax.Array:
     return kernel
 
 
-def output_size(size: tuple[int, int], stride: Pair) -> tuple[int, int]:
+def output_size(size: Sequence[int], stride: Pair) -> tuple[int, int]:
     """The height and width of a same-padded convolution's output.
 
     Example:

@@ -141,7 +141,7 @@ class Plane(NamedTuple):
         """Whether a map [N, H, W, C] of this shape is extended by what lies outside of it."""
         return shape[1:3] != (self.height, self.width)
 
-    def choice(self, needed: tuple[int, int]) -> tuple[str, tuple[int, int]]:
+    def choice(self, needed: tuple[int, ...]) -> tuple[str, tuple[int, int]]:
         """The form, shift_add or fourier, and the static grid that serve half sizes `needed`."""
         grids = self.half_sizes()
 
@@ -153,9 +153,9 @@ class Plane(NamedTuple):
         grid = next(grid for grid in grids if serves(grid))
         return "shift_add" if is_dense(grid) else "fourier", grid
 
-    def plan(self, shape: tuple[int, ...], needed: tuple[int, int], platform: str) -> Plan:
+    def plan(self, shape: tuple[int, ...], needed: tuple[int, ...], platform: str) -> Plan:
         """The plan for a map [N, H, W, C] and supports of half sizes `needed`."""
-        form, grid = self.choice(needed)
+        form, grid = self.choice((needed[0], needed[1]))
         return Plan(platform, (form,), needed, grid, self.limits.on(platform, shape))
 
 

@@ -27,7 +27,7 @@ Maps are [N, H, W, C] and strides (y, x). Of the T taps
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -98,7 +98,9 @@ def _free_operator(strides: Pair) -> Callable:
     return jax.jit(operator(forward, backward, plain))
 
 
-def _by_platform(*, of_each: tuple[bool, ...], added: bool | tuple[bool, ...]) -> Callable:
+def _by_platform(
+    *, of_each: tuple[bool, ...], added: bool | tuple[bool, ...]
+) -> Callable[[Callable], Callable]:
     """Gives `function(plan, strides, *arrays)` the plan of where it runs.
 
     Args:
@@ -106,7 +108,7 @@ def _by_platform(*, of_each: tuple[bool, ...], added: bool | tuple[bool, ...]) -
       added: which of the results are sums over the examples.
     """
 
-    def decorate(function):
+    def decorate(function: Callable) -> Callable[..., Any]:
         @functools.wraps(function)
         def planned(strides, *arrays):
             on_cpu = functools.partial(function, _CPU, strides)

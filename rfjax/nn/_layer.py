@@ -35,7 +35,7 @@ def initial_covariance(sigma: ArrayLike, family: str, *, name: str = "sigma") ->
 FLAX = {"strides": "stride", "kernel_dilation": "dilation", "feature_group_count": "groups"}
 
 
-class Spelled:
+class Spelled(linen.Module):
     """What lets a layer's constructor be called in other words: Flax's, and by a `Blur`.
 
         strides                 stride
@@ -49,7 +49,8 @@ class Spelled:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)  # where Flax makes the class a dataclass
-        fields = [field.name for field in dataclasses.fields(cls) if not field.kw_only]
+        made: Any = cls
+        fields = [field.name for field in dataclasses.fields(made) if not field.kw_only]
         construct = cls.__init__
 
         @functools.wraps(construct)
@@ -99,7 +100,7 @@ def _check_same(layer: Any) -> None:
         )
 
 
-class Blurring(Spelled, linen.Module):
+class Blurring(Spelled):
     """The options of a blur as fields, see `rfjax.Blur`."""
 
     truncate: float = Blur.truncate
@@ -112,7 +113,7 @@ class Blurring(Spelled, linen.Module):
         return Blur(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Blur)})
 
 
-class KernelLayer(Spelled, Structured, linen.Module):
+class KernelLayer(Spelled, Structured):
     """The shared constructor of the layers, and the parameters that follow from it.
 
     Attributes:

@@ -282,7 +282,7 @@ def _trace(
     places = [n for n, leaf in enumerate(leaves) if hasattr(leaf, "dtype")]
     found: dict[Path, tuple[linen.Module, dict]] = {}
 
-    def record(call, args, kwargs, context):
+    def record(call, args, kwargs, context: linen.module.InterceptorContext):
         result = call(*args, **kwargs)
         module = context.module
         if not isinstance(module, Structured) or module.scope is None:
@@ -313,7 +313,8 @@ def _trace(
 
 
 def _shapes(params: Mapping[str, Any]) -> dict[Path, tuple[int, ...]]:
-    return {path: np.shape(leaf) for path, leaf in traverse_util.flatten_dict(params).items()}
+    leaves: dict[Path, Any] = traverse_util.flatten_dict(params)
+    return {path: np.shape(leaf) for path, leaf in leaves.items()}
 
 
 def _guesses(model: linen.Module, wanted: dict[Path, tuple]) -> Iterator[tuple[Any, dict]]:

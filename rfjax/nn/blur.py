@@ -14,7 +14,7 @@ from rfjax.nn import _layer
 from rfjax.nn._structure import Structured
 
 
-class GaussianBlur(_layer.Blurring, Structured, linen.Module):
+class GaussianBlur(_layer.Blurring, Structured):
     """The map filtered by a Gaussian of learned covariance.
 
     y = g_Sigma * x, each channel by itself.

@@ -7,7 +7,8 @@ called with (x, train): with train=True by the statistics of the batch, which go
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from typing import ClassVar
 
 import jax
@@ -190,13 +191,14 @@ class CCL(_Context):
 def _fuse(scores: list[jax.Array], gates: list[jax.Array]) -> jax.Array:
     """The sum of the layers' scores, weighted by the gates [..., 1] if there are any."""
     if not gates:
-        return sum(scores)
+        return reduce(add, scores)
     gates = [gate.astype(_checks.accumulation_dtype(gate)) for gate in gates]
     weights = len(gates) * jax.nn.softmax(jnp.concatenate(gates, -1), -1)
-    return sum(
+    weighted = (
         weights[..., index : index + 1].astype(score.dtype) * score
         for index, score in enumerate(scores)
     )
+    return reduce(add, weighted)
 
 
 class ASPP(_Context):
@@ -265,7 +267,7 @@ class ASPP(_Context):
             if getattr(self, name) is not None:
                 raise ValueError(f"{name} is an option of v3; v2 goes straight to the scores")
         branch = partial(self.branch, self.features, stride=self.stride)
-        return sum(branch(rate, f"rate_{index}")(x) for index, rate in enumerate(rates))
+        return reduce(add, (branch(rate, f"rate_{i}")(x) for i, rate in enumerate(rates)))
 
     def _concatenation(self, x: jax.Array, rates: tuple[int, ...], train: bool) -> jax.Array:
         """The pyramid of DeepLab v3."""

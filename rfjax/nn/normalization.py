@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen
 
 
@@ -73,7 +74,7 @@ class BatchNorm(linen.BatchNorm):
 
     def _correction(self, x: jax.Array, mask: jax.Array | None) -> Any:
         """n / (n - 1), or 1 where n is 1; a number, or with a mask an array [C]."""
-        axes = {self.axis} if isinstance(self.axis, int) else {*self.axis}
+        axes = set(np.ravel(self.axis).tolist())
         others = [axis for axis in range(x.ndim) if not axes & {axis, axis - x.ndim}]
         if mask is None:
             n = 1

@@ -25,7 +25,7 @@ class Batches:
         rows: int | None = None,
     ):
         self._function = source if callable(source) else None
-        self._iterator: Iterator | None = None if callable(source) else iter(source)
+        self._iterator: Any = None if callable(source) else iter(source)
         self._steps, self._rows = steps, rows
 
     def take(self, first: int, count: int) -> Any:

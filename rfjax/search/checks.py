@@ -1,6 +1,6 @@
 """What is checked before a search begins: each fault by what was given and what is wanted."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import jax
@@ -59,7 +59,7 @@ def validation(source: Any, problem: Problem) -> None:
             "validation is gone through at every score: give a list of batches; got "
             f"{type(source).__name__}"
         )
-    if hasattr(source, "__len__") and not len(source):
+    if isinstance(source, Sized) and not len(source):
         raise ValueError("validation must hold at least 1 batch; got none")
 
 

@@ -175,22 +175,45 @@ def _programs(problem: Problem, optimizer: Callable, how: engine.Layout, shared:
     return Programs(jax.jit(partial(engine.start, problem, optimizer)), train, score, set())
 
 
+@dataclasses.dataclass(eq=False, kw_only=True)
 class Search:
-    """One search while it runs; what `run` drives from station to station."""
+    """One search while it runs; what `run` drives from station to station.
 
-    def __init__(self, **settings: Any):
-        self.__dict__.update(settings)
+    Attributes:
+        key, problem, population, steps, validation, eval_every, halving, progress, stop: of `run`.
+        optimizer: told of the problem's structure.
+        shared: whether all candidates take the same batches.
+        how: candidates are laid out.
+        burst: steps of one dispatch.
+        every: steps a checkpoint is saved; 0 for none.
+    """
+
+    key: jax.Array
+    problem: Problem
+    population: Population
+    steps: int
+    optimizer: Callable
+    validation: Any
+    eval_every: int
+    shared: bool
+    how: engine.Layout
+    burst: int
+    halving: Halving | None
+    every: int
+    progress: Callable[[int, Result], None] | None
+    stop: Callable[[int], int | None]
+
+    def __post_init__(self) -> None:
         self.timer = time.perf_counter()
         self.pending: list[tuple] = []
         self.programs = _programs(self.problem, self.optimizer, self.how, self.shared)
         self._members = self._initial_members()
         rungs = () if self.halving is None else self.halving.rungs
-        self.rungs = list(rungs)
         scored = {self.steps, *range(self.eval_every, self.steps, self.eval_every or self.steps)}
-        self.score_steps = sorted(scored | set(self.rungs)) if self.validation is not None else []
+        self.score_steps = sorted(scored.union(rungs)) if self.validation is not None else []
         saved = set(range(self.every, self.steps, self.every)) if self.every else set()
         self.saves = saved
-        self.stations = sorted({*self.score_steps, *self.rungs, *saved, self.steps})
+        self.stations = sorted({*self.score_steps, *rungs, *saved, self.steps})
         entries = jax.vmap(self.problem.entries)(self._members.params)
         count = len(self.population)
         self.records = Records(count, self.steps, self.score_steps, jax.device_get(entries))
@@ -205,8 +228,9 @@ class Search:
     def run(self, batches: Batches, saved: "Storage | None") -> Result:
         """From the newest checkpoint, or the beginning, to the end."""
         step, active = 0, np.arange(len(self.population))
-        if saved is not None and saved.step is not None:
-            step, active = self._resume(batches, saved)
+        newest = None if saved is None else saved.step
+        if saved is not None and newest is not None:
+            step, active = newest, self._resume(batches, saved, newest)
         chunks = self.place(active)
         self.timer = time.perf_counter()
         while step < self.steps:
@@ -217,8 +241,8 @@ class Search:
                 self._collect(chunks)
                 if step in self.score_steps:
                     self._evaluate(chunks, step)
-                if step in self.rungs:
-                    active = self._drop(active, step)
+                if self.halving is not None and step in self.halving.rungs:
+                    active = self._drop(self.halving, active, step)
                     chunks = self.place(active)
                 last = step == self.steps
                 if saved is not None and (step in self.saves or signum or last):
@@ -327,7 +351,7 @@ class Search:
                 own = jax.tree.map(lambda leaf, place=place: leaf[place], totals)
                 self.records.arrays["scores"][row, column] = self.problem.summarize(own)
 
-    def _drop(self, active: np.ndarray, step: int) -> np.ndarray:
+    def _drop(self, halving: Halving, active: np.ndarray, step: int) -> np.ndarray:
         """The candidates that go on after a rung."""
         arrays = self.records.arrays
         if self.score_steps:
@@ -336,7 +360,7 @@ class Search:
             recent = arrays["losses"][active, max(0, step - max(1, step // 10)) : step]
             merits = -np.mean(recent, 1)
         merits = np.where(arrays["diverged_at"][active] >= 0, np.nan, merits)
-        kept = active[self.halving.survivors(merits)]
+        kept = active[halving.survivors(merits)]
         arrays["dropped_at"][np.setdiff1d(active, kept)] = step
         return kept
 
@@ -365,17 +389,18 @@ class Search:
             "halving": None if self.halving is None else dataclasses.asdict(self.halving),
         }
 
-    def _resume(self, batches: Batches, saved: "Storage") -> tuple[int, np.ndarray]:
-        meta = saved.meta()
+    def _resume(self, batches: Batches, saved: "Storage", step: int) -> np.ndarray:
+        """Takes over the checkpoint of `step`; returns which candidates are trained on."""
+        meta = saved.meta(step)
         saved.check(meta, self._identity())
-        stored = saved.restore(self._stored())
+        stored = saved.restore(step, self._stored())
         self._members, self.records.arrays = stored["members"], stored["records"]
         self._members, self.records.arrays = jax.tree.map(
             np.array, (self._members, self.records.arrays)
         )
         self.records.compile_seconds = meta["compile_seconds"]
-        batches.go_to(saved.step, meta["batches"])
-        return saved.step, np.asarray(meta["active"])
+        batches.go_to(step, meta["batches"])
+        return np.asarray(meta["active"])
 
     def _result(self, *, copy: bool = False) -> Result:
         """What is known; as copies where the search goes on writing."""

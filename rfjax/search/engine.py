@@ -212,7 +212,7 @@ def _step(
     candidate: Population,
     member: Member,
     numbered: tuple[jax.Array, Any],
-) -> tuple[Member, dict[str, jax.Array]]:
+) -> tuple[Member, dict[str, Any]]:
     """One update; a candidate whose loss or parameters would not be finite stays as it is."""
     number, batch = numbered
 

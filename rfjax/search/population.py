@@ -111,21 +111,21 @@ def population(
         "family": np.asarray([choose("family", name, FAMILIES) for name in names], np.int32),
     }
     flags = {layer: np.asarray(value, bool) for layer, value in (structured or {}).items()}
-    extra = jax.tree.map(np.asarray, dict(extra or {}))
+    leaves: dict[str, Any] = jax.tree.map(np.asarray, dict(extra or {}))
     for name in ("learning_rate", "covariance_multiplier"):
         if not np.all(np.isfinite(fields[name]) & (fields[name] >= 0)):
             raise ValueError(f"{name} must be finite and 0 or more; got {fields[name].tolist()}")
     for name, value in {**fields, **flags}.items():
         if value.ndim > (2 if name == "sigma" else 1) or not value.size:
             raise ValueError(f"{name} must be one value or [K]; got the shape {value.shape}")
-    size = _common_length({**fields, **flags}, extra)
+    size = _common_length({**fields, **flags}, leaves)
     sigmas = fields.pop("sigma")
     sigmas = sigmas if sigmas.ndim == 2 else sigmas.reshape(-1, 1)
     return Population(
         sigma=np.broadcast_to(sigmas, (size, 2)),
         **{name: np.broadcast_to(value.reshape(-1), (size,)) for name, value in fields.items()},
         structured={name: np.broadcast_to(f.reshape(-1), (size,)) for name, f in flags.items()},
-        extra=extra,
+        extra=leaves,
     )
 
 
@@ -193,7 +193,8 @@ def grid(**fields: Any) -> Population:
     values = [[value] if single(value) else list(value) for value in fields.values()]
     rows = list(itertools.product(*values))
     columns = zip(*rows, strict=True)
-    return population(**{name: list(column) for name, column in zip(fields, columns, strict=True)})
+    every: dict[str, Any] = dict(zip(fields, map(list, columns), strict=True))
+    return population(**every)
 
 
 def concatenate(populations: Sequence[Population]) -> Population:

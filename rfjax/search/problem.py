@@ -107,6 +107,8 @@ class Problem:
 
     def measure(self, params: Any, state: Any, batch: Any) -> Any:
         """The score of one batch."""
+        if self.score is None:
+            raise ValueError("the problem has no score")
         return self.score(params, state, batch) if self.stateful else self.score(params, batch)
 
     def entries(self, params: Any) -> dict[str, jax.Array]:

@@ -170,12 +170,15 @@ def join(results: Sequence[Result], *, over: str, values: Sequence[float]) -> Re
     arrays["values"] = [
         np.full(len(result), value) for result, value in zip(results, values, strict=True)
     ]
+    whole: dict[str, Any] = {
+        name: None if parts is None else np.concatenate(parts) for name, parts in arrays.items()
+    }
     return Result(
         population=concatenate([result.population for result in results]),
         layers=layers,
         over=over,
         compile_seconds=sum(result.compile_seconds for result in results),
-        **{name: None if p is None else np.concatenate(p) for name, p in arrays.items()},
+        **whole,
     )
 
 

@@ -51,13 +51,13 @@ class Storage:
         self._store.save(step, {"arrays": _named(tree)}, {"meta": meta})
         self._store.wait()
 
-    def meta(self) -> dict[str, Any]:
+    def meta(self, step: int) -> dict[str, Any]:
         """What `save` was given beside the arrays."""
-        return self._store.document(self.step, "meta")
+        return self._store.document(step, "meta")
 
-    def restore(self, tree: Any) -> Any:
-        """The newest arrays in the form of `tree`."""
-        restored = self._store.arrays(self.step, "arrays", _named(tree))
+    def restore(self, step: int, tree: Any) -> Any:
+        """The arrays in the form of `tree`."""
+        restored = self._store.arrays(step, "arrays", _named(tree))
         leaves, structure = jax.tree.flatten(tree)
         filled = [np.asarray(restored.get(_name(i), leaf)) for i, leaf in enumerate(leaves)]
         return jax.tree.unflatten(structure, filled)

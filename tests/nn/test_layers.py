@@ -413,7 +413,7 @@ BAD = [
     (nn.Conv(4, kernel_size=(3, 3, 3)), "kernel_size must be a positive integer or two"),
     (nn.Conv(4, stride=0), "stride must be a positive integer"),
     (nn.Conv(4, dilation=1.5), "dilation must be a positive integer"),
-    (nn.Conv(4, stride=(2, 1)), "stride must be a positive integer; got (2, 1"),
+    (nn.Conv(4, stride=(2, 1, 1)), "stride must be a positive integer or two of them; got (2"),
     (nn.Conv(0), "features must be a positive integer"),
     (nn.ComposedConv(4, sigma=-1.0), "sigma must be a positive number"),
     (nn.ComposedConv(4, sigma=(1.0, 2.0)), "a spherical covariance has one sigma"),
