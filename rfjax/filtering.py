@@ -173,7 +173,7 @@ def plan(
     needed = np.asarray(half_size(sigmas, truncate=truncate)).reshape(-1, spatial_ndim).max(0)
     needed = tuple(map(int, needed))
     merged = (math.prod(batch), *spatial, channels)
-    if covariance.is_full(known, spatial_ndim=spatial_ndim):
+    if covariance.is_full(params, spatial_ndim=spatial_ndim):
         height, width = spatial
         how = Plane(height, width, padding, window)
     else:
