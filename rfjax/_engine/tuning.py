@@ -3,7 +3,8 @@
 Numbers of speed were chosen on a CPU. `python -m benchmarks tuning` sets each against other values
 of it; the ratios below are its times with the number that is set by those with the other one, on
 two shared x86 cores in float32, forward and backward unless told otherwise. Such a machine varies
-by a tenth. Numbers of accuracy were chosen by errors in float32 against float64.
+by a fifth: between 0.8 and 1.2 there is no difference to tell. Numbers of accuracy were chosen by
+errors in float32 against float64.
 """
 
 # Speed: which form, and in which static sizes
@@ -14,14 +15,18 @@ SUM_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 # The largest sum on an axis of L pixels: up to LONG_AXIS pixels it has a half size of L /
 # SHORT_SHARE and at most SHORT_SUM, on longer ones LONG_SUM. Beyond it the Toeplitz product serves,
-# whose cost grows with L alone: about that of a sum over L / 4 taps, on long axes over 64. On
-# 1 x 128 x 128 x 64 sums take 0.57 of the product at sigma 8 (R = 16); with sums up to 32, sigma 16
-# would take 1 / 0.69. On 8 x 32 x 32 x 64 sums take 0.56 at sigma 4 (R = 8), and the product 0.9 of
-# sums at sigma 8. On 1 x 512 x 512 x 3 sums take 0.39 of the product at sigma 16 (R = 32).
+# whose cost grows with L alone: about that of a sum over L / 4 taps, on long axes over 64.
+#   1 x 128 x 128 x 64   sigma 8 (R = 16)   0.5 of SHORT_SUM 8, which takes the product
+#                        sigma 16 (R = 32)  0.7 of SHORT_SUM 32, which takes the sum
+#   8 x 32 x 32 x 64     sigma 4 (R = 8)    0.5 of SHORT_SHARE 8, which takes the product
+#                        sigma 8 (R = 16)   0.9 to 1.1 of SHORT_SHARE 2, which takes the sum
+#   1 x 512 x 512 x 3    sigma 16 (R = 32)  0.4 of LONG_SUM 16, which takes the product
+#                        sigma 32 (R = 64)  0.9 to 1.0 of LONG_SUM 64, which takes the sum
 SHORT_SHARE, SHORT_SUM, LONG_AXIS, LONG_SUM = 4, 16, 256, 32
 
 # Full covariances: up to this half size a filter is a sum of shifted maps, of (2 R + 1)^2 taps,
-# beyond it a product of transforms, whose cost does not depend on R.
+# beyond it a product of transforms, whose cost does not depend on R. On 1 x 64 x 64 x 32: 0.8 of 3,
+# which takes transforms at R = 4, and 0.5 of 6, which takes the sum at R = 6.
 DENSE_GRID = 4
 
 # Up to here grids of transforms double, then they triple. The next one is chosen rarely and costs
@@ -40,50 +45,58 @@ FUSED = 1
 # Speed: blocks that stay in the caches of a CPU, in numbers
 
 # Axes: examples of up to AXES_WHOLE are filtered at a time, and larger ones are split by channels
-# into blocks of about AXES_SPLIT. Passes lose more by short rows than they gain from the caches, so
-# that both are some times a cache of the second level.
+# into blocks of about AXES_SPLIT. What this buys is memory, since the gradient keeps no map between
+# the passes of a block; in time it is not the best on every machine. On the cores of these figures,
+# at sigma 1: 1.4 to 1.5 of the whole map, and 1.5 to 1.7 of blocks of 2**19, on 32 x 64 x 64 x 32; 1.6
+# to 1.9 of the whole map, and as much as blocks of 2**18, on 1 x 256 x 256 x 64.
 AXES_WHOLE, AXES_SPLIT = 2**21, 5 * 2**17
 
 # Planes: transforms take several times the memory of their map. Beyond a few megabytes the system
 # hands that out anew at every call, which costs as much as the transforms. On 2 x 100 x 100 x 512
-# such blocks take 0.33 to 0.7 of the time of the whole map.
+# such blocks took 0.33 to 0.7 of the time of the whole map when they were introduced; on 8 x 64 x
+# 64 x 32 they take 0.7 of blocks of 2**21, and 1.0 to 1.2 of blocks of 2**16.
 PLANE_WHOLE, PLANE_SPLIT = 2**18, 2**18
 
 # No block has fewer channels: it would take so little of each cache line that its copies cost more
-# than they save. Eight numbers of float32 are half a line of 64 bytes.
+# than they save. Eight numbers of float32 are half a line of 64 bytes. On 1 x 512 x 512 x 32 they
+# take 0.6 to 0.7 of blocks of 2 channels, and 1.7 to 1.8 of the whole map, see AXES_SPLIT.
 LEAST_CHANNELS = 8
 
 # Speed: rows as XLA's CPU backend likes them
 
-# Rows of fewer numbers than this are read as one with their neighbours.
+# Rows of fewer numbers than this are read as one with their neighbors. No difference between 256
+# and 1024 for rows of 512 numbers: a convention, not tuned.
 LONG_ROW = 1024
 
 # Rows whose distance is a multiple of ALIASED_ROW numbers fall into the same lines of a cache; SKEW
-# numbers more per row spread them. 512 numbers are half a page, 16 are a cache line.
+# numbers more per row spread them. 512 numbers are half a page, 16 are a cache line. Where it
+# matters depends on the cache: 0.9 to 1.0 of no skew on 1 x 128 x 128 x 64 at sigma 2.
 ALIASED_ROW, SKEW = 512, 16
 
 # Rows that are added up by name before a sum over a map is written, as many of them as keep an
-# expression within MOST_READS reads: beyond, XLA no longer fuses it well. Adding up some rows took
-# a sixth off forward and backward.
+# expression within MOST_READS reads: beyond, XLA may no longer fuse it well. Adding up some rows
+# took a sixth off forward and backward when it was introduced. How many does not show: 0.9 to 1.1
+# of 20 and of 320 on 1 x 128 x 128 x 64 at sigma 2.
 ROWS_AT_A_TIME = (1, 2, 4, 8)
 MOST_READS = 80
 
 # Toeplitz products of rows of so many numbers are worth a product for each example; a single one
-# for all has to transpose the map, and its result again.
+# for all has to transpose the map, and its result again. 0.8 of the single one on 8 x 64 x 64 x 32.
 WIDE_ROW = 1024
 
 # Speed: reads at any positions
 
-# Samples of a tap, in numbers, that are gathered and multiplied at a time. On a CPU they stay in
-# the caches; elsewhere the number only bounds the memory, at 256 MiB of float32, and is not tuned.
+# Samples of a tap, in numbers, that are gathered and multiplied at a time. On a CPU anything from
+# 2**16 to 2**22 is alike (0.9 to 1.2) for a deformable convolution of 2 x 64 x 64 x 64 to 64, so
+# that it bounds the memory; so it does elsewhere, at 256 MiB of float32, where it was not measured.
 READ_BLOCK_CPU, READ_BLOCK = 2**19, 2**26
 
 # No block has fewer outputs, so that the product with a tap's weights is one of matrices also where
 # there are thousands of channels. A bound, not tuned.
 LEAST_OUTPUTS = 256
 
-# Windows of a splat in one turn of its loop. A scatter in its place took 7 times as long (137 ms
-# and 20 ms on 2 x 64 x 64 x 64, before the loop was part of the engine).
+# Windows of a splat in one turn of its loop: 1, 4 and 16 are alike (0.9 to 1.1). The loop itself is
+# what counts: a scatter in its place took 7 times as long, 137 ms against 20 ms, in a prototype.
 SPLAT_UNROLL = 4
 
 # Accuracy: bounds
