@@ -47,8 +47,9 @@ FUSED = 1
 # Axes: examples of up to AXES_WHOLE are filtered at a time, and larger ones are split by channels
 # into blocks of about AXES_SPLIT. What this buys is memory, since the gradient keeps no map between
 # the passes of a block; in time it is not the best on every machine. On the cores of these figures,
-# at sigma 1: 1.4 to 1.5 of the whole map, and 1.5 to 1.7 of blocks of 2**19, on 32 x 64 x 64 x 32; 1.6
-# to 1.9 of the whole map, and as much as blocks of 2**18, on 1 x 256 x 256 x 64.
+# at sigma 1:
+#   32 x 64 x 64 x 32    1.4 to 1.5 of the whole map, 1.5 to 1.7 of blocks of 2**19
+#   1 x 256 x 256 x 64   1.6 to 1.9 of the whole map, as much as blocks of 2**18
 AXES_WHOLE, AXES_SPLIT = 2**21, 5 * 2**17
 
 # Planes: transforms take several times the memory of their map. Beyond a few megabytes the system
