@@ -468,8 +468,8 @@ def test_the_plan_of_other_platforms(free, features, accelerator_plan):
         (dict(positions=jnp.zeros((9, 3))), ValueError, "positions must have shape"),
         (dict(positions=jnp.zeros((5, 5, 9, 2))), ValueError, r"or \(5, 6, 9, 2\)"),
         (dict(positions=jnp.zeros((9, 2), jnp.int32)), TypeError, "positions must have a floating"),
-        (dict(stride=0), ValueError, "stride must be a positive integer; got 0"),
-        (dict(stride=1.0), TypeError, "stride must be a positive integer; got 1.0"),
+        (dict(stride=0), ValueError, "stride must be a positive integer or two of them; got 0"),
+        (dict(stride=1.0), TypeError, "stride must be a positive integer or two of them; got 1.0"),
     ],
 )
 def test_convolution_errors(change, error, message):
