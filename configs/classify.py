@@ -2,7 +2,7 @@
 
     python train.py --config=configs/classify.py --workdir=runs/digits
 
-Measured accuracy over 10 classes after 1,500 steps, in %, one run with seed 0: 98.
+Measured accuracy over 10 classes after 600 steps, in %, one run with seed 0: 98.
 
 What it learns, a segmentation can start from: --config.model.weights=runs/digits. Images of your
 own lie in folders, one for each class (DIR/train/CLASS/*.jpg, DIR/val/CLASS/*.jpg):
@@ -24,11 +24,11 @@ from rfjax.training.config import base
 def get_config(variant: str = "") -> ConfigDict:
     """The config of `variant`."""
     config = base()
-    config.steps = 1500
+    config.steps = 600
     config.batch_size = 32
     config.eval_batch_size = 32
 
-    config.eval_every = 500
+    config.eval_every = 200
     config.checkpoint_every = 250
     config.log_every = 50
 
