@@ -4,15 +4,16 @@ import atexit
 import os
 import shutil
 import tempfile
+from importlib.metadata import version
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile much and compute little: machine code is worth no optimisation here, the older
 # emitters of XLA take half the time, and the workers keep all cores busy. Runs that tests start as
-# processes (training/runs.py) are compiled as those of users are.
-flags = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
-    "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-)
+# processes (training/runs.py) are compiled as those of users are. XLA does not start with a flag
+# that it does not know, so the last two are for the versions that were seen to have them.
+flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+if version("jaxlib").startswith("0.10."):
+    flags += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
 os.environ.setdefault("MPLBACKEND", "agg")
 # Equal programs are compiled once in a session: workers and processes inherit this folder.

@@ -57,7 +57,7 @@ class Decoder(linen.Module):
 
         None says that scores are no map of the image, and are not enlarged to it.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not say where its scores lie")
+        raise TypeError(f"the decoder {type(self).__name__} does not define place")
 
 
 def _within(scope: Any, layer: linen.Module, name: str | None = None) -> Any:

@@ -75,11 +75,11 @@ class Staged(linen.Module, kw_only=True):
     @property
     def places(self) -> dict[str, Place]:
         """Stride and offset of the map of every stage, known without running any."""
-        raise NotImplementedError(f"{type(self).__name__} does not say where its maps lie")
+        raise TypeError(f"the backbone {type(self).__name__} does not define places")
 
     def steps(self, train: bool) -> dict[str, Step]:
         """How every stage is computed; called within the module's compact method."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what its stages are")
+        raise TypeError(f"the backbone {type(self).__name__} does not define steps")
 
     def normalization(self, train: bool) -> Callable[..., linen.Module]:
         """Normalisation, a function of its name that returns a layer."""

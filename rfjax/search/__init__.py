@@ -14,7 +14,7 @@ from rfjax import _extras, _lazy
 if fault := _extras.missing(__name__, "optax"):
     raise fault
 
-__all__ = _lazy.install(
+__all__ = _lazy.install(  # pyright: ignore[reportUnsupportedDunderAll]  its names are lazy
     __name__,
     {
         "driver": ("run",),

@@ -27,7 +27,8 @@ def load(config: ConfigDict, variables: dict[str, Any], *, num_classes: int) -> 
 
     Args:
         config: of the run; `model.weights` is the path of an .npz of torch-named arrays, or the
-            directory of another run, whose best checkpoint is taken.
+            directory of another run, whose best checkpoint is taken; of a run with another task all
+            but the head.
         variables: freshly drawn ones, which say what is wanted.
         num_classes: of the data.
 
@@ -41,6 +42,8 @@ def load(config: ConfigDict, variables: dict[str, Any], *, num_classes: int) -> 
             networks = [composed.build_model(config, num_classes)]
             if "config" in meta:
                 before = configs.from_dict(meta["config"])
+                if before.task.name != config.task.name:  # its head learned something else
+                    given = {name: _without_head(tree) for name, tree in given.items()}
                 networks.append(composed.build_model(before, meta["dataset"]["num_classes"]))
             return transplant(given, variables, networks)
         return _from_torch(path, config, num_classes)
@@ -48,6 +51,10 @@ def load(config: ConfigDict, variables: dict[str, Any], *, num_classes: int) -> 
         raise configs.ConfigError(f"model.weights: there is no {path}") from error
     except (CheckpointError, *_UNREADABLE) as error:
         raise configs.ConfigError(f"model.weights: {path}: {reason(error)}") from error
+
+
+def _without_head(collection: dict[str, Any]) -> dict[str, Any]:
+    return {name: tree for name, tree in collection.items() if name != "head"}
 
 
 def _from_torch(path: Path, config: ConfigDict, num_classes: int) -> dict[str, Any]:

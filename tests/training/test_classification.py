@@ -2,11 +2,14 @@
 
 import json
 
+import chex
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from rfjax import data, evaluate, predict, tasks, training
+from rfjax.training import composed, runs, weights
 from rfjax.training import config as configs
 from tests.training.runs import set_key
 
@@ -46,6 +49,22 @@ def test_digits_are_learned_scored_and_predicted(tmp_path, capsys):
     assert predict.main(arguments) == 0
     told = capsys.readouterr().out.splitlines()[-1]
     assert told.startswith(f"{picture}: ") and told.count("%") == 3
+
+
+def test_a_segmentation_starts_from_a_classifier(tmp_path):
+    """The backbone is the classifier's; the head is drawn anew."""
+    config = configured(**{f"data.options.{name}": value for name, value in SMALL.items()})
+    training.train(config, tmp_path / "digits")
+    learned = runs.load(tmp_path / "digits").variables
+    segmentation = configs.base()
+    segmentation.model.backbone_options.width = 4
+    segmentation.model.weights = str(tmp_path / "digits")
+    model = composed.build_model(segmentation, 11)
+    fresh = model.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+    taken = weights.load(segmentation, fresh, num_classes=11)
+    for name in ("params", "batch_stats"):
+        chex.assert_trees_all_equal(taken[name]["backbone"], learned[name]["backbone"])
+    chex.assert_trees_all_equal(taken["params"]["head"], fresh["params"]["head"])
 
 
 def test_the_scores_are_those_of_a_loop():

@@ -11,7 +11,7 @@ from rfjax import models
 from rfjax.training import config as configs
 from tests.training.runs import ROOT, set_key
 
-FILES = ("quickstart", "camvid", "cityscapes")
+FILES = ("quickstart", "camvid", "cityscapes", "classify")
 
 
 def load_file(name, variant=""):
@@ -89,7 +89,7 @@ def test_files_are_valid_locked_and_survive_json(name):
     assert configs.from_json(configs.to_json(config)) == config
     docstring = (ROOT / "configs" / f"{name}.py").read_text().split('"""')[1]
     assert f"--config=configs/{name}.py" in docstring
-    assert re.search("mean IU|no result", docstring, re.IGNORECASE)
+    assert re.search("mean IU|accuracy|no result", docstring, re.IGNORECASE)
 
 
 def test_options_that_are_set_survive_json():
