@@ -149,9 +149,9 @@ def test_a_blur_takes_the_gridding_from_white_noise():
     ({"blur": float("nan")}, ValueError, "blur must be positive"),
     ({"blur": (0.5, 0.0)}, ValueError, "blur must be positive"),
     ({"blur": (0.5, 0.5, 0.5)}, ValueError, r"a number or two of them \(y, x\); got shape \(3,\)"),
-    ({"dilation": 0}, ValueError, "dilation must be a positive integer; got 0"),
-    ({"dilation": 0, "blur": None}, ValueError, "dilation must be a positive integer; got 0"),
-    ({"dilation": 1.5}, TypeError, "dilation must be a positive integer; got 1.5"),
+    ({"dilation": 0}, ValueError, "dilation must be a positive integer or two of them; got 0"),
+    ({"dilation": 0, "blur": None}, ValueError, "dilation must be a positive integer or two of them; got 0"),
+    ({"dilation": 1.5}, TypeError, "dilation must be a positive integer or two of them; got 1.5"),
     ({"stride": 0}, ValueError, "stride must be a positive integer"),
     ({"padding": "none"}, ValueError, "padding is one of"),
 ])  # fmt: skip

@@ -196,7 +196,7 @@ def test_eval_images_are_full_and_normalised(val_scenes):
 @pytest.mark.parametrize(
     ("name", "split", "options", "message"),
     [
-        ("digits", "train", {}, "data set is one of digit_scenes, camvid, cityscapes; got"),
+        ("digits", "train", {}, "data set is one of digit_scenes, camvid, cityscapes, "),
         ("digit_scenes", "test", {}, "split of digit_scenes is one of train, val; got 'test'"),
         ("camvid", "validation", {}, "split of camvid is one of train, val, test"),
         ("camvid", "val", {"size": 64}, "option of camvid is one of enlargement; got 'size'"),

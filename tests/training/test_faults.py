@@ -165,7 +165,7 @@ def test_a_figure_that_fails_ends_nothing(data_dir, tmp_path, monkeypatch, capfd
         raise MemoryError("Unable to allocate 6.5 GiB\nfor an array")
 
     monkeypatch.setattr(visualize, "covariance_ellipses", fail)
-    monkeypatch.setattr(pictures, "_examples", fail)
+    monkeypatch.setattr(pictures.Pictures, "_examples", fail)
     training.train(tiny_config(data_dir, steps=2), tmp_path)
     (line,) = [line for line in capfd.readouterr().err.splitlines() if "not drawn" in line]
     assert line == "not drawn: examples, covariances (Unable to allocate 6.5 GiB; for an array)"
