@@ -54,6 +54,9 @@ DATA_SETS: dict[str, tuple[str, ...]] = {
 
 TASKS: dict[str, tuple[str, ...]] = {"segmentation": (), "classification": ()}
 
+NORMALIZATIONS = ("count", "none")  # of the loss of a batch
+SCHEMES = ("dataset", "imagenet", "caffe")  # by which images are normalised
+
 MAPPINGS = ("auto", "loop", "map", "vmap")  # of a search's candidates to devices
 FAMILIES = ("own", "spherical", "diagonal", "full")  # of covariances that a search starts from
 PUBLISHED = ("fcn_alexnet", "fcn_vgg16", "googlenet")  # networks of which the fields are known

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rfjax import _names, data, models, tasks
+from rfjax.data.normalization import SCHEMES
 from rfjax.models import heads, registry
 from rfjax.receptive_field import published
 from rfjax.search import engine
@@ -139,6 +140,7 @@ def test_names_are_those_of_the_code():
         assert keys == set(options), name
     assert tuple(_names.DATA_SETS) == data.names()
     assert tuple(_names.TASKS) == tasks.names()
+    assert ("dataset", *SCHEMES) == _names.SCHEMES
     assert tuple(engine.MAPPINGS) == _names.MAPPINGS
     assert tuple(FAMILIES) == _names.FAMILIES
     assert tuple(published.NETWORKS) == _names.PUBLISHED

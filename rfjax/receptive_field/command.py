@@ -10,13 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from rfjax import covariance, models, nn, predict, visualize
+from rfjax.data.normalization import SCHEMES
 from rfjax.receptive_field import networks, published
 from rfjax.receptive_field.effective import EffectiveField, effective
 from rfjax.receptive_field.functions import theoretical
 from rfjax.receptive_field.layers import ReceptiveField, theoretical_of_layers
 
-# Statistics of images for networks that were not trained here: those of ImageNet.
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _LEAST, _LARGEST = 65, 257
 
 _DOCUMENT = """# Receptive fields
@@ -159,7 +158,8 @@ def _network(options: argparse.Namespace) -> networks.Run:
         backbone_options=_options(options.backbone_option),
     )
     variables = jax.jit(model.init)(jax.random.key(options.seed), jnp.zeros((1, 64, 64, 3)))
-    return networks.Run(model, variables, _MEAN, _STD, 0)
+    # Images for networks that were not trained here are normalised as ImageNet's.
+    return networks.Run(model, variables, SCHEMES["imagenet"], 0)
 
 
 def _options(pairs: Sequence[str]) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def _image(
     image = predict.read_image(options.image)
     if options.size:
         image = _middle(image, options.size)
-    return image, networks.normalized(image[None], run.mean, run.std)
+    return image, networks.normalized(image[None], run.normalization)
 
 
 def _middle(image: np.ndarray, size: int) -> np.ndarray:

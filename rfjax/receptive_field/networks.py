@@ -164,14 +164,13 @@ class Run(NamedTuple):
     Attributes:
       model: without remat.
       variables: of the checkpoint.
-      mean, std: of the RGB values in 0..1 that it was trained with.
+      normalization: of the images that it was trained with, a `rfjax.data.Normalization`.
       step: of the checkpoint.
     """
 
     model: linen.Module
     variables: dict[str, Any]
-    mean: Sequence[float]
-    std: Sequence[float]
+    normalization: Any
     step: int
 
 
@@ -181,14 +180,16 @@ def load_run(workdir: str | Path, *, step: int | None = None) -> Run:
     Raises:
       CheckpointError: there is no such run or checkpoint.
     """
+    from rfjax.data import Normalization
     from rfjax.training import composed, runs
 
     trained = runs.load(workdir, step=step)
-    config, facts = trained.config, trained.task.facts
+    config = trained.config
     with config.unlocked():
         config.model.remat = False
     model = composed.build(config, trained.task)
-    return Run(model, trained.variables, facts["mean"], facts["std"], trained.step)
+    normalization = Normalization.of(trained.task.facts)
+    return Run(model, trained.variables, normalization, trained.step)
 
 
 def effective_of_run(
@@ -218,7 +219,7 @@ def effective_of_run(
       ValueError: the images do not fit, or an option.
     """
     run = load_run(workdir, step=step)
-    images = normalized(images, run.mean, run.std)
+    images = normalized(images, run.normalization)
     options = {"draws": len(images)} | options
     return effective(
         lambda x, variables: run.model.apply(variables, x, method=method),
@@ -229,10 +230,9 @@ def effective_of_run(
     )
 
 
-def normalized(images: ArrayLike, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+def normalized(images: ArrayLike, normalization: Any) -> np.ndarray:
     """uint8 [M, H, W, 3] as the network reads them, float32."""
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
         raise ValueError(f"images must be uint8 [M, H, W, 3]; got {images.dtype} {images.shape}")
-    mean, std = (np.asarray(v, np.float32)[None, None, None] for v in (mean, std))
-    return (images.astype(np.float32) / np.float32(255) - mean) / std
+    return np.asarray(normalization.on_device(jnp.asarray(images)))

@@ -6,26 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen
 
 from rfjax.tasks import losses, metrics
+from rfjax.tasks.images import LabelledImages
 from rfjax.tasks.losses import VOID
-from rfjax.tasks.task import Augmentation, Batch, Example, Row, Task
+from rfjax.tasks.task import Augmentation, Batch, Example, Row
 
 
-class Classification(Task):
-    """Cross-entropy of the class scores of an image; accuracy.
-
-    Of the data set it wants to know `num_classes`, `class_names`, and how images are normalised:
-    `mean`, `std` and, where it is not "rgb", `order`.
-    """
+class Classification(LabelledImages):
+    """Cross-entropy of the class scores of an image; accuracy."""
 
     score: ClassVar[str] = "accuracy"
     title: ClassVar[str] = "accuracy"
     followed: ClassVar[tuple[str, ...]] = ("accuracy",)
-    of_pictures: ClassVar[bool] = True
 
     def row(
         self,
@@ -35,19 +30,10 @@ class Classification(Task):
     ) -> Row:
         """{"image": float32 [H, W, 3] normalised, "label": int32 []}."""
         from rfjax.data import rows
-        from rfjax.data.normalization import Normalization
 
         return rows.classification_row(
-            example, Normalization.of(self.facts), self.facts["num_classes"], rng, augmentation
+            example, self.normalization, self.facts["num_classes"], rng, augmentation
         )
-
-    def model(self, build: Callable[..., linen.Module]) -> linen.Module:
-        """A network with one output for each class."""
-        return build(self.facts["num_classes"])
-
-    def inputs(self, batch: Batch) -> tuple:
-        """The images."""
-        return (batch["image"],)
 
     def loss(self, outputs: Any, batch: Batch, key: jax.Array | None = None) -> tuple:
         """The sum of the images' cross-entropies, and the number of images with a class."""
@@ -57,11 +43,6 @@ class Classification(Task):
                 f"{outputs.shape}"
             )
         return losses.cross_entropy(outputs, batch["label"])
-
-    def measure(self, outputs: Any, batch: Batch) -> Any:
-        """The confusion matrix of the highest scores, int32 [K, K]."""
-        predictions = jnp.argmax(outputs, -1)
-        return metrics.confusion_matrix(batch["label"], predictions, num_classes=outputs.shape[-1])
 
     def summarize(self, totals: Any) -> dict[str, Any]:
         """Accuracy over all images, its mean over the classes, and that of each class.
@@ -100,14 +81,6 @@ class Classification(Task):
         return ["class", "accuracy %", "images %"], metrics.by_class(
             totals, self.facts["class_names"]
         )
-
-    def charts(self, totals: Any) -> dict[str, Callable[[], Any]]:
-        """The confusion matrix."""
-        from rfjax import visualize
-
-        if totals is None:
-            return {}
-        return {"confusion": lambda: visualize.confusion(totals, self.facts["class_names"])}
 
     def draw(
         self, examples: Sequence[Example], outputs: Any, scale_maps: Mapping[str, np.ndarray]

@@ -7,20 +7,19 @@ from functools import partial
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen
 from PIL import Image
 
 from rfjax.tasks import inference, losses, metrics
-from rfjax.tasks.task import Augmentation, Batch, Example, Row, Task
+from rfjax.tasks.images import LabelledImages
+from rfjax.tasks.task import Augmentation, Batch, Example, Row
 
 
-class Segmentation(Task):
+class Segmentation(LabelledImages):
     """Cross-entropy of class scores at every pixel; mean intersection over union.
 
-    Of the data set it wants to know `num_classes`, `class_names`, `palette`, and how images are
-    normalised: `mean`, `std` and, where it is not "rgb", `order`.
+    Of the data set it wants to know the `palette` besides.
 
     Reference: Long, Shelhamer & Darrell, "Fully Convolutional Networks for Semantic Segmentation",
       section 4.
@@ -29,7 +28,6 @@ class Segmentation(Task):
     score: ClassVar[str] = "mean_iu"
     title: ClassVar[str] = "mean IU"
     followed: ClassVar[tuple[str, ...]] = ("mean_iu", "pixel_accuracy")
-    of_pictures: ClassVar[bool] = True
 
     def check(self, dataset: Any) -> None:
         """Reads a few examples, see `rfjax.data.check`."""
@@ -48,29 +46,9 @@ class Segmentation(Task):
 
         return rows.segmentation_row(example, self.normalization, rng, augmentation)
 
-    @property
-    def normalization(self) -> Any:
-        """How images are normalised."""
-        from rfjax.data.normalization import Normalization
-
-        return Normalization.of(self.facts)
-
-    def model(self, build: Callable[..., linen.Module]) -> linen.Module:
-        """A network with one output for each class."""
-        return build(self.facts["num_classes"])
-
-    def inputs(self, batch: Batch) -> tuple:
-        """The images."""
-        return (batch["image"],)
-
     def loss(self, outputs: Any, batch: Batch, key: jax.Array | None = None) -> tuple:
         """The sum of the pixels' cross-entropies, and the number of valid pixels."""
         return losses.cross_entropy(outputs, batch["label"])
-
-    def measure(self, outputs: Any, batch: Batch) -> Any:
-        """The confusion matrix of the highest scores, int32 [K, K]."""
-        predictions = jnp.argmax(outputs, -1)
-        return metrics.confusion_matrix(batch["label"], predictions, num_classes=outputs.shape[-1])
 
     def summarize(self, totals: Any) -> dict[str, Any]:
         """See `metrics.summarize`."""
@@ -107,14 +85,6 @@ class Segmentation(Task):
         return ["class", "IU %", "accuracy %", "pixels %"], metrics.by_class(
             totals, self.facts["class_names"], scores["class_iu"]
         )
-
-    def charts(self, totals: Any) -> dict[str, Callable[[], Any]]:
-        """The confusion matrix."""
-        from rfjax import visualize
-
-        if totals is None:
-            return {}
-        return {"confusion": lambda: visualize.confusion(totals, self.facts["class_names"])}
 
     def draw(
         self, examples: Sequence[Example], outputs: Any, scale_maps: Mapping[str, np.ndarray]

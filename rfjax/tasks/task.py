@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from flax import linen
 
+from rfjax import _names
 from rfjax._options import choose
 from rfjax.tasks import inference
 
@@ -17,8 +18,6 @@ Example = Mapping[str, Any]  # of a data set, as its source returns it
 Row = dict[str, np.ndarray]  # of a batch, one example
 Batch = Mapping[str, Any]  # rows, stacked
 Augmentation = Callable[..., tuple[np.ndarray, np.ndarray]]  # of (rng, image, label)
-
-NORMALIZATIONS = ("count", "none")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,7 +47,7 @@ class Task:
     of_pictures: ClassVar[bool] = False  # whether {"image": uint8 [H, W, 3]} is a whole example
 
     def __post_init__(self) -> None:
-        choose("normalize", self.normalize, NORMALIZATIONS)
+        choose("normalize", self.normalize, _names.NORMALIZATIONS)
 
     # -- on the host -------------------------------------------------------------------------------
 
@@ -83,9 +82,9 @@ class Task:
 
         By default zeros, and 255 (void) for what is called "label".
         """
-        return {
-            name: np.full_like(array, 255 if name == "label" else 0) for name, array in row.items()
-        }
+        from rfjax.data import rows
+
+        return rows.blank(row)
 
     def summarize(self, totals: Any) -> dict[str, Any]:
         """The scores, numbers or lists of them, of what `measure` gave in all batches together.

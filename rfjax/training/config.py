@@ -26,8 +26,6 @@ TRAINABLE = ("all", "last_stage", "structure")
 DTYPES = ("float32", "bfloat16")
 PARALLEL = ("pmap", "shard_map")
 ACCUMULATIONS = ("mean", "sum")
-SCHEMES = ("dataset", "imagenet", "caffe")  # of normalising images
-NORMALIZATIONS = ("count", "none")
 
 # Keys that may differ from those of the run that is resumed: none of them changes what is learned.
 FREE_ON_RESUME = (
@@ -254,8 +252,8 @@ RULES = {
     "checkpoint_every": rules.integer(1),
     "keep_latest": rules.integer(1),
     "log_every": rules.integer(1),
-    "task.normalize": rules.one_of(NORMALIZATIONS),
-    "data.normalization": rules.one_of(SCHEMES),
+    "task.normalize": rules.one_of(_names.NORMALIZATIONS),
+    "data.normalization": rules.one_of(_names.SCHEMES),
     "data.augmentation.scale": rules.pair(
         "(lowest, highest) with 0 < lowest <= highest", rules.is_number, lambda a, b: 0 < a <= b
     ),

@@ -121,8 +121,7 @@ def evaluate(
     variables = steps.replicate(trained.variables)
     with Feed(_batches(task, dataset, batch_size), "data") as batches:
         totals = loop.measured(eval_step, variables, batches)
-    loss = totals["loss"] / totals["count"] if totals["count"] else float("nan")
-    return {"loss": loss, **task.summarize(totals["measures"])}, totals["measures"]
+    return loop.scored(totals, task), totals["measures"]
 
 
 def _batches(task: tasks.Task, dataset: data.Dataset, batch_size: int) -> Iterator[dict[str, Any]]:

@@ -373,9 +373,13 @@ def evaluate(
         `loss`, the mean over all that it counts in all processes, and what the task's `summarize`
         makes of all batches. Without examples all are nan.
     """
-    totals = measured(eval_step, variables, batches)
+    return scored(measured(eval_step, variables, batches), task or tasks.Segmentation())
+
+
+def scored(totals: dict[str, Any], task: tasks.Task) -> dict[str, Any]:
+    """The scores that the sums of `measured` make."""
     loss = totals["loss"] / totals["count"] if totals["count"] else float("nan")
-    return {"loss": loss, **(task or tasks.Segmentation()).summarize(totals["measures"])}
+    return {"loss": loss, **task.summarize(totals["measures"])}
 
 
 def measured(

@@ -8,6 +8,7 @@ import pytest
 import rfjax
 from rfjax import nn
 from rfjax import receptive_field as rf
+from rfjax.data import Normalization
 from rfjax.receptive_field import networks
 
 SIGMAS = np.array([[[4.0, 1.5], [1.5, 3.0]], [[1.0, -0.3], [-0.3, 2.0]], [[2.0, 0.0], [0.0, 1.0]]])
@@ -96,9 +97,13 @@ def test_it_grows_with_what_a_head_has_learned():
 
 def test_images_are_normalised_as_in_training():
     images = np.full((1, 2, 2, 3), 255, np.uint8)
-    np.testing.assert_allclose(networks.normalized(images, (0.5,) * 3, (0.25,) * 3), 2.0)
+    seen = networks.normalized(images, Normalization((0.5,) * 3, (0.25,) * 3))
+    np.testing.assert_allclose(seen, 2.0)
+    blue_first = Normalization((0.1, 0.2, 0.3), order="bgr")
+    seen = networks.normalized(images, blue_first)
+    np.testing.assert_allclose(seen[0, 0, 0], [0.7, 0.8, 0.9], rtol=1e-6)
     with pytest.raises(ValueError, match=r"uint8 \[M, H, W, 3\]; got float32 \(2, 2, 3\)"):
-        networks.normalized(np.zeros((2, 2, 3), np.float32), (0.5,) * 3, (0.5,) * 3)
+        networks.normalized(np.zeros((2, 2, 3), np.float32), Normalization())
 
 
 @pytest.mark.parametrize(

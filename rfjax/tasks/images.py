@@ -1,0 +1,50 @@
+"""What the tasks of labelled images share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from flax import linen
+
+from rfjax.tasks import metrics
+from rfjax.tasks.task import Batch, Task
+
+
+class LabelledImages(Task):
+    """Class scores of what an image shows, measured by a confusion matrix. A base class.
+
+    Of the data set it wants to know `num_classes`, `class_names`, and how images are normalised:
+    `mean`, `std` and, where it is not "rgb", `order`.
+    """
+
+    of_pictures: ClassVar[bool] = True
+
+    @property
+    def normalization(self) -> Any:
+        """How images are normalised, a `rfjax.data.Normalization`."""
+        from rfjax.data.normalization import Normalization
+
+        return Normalization.of(self.facts)
+
+    def model(self, build: Callable[..., linen.Module]) -> linen.Module:
+        """A network with one output for each class."""
+        return build(self.facts["num_classes"])
+
+    def inputs(self, batch: Batch) -> tuple:
+        """The images."""
+        return (batch["image"],)
+
+    def measure(self, outputs: Any, batch: Batch) -> Any:
+        """The confusion matrix of the highest scores, int32 [K, K]."""
+        predictions = jnp.argmax(outputs, -1)
+        return metrics.confusion_matrix(batch["label"], predictions, num_classes=outputs.shape[-1])
+
+    def charts(self, totals: Any) -> dict[str, Callable[[], Any]]:
+        """The confusion matrix."""
+        from rfjax import visualize
+
+        if totals is None:
+            return {}
+        return {"confusion": lambda: visualize.confusion(totals, self.facts["class_names"])}
