@@ -20,8 +20,8 @@ def run(example: str) -> dict:
     return names
 
 
-def test_there_are_five_examples():
-    assert len(EXAMPLES) == 5
+def test_there_are_six_examples():
+    assert len(EXAMPLES) == 6
 
 
 def test_primitives():
