@@ -24,6 +24,10 @@ SUM_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 #                        sigma 32 (R = 64)  0.9 to 1.0 of LONG_SUM 64, which takes the sum
 SHORT_SHARE, SHORT_SUM, LONG_AXIS, LONG_SUM = 4, 16, 256, 32
 
+# Banded products: half sizes, and rows of a block. Off a CPU, by the model of
+# `benchmarks/accelerator/model.py`; not measured.
+BAND_SIZES, BAND_BLOCK = (16, 64), 64
+
 # Full covariances: up to this half size a filter is a sum of shifted maps, of (2 R + 1)^2 taps,
 # beyond it a product of transforms, whose cost does not depend on R. On 1 x 64 x 64 x 32: 0.8 of 3,
 # which takes transforms at R = 4, and 0.5 of 6, which takes the sum at R = 6.
