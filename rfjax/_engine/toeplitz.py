@@ -96,7 +96,7 @@ def _apply_bands(taps: jax.Array, windows: jax.Array) -> jax.Array:
     return y.reshape(rows, count, wide - 2 * size, step)
 
 
-def _mass_beside(taps: jax.Array, shape: tuple[int, int, int], size: int) -> jax.Array:
+def _mass_beside(taps: jax.Array, shape: tuple[int, ...], size: int) -> jax.Array:
     """The mass of the taps inside of the map at each pixel, beside [M, L, K]."""
     rows, length, step = shape
     n, c, _ = taps.shape
