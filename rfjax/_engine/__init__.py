@@ -12,6 +12,7 @@ Filtering: y(p) = sum_d g(d; Sigma) x(p + d)
     correlated   full covariances: both axes at once                           <- gaussian_blur
     shift_add    y = w_0 x + sum_k w_k (x shifted by -k + x shifted by k), for short filters
     toeplitz     y = K x, K[i, j] = g(i - j) with its boundary, for long ones along an axis
+    kernels      the sum of shift_add as one kernel of a GPU, whose half size is traced
     fourier      y = F^-1(F(x) F(g)), for long ones of full covariances
     local        y(p) = sum_d g_p(d) x(p + d)                            <- local_gaussian_blur
 
