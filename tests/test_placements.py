@@ -155,6 +155,21 @@ CASES = {
         (EACH, SHARED, SHARED),
         (X, KERNEL, jnp.array(0.5)),
     ),
+    "adaptive_dilated_conv": (
+        rfjax.adaptive_dilated_conv,
+        (EACH, SHARED, EACH),
+        (X, KERNEL, normal(N, SIDE, SIDE, 3)),
+    ),
+    "adaptive_dilated_conv of channel groups, stride 2": (
+        with_options(rfjax.adaptive_dilated_conv, stride=2, dilations=(1, 3)),
+        (EACH, SHARED, EACH),
+        (X, normal(3, 3, C // 2, 4), normal(N, SIDE // 2, SIDE // 2, 2)),
+    ),
+    "continuous_dilated_conv": (
+        rfjax.continuous_dilated_conv,
+        (EACH, SHARED, EACH),
+        (X, KERNEL, 1.0 + normal(N, SIDE, SIDE, 1)),
+    ),
     "gaussian_kernel": (
         with_options(rfjax.gaussian_kernel, max_half_size=3),
         (EACH,),
