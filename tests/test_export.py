@@ -54,6 +54,7 @@ FUNCTIONS = {
         x, KERNEL, jnp.full((2, 3), 0.1), stride=(2, 1), padding="edge"
     ),
     "blurred_dilated_conv": lambda x: rfjax.blurred_dilated_conv(x, KERNEL, dilation=2),
+    "transposed_bilinear": lambda x: rfjax.transposed_bilinear(x, 3, odd=True),
 }
 
 
