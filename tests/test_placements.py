@@ -170,6 +170,17 @@ CASES = {
         (EACH, SHARED, EACH),
         (X, KERNEL, 1.0 + normal(N, SIDE, SIDE, 1)),
     ),
+    "transposed_bilinear": (with_options(rfjax.transposed_bilinear, factor=2), (EACH,), (X,)),
+    "dense_to_conv": (
+        jax.vmap(lambda kernel: rfjax.dense_to_conv(kernel, (2, 3), order="chw")),
+        (EACH,),
+        (normal(N, 24, 2),),
+    ),
+    "shift_and_stitch": (
+        lambda x: rfjax.shift_and_stitch(lambda x: jnp.tanh(x[:, :-1:2, :-1:2]), x, 2),
+        (EACH,),
+        (X,),
+    ),
     "gaussian_kernel": (
         with_options(rfjax.gaussian_kernel, max_half_size=3),
         (EACH,),
@@ -209,6 +220,7 @@ CASES = {
 # Their operands are known numbers, they have no gradient, or no examples to be split.
 NOT_SPLIT = {
     "Blur",
+    "bilinear_kernel",
     "circular_points",
     "compose_kernel",
     "half_size",
