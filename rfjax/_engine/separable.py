@@ -11,9 +11,9 @@ Elsewhere the map is filtered as a whole by Toeplitz products, which run on matr
 no choice to be made on the device. On a GPU long axes of large maps are an exception: there sums
 serve short filters, and products of bands those in between.
 
-On a CPU, where no gradient is wanted, the smallest filter of two axes is a single pass over the map, since
-most of the time goes into memory; from a half size of 2 on, its sums cost more than a second pass.
-Gradients need the map between the passes, and then one pass saves nothing.
+On a CPU, where no gradient is wanted, the smallest filter of two axes is a single pass over the
+map, since most of the time goes into memory; from a half size of 2 on, its sums cost more than a
+second pass. Gradients need the map between the passes, and then one pass saves nothing.
 
 The gradient is written out: a symmetric filter is its own adjoint, and the gradient with respect to
 sigma is a pass with the taps' derivative, which costs as much as the forward pass. Automatic
