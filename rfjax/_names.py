@@ -52,9 +52,13 @@ DATA_SETS: dict[str, tuple[str, ...]] = {
     "image_folder": ("enlargement",),
 }
 
-TASKS: dict[str, tuple[str, ...]] = {"segmentation": (), "classification": ()}
+TASKS: dict[str, tuple[str, ...]] = {
+    "segmentation": ("cross_entropy", "sampling", "cell"),
+    "classification": (),
+}
 
 NORMALIZATIONS = ("count", "none")  # of the loss of a batch
+CROSS_ENTROPIES = ("softmax", "sigmoid", "null_background")  # of a segmentation
 SCHEMES = ("dataset", "imagenet", "caffe")  # by which images are normalised
 
 MAPPINGS = ("auto", "loop", "map", "vmap")  # of a search's candidates to devices

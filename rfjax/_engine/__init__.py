@@ -20,6 +20,8 @@ Reading: y(p) = sum_k theta_k^T v(p + p_k), v the bilinear interpolation of x
     cells        v(i + a, j + b) = (1-a)(1-b) x[i, j] + ..., and its adjoint, on rows of channels
     reads        taps at any positions                                          <- sampled_conv
     conv         taps on pixels: the plain convolution                             <- blur_conv
+    mixed        taps at several dilations, mixed at every output     <- adaptive_dilated_conv
+    products     rows of channels by the weights of a tap
 
 Choosing
     blur         the options that all blurs share, and their checks

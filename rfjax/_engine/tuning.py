@@ -123,6 +123,11 @@ LEAST_OUTPUTS = 256
 # what counts: a scatter in its place took 7 times as long, 137 ms against 20 ms, in a prototype.
 SPLAT_UNROLL = 4
 
+# Outputs of taps at several dilations, in numbers of a tap's mixed map, that are worked off at a
+# time on a CPU. The gradient on 2 x 64 x 64 x 64 and 1 x 100 x 100 x 256 took 0.7 to 1.1 of 2**15
+# and of 2**17, in a prototype on busy cores.
+MIXED_BLOCK = 2**19
+
 # Accuracy: bounds
 
 # Taps are formed with sigma in these bounds: below, the filter is the identity to the last bit;

@@ -17,7 +17,7 @@ import cv2
 import grain.python as grain
 import numpy as np
 
-from rfjax._checks import integer
+from rfjax._checks import integer, pair
 from rfjax.data import rows
 from rfjax.data.augment import Augmentation
 from rfjax.data.dataset import Dataset, size_of
@@ -34,6 +34,7 @@ def train_iterator(
     seed: int,
     augmentation: Augmentation | None = None,
     row: MakeRow | None = None,
+    pad: tuple[int, int] | None = None,
     process_index: int = 0,
     process_count: int = 1,
     threads: int | None = None,
@@ -54,6 +55,8 @@ def train_iterator(
         augmentation: None for none. Scaling needs a crop, else sizes differ.
         row: the function of (example, rng, augmentation) that returns the arrays of an example, as
             `rfjax.tasks.Task.row`; None for those of images with a class at every pixel.
+        pad: height and width that all rows are brought to, see `rfjax.data.rows.padded`: images of
+            many sizes then train at their own, and one program serves all of them.
         process_index, process_count: this process's share.
         threads: batches made at the same time; None for one for each processor, 16 at most; 0 for
             none beside the caller's.
@@ -77,7 +80,10 @@ def train_iterator(
     seed = integer("seed", seed, least=0)
     cv2.setNumThreads(0)
     stream = grain.MapDataset.source(dataset.source).seed(seed).shuffle().repeat()
-    transform = _TrainingRow(dataset, row or _default_row(dataset), augmentation)
+    make = row or _default_row(dataset)
+    if pad is not None:
+        make = partial(_padded_row, make, pair("pad", pad))
+    transform = _TrainingRow(dataset, make, augmentation)
     stream = stream.random_map(transform)
     stream = stream[process_index::process_count].batch(batch_size, drop_remainder=True)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
@@ -91,6 +97,10 @@ def _default_row(dataset: Dataset) -> MakeRow:
 
 def _segmentation_row(normalization, example, rng=None, augmentation=None) -> rows.Row:
     return rows.segmentation_row(example, normalization, rng, augmentation)
+
+
+def _padded_row(make: MakeRow, size: tuple[int, int], example, rng=None, augmentation=None):
+    return rows.padded(make(example, rng, augmentation), size, str(example.get("id", "")))
 
 
 class _TrainingRow(grain.RandomMapTransform):
@@ -107,7 +117,7 @@ class _TrainingRow(grain.RandomMapTransform):
             row,
             self._shapes,
             example,
-            "the others of its batch have {}: train with a crop, which pads smaller images",
+            "the others of its batch have {}: train with a crop, or pad to the largest size",
         )
         return row
 
