@@ -127,9 +127,11 @@ def _model() -> ConfigDict:
     model.backbone_options = ConfigDict()  # width, depth are those of the tiny networks
     model.backbone_options.width = option(int)  # channels of the stem
     model.backbone_options.depth = option(int)
-    model.backbone_options.output_stride = option(int)  # of resnet_tiny: 4 | 8
+    model.backbone_options.output_stride = option(int)  # of resnet_tiny: 4 | 8; of vgg_*: 32 | 8
     model.backbone_options.down_ratio = option(int)  # of dla_*: 2 | 4
     model.backbone_options.transition = option(str)  # of drn_a_*: none | previous | full
+    model.backbone_options.border = option(int)  # of vgg_*, alexnet: 100 | 81 | 0 (none)
+    model.backbone_options.light = option(int)  # of vgg_*, alexnet: channels of fc6 and fc7
     model.batch_norm = ConfigDict()
     model.batch_norm.unbiased = True  # running variances with n / (n - 1), as PyTorch's; or Flax's
     model.dtype = "float32"  # float32 | bfloat16, of the computation; parameters are float32
@@ -184,6 +186,9 @@ def _head_options() -> ConfigDict:
     options.normalize = option(bool)  # whether ccl does
     options.dropout = option(float)  # of aspp v3
     options.extent = option(float)  # of stn, in pixels of the map
+    options.at_once = option(tuple)  # of fcn_16s, fcn_8s: factors of finer maps, (0.01, 0.0001)
+    options.learn_upsampling = option(str)  # of fcn_16s, fcn_8s: class | full
+    options.null_background = option(bool)  # of fcn_*: whether class 0 scores 0
     return options
 
 
