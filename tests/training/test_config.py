@@ -53,6 +53,7 @@ WRONG = {
     "optimizer.decays": ("*/bias=-1",),
     "steps_per_call": 0,
     "data.pad": (0, 64),
+    "data.cache.dtype": "int8",
     "task.cross_entropy": "hinge",
     "task.sampling": 0.0,
     "task.cell": 0,
