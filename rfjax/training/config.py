@@ -93,7 +93,8 @@ def _task() -> ConfigDict:
 def _data() -> ConfigDict:
     """The data set and how its training images are varied."""
     data = ConfigDict()
-    # digit_scenes | camvid | cityscapes, to be segmented; digit_images | image_folder, classified
+    # digit_scenes | camvid | cityscapes | voc | pascal_context | nyud | sift_flow, to be segmented;
+    # digit_images | image_folder, classified
     data.name = "digit_scenes"
     data.dir = ""  # where the data lie or are put; "" is the data set's own default
     data.options = ConfigDict()  # of `rfjax.data.load`; None is the data set's own default
@@ -106,6 +107,10 @@ def _data() -> ConfigDict:
     data.options.train_images = option(int)  # of digit images
     data.options.val_images = option(int)
     data.options.seed = option(int)
+    data.options.year = option(int)  # of voc
+    data.options.sbd = option(bool)  # of voc: whether to train on SBD where it lies there
+    data.options.modality = option(str)  # of nyud: rgb | hha
+    data.options.labels = option(str)  # of sift_flow: semantic | geometric
 
     data.normalization = "dataset"  # its own mean and deviation | imagenet | caffe
     data.augmentation = ConfigDict()

@@ -11,7 +11,7 @@ from rfjax import models
 from rfjax.training import config as configs
 from tests.training.runs import ROOT, set_key
 
-FILES = ("quickstart", "camvid", "cityscapes", "classify")
+FILES = ("quickstart", "camvid", "cityscapes", "classify", "voc")
 
 
 def load_file(name, variant=""):
