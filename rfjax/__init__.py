@@ -10,6 +10,8 @@ The primitives, pure functions on arrays that import nothing but JAX, NumPy and 
     composition   free-form filters composed with Gaussians
     compound      the same with any number of Gaussians: `composed_conv`, and center-surround
     dilation      dilated convolution of a map blurred in proportion
+    adaptive      dilation of every output: several ones mixed, or a real number
+    fully_convolutional   bilinear enlargement; classifiers that slide over maps
 
 Layers are in `rfjax.nn`, networks in `rfjax.models`, data in `rfjax.data`, the training program in
 `rfjax.training`, and are imported by name.
@@ -22,6 +24,8 @@ from rfjax import _lazy
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # the same names as below, which are imported at their first use
+    from rfjax.adaptive import adaptive_dilated_conv as adaptive_dilated_conv
+    from rfjax.adaptive import continuous_dilated_conv as continuous_dilated_conv
     from rfjax.composition import blur_conv as blur_conv
     from rfjax.composition import blur_resample_conv as blur_resample_conv
     from rfjax.composition import compose_kernel as compose_kernel
@@ -45,6 +49,10 @@ if TYPE_CHECKING:  # the same names as below, which are imported at their first 
     from rfjax.filtering import difference_of_gaussians as difference_of_gaussians
     from rfjax.filtering import gaussian_blur as gaussian_blur
     from rfjax.filtering import local_gaussian_blur as local_gaussian_blur
+    from rfjax.fully_convolutional import bilinear_kernel as bilinear_kernel
+    from rfjax.fully_convolutional import dense_to_conv as dense_to_conv
+    from rfjax.fully_convolutional import shift_and_stitch as shift_and_stitch
+    from rfjax.fully_convolutional import transposed_bilinear as transposed_bilinear
     from rfjax.gaussian import gaussian_kernel as gaussian_kernel
     from rfjax.gaussian import gaussian_kernel1d as gaussian_kernel1d
     from rfjax.gaussian import half_size as half_size
@@ -108,5 +116,15 @@ __all__ = _lazy.install(  # pyright: ignore[reportUnsupportedDunderAll]  the nam
             "surround_covariance",
         ),
         "dilation": ("blurred_dilated_conv",),
+        "adaptive": (
+            "adaptive_dilated_conv",
+            "continuous_dilated_conv",
+        ),
+        "fully_convolutional": (
+            "bilinear_kernel",
+            "dense_to_conv",
+            "shift_and_stitch",
+            "transposed_bilinear",
+        ),
     },
 )

@@ -155,6 +155,32 @@ CASES = {
         (EACH, SHARED, SHARED),
         (X, KERNEL, jnp.array(0.5)),
     ),
+    "adaptive_dilated_conv": (
+        rfjax.adaptive_dilated_conv,
+        (EACH, SHARED, EACH),
+        (X, KERNEL, normal(N, SIDE, SIDE, 3)),
+    ),
+    "adaptive_dilated_conv of channel groups, stride 2": (
+        with_options(rfjax.adaptive_dilated_conv, stride=2, dilations=(1, 3)),
+        (EACH, SHARED, EACH),
+        (X, normal(3, 3, C // 2, 4), normal(N, SIDE // 2, SIDE // 2, 2)),
+    ),
+    "continuous_dilated_conv": (
+        rfjax.continuous_dilated_conv,
+        (EACH, SHARED, EACH),
+        (X, KERNEL, 1.0 + normal(N, SIDE, SIDE, 1)),
+    ),
+    "transposed_bilinear": (with_options(rfjax.transposed_bilinear, factor=2), (EACH,), (X,)),
+    "dense_to_conv": (
+        jax.vmap(lambda kernel: rfjax.dense_to_conv(kernel, (2, 3), order="chw")),
+        (EACH,),
+        (normal(N, 24, 2),),
+    ),
+    "shift_and_stitch": (
+        lambda x: rfjax.shift_and_stitch(lambda x: jnp.tanh(x[:, :-1:2, :-1:2]), x, 2),
+        (EACH,),
+        (X,),
+    ),
     "gaussian_kernel": (
         with_options(rfjax.gaussian_kernel, max_half_size=3),
         (EACH,),
@@ -194,6 +220,7 @@ CASES = {
 # Their operands are known numbers, they have no gradient, or no examples to be split.
 NOT_SPLIT = {
     "Blur",
+    "bilinear_kernel",
     "circular_points",
     "compose_kernel",
     "half_size",

@@ -180,7 +180,7 @@ def test_errors():
     with pytest.raises(ValueError, match="algorithm must be 'auto'; got 'toeplitz'"):
         rfjax.gaussian_blur(X, full, algorithm="toeplitz")
     with pytest.raises(
-        ValueError, match="algorithm is one of auto, shift_add, toeplitz; got 'fft'"
+        ValueError, match="algorithm is one of auto, shift_add, toeplitz, banded, pallas; got 'fft'"
     ):
         rfjax.gaussian_blur(X, jnp.zeros(1), algorithm="fft")
     with pytest.raises(ValueError, match="params must be known"):

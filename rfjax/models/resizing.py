@@ -16,7 +16,11 @@ import numpy as np
 from flax import linen
 
 from rfjax import _checks
+from rfjax.fully_convolutional import interleaved, transposed_bilinear
 from rfjax.places import Place, shift
+
+# Whether the kernel is odd, by how it is aligned.
+ALIGNMENTS = {"half-pixel": False, "index": True}
 
 
 class HalfPixelBilinear(linen.Module):
@@ -107,23 +111,13 @@ class TransposedBilinear(linen.Module):
 
     def _size(self) -> int:
         """k."""
-        _checks.choose("aligned", self.aligned, ("half-pixel", "index"))
-        return 2 * _checks.integer("factor", self.factor) - (self.aligned == "index")
+        return 2 * _checks.integer("factor", self.factor) - self._odd()
+
+    def _odd(self) -> bool:
+        return _checks.choose("aligned", self.aligned, ALIGNMENTS)
 
     def _enlarged(self, x: jax.Array) -> jax.Array:
-        return self._along(self._along(x, 1), 2)
-
-    def _along(self, x: jax.Array, axis: int) -> jax.Array:
-        """y(factor q + r) = w(r) x(q) + w(r + factor) x(q - 1), along an axis."""
-        size, factor = self._size(), self.factor
-        taps = 1.0 - np.abs(np.arange(2 * factor) - (size - 1) / 2) / factor
-        nothing = jnp.zeros_like(jax.lax.slice_in_dim(x, 0, 1, axis=axis))
-        here = jnp.concatenate([x, nothing], axis)
-        before = jnp.concatenate([nothing, x], axis)
-        # An odd kernel lacks the last tap, whose weight is 0.
-        phases = [float(taps[r]) * here + float(taps[r + factor]) * before for r in range(factor)]
-        enlarged = _interleaved(phases, axis)
-        return jax.lax.slice_in_dim(enlarged, 0, factor * (x.shape[axis] - 1) + size, axis=axis)
+        return transposed_bilinear(x, self.factor, odd=self._odd())
 
 
 def align(
@@ -195,11 +189,4 @@ def _upsample_axis(x: jax.Array, axis: int, factor: int) -> jax.Array:
         neighbour = before if position < 0 else after
         weight = float(abs(position))
         phases.append((1.0 - weight) * x + weight * neighbour)
-    return _interleaved(phases, axis)
-
-
-def _interleaved(phases: Sequence[jax.Array], axis: int) -> jax.Array:
-    """The maps' pixels along an axis in turn: the first of each, the second of each, ..."""
-    shape = list(phases[0].shape)
-    shape[axis] *= len(phases)
-    return jnp.stack(phases, axis + 1).reshape(shape)
+    return interleaved(phases, axis)
