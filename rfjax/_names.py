@@ -59,6 +59,10 @@ DATA_SETS: dict[str, tuple[str, ...]] = {
         *("size", "min_scale", "max_scale", "train_images", "val_images", "seed", "enlargement"),
     ),
     "image_folder": ("enlargement",),
+    "voc": ("enlargement", "year", "sbd"),
+    "pascal_context": ("enlargement",),
+    "nyud": ("enlargement", "modality"),
+    "sift_flow": ("enlargement", "labels"),
 }
 
 TASKS: dict[str, tuple[str, ...]] = {

@@ -97,9 +97,11 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         if stored:
             configs.check_compatible(configs.from_dict(stored["config"]), config, workdir)
         run, state = _set_up(config, workdir, fresh=stored is None)
+        if stored:
+            state = checkpoints.restore(state)
+        run = _from_maps(run, state)
         with train_batches(config, run.train_data, run.task) as batches:
             if stored:
-                state = checkpoints.restore(state)
                 batches.set_state(stored["batches"])
             state = steps.replicate(state, parallel=config.parallel)
             with _reporter(run, start=int(state.step)) as reporter:
@@ -258,6 +260,53 @@ def _set_up(config: ConfigDict, workdir: Path, *, fresh: bool) -> tuple[Run, Tra
     if jax.process_index() == 0:
         reporting.write_json(workdir / "config.json", config.to_dict())
     return run, state
+
+
+def _from_maps(run: Run, state: TrainState) -> Run:
+    """The run whose steps start from cached maps, where its config says so."""
+    section = run.config.data.cache
+    if not section.map:
+        return run
+    folder = Path(section.dir or run.workdir / "maps").expanduser() / section.map
+    _check_frozen(run, state, section.map)
+
+    def cached(dataset: data.Dataset) -> data.Dataset:
+        return data.cache_features(
+            run.model,
+            state.variables,
+            dataset,
+            section.map,
+            folder / dataset.split,
+            row=run.task.row,
+            dtype=section.dtype,
+        )
+
+    with _first_process("maps"):
+        try:
+            both = {name: cached(getattr(run, name)) for name in ("train_data", "eval_data")}
+        except ValueError as error:
+            raise configs.ConfigError(f"data.cache: {error}") from error
+    return dataclasses.replace(run, **both)
+
+
+def _check_frozen(run: Run, state: TrainState, name: str) -> None:
+    """Raises if a stage up to the cached map is trained."""
+    config = run.config
+    trained, _ = optimizers.select(
+        state.params, config.trainable, is_structure=run.structure.is_structure
+    )
+    image = jax.ShapeDtypeStruct((1, *run.task.row(run.train_data.source[0])["image"].shape), float)
+    init = lambda key, x: run.model.init(key, x.astype(np.float32), method="maps", until=name)
+    try:
+        before = configs.flatten(jax.eval_shape(init, jax.random.key(0), image)["params"])
+    except (TypeError, ValueError) as error:
+        raise configs.ConfigError(f"data.cache.map: {error}") from error
+    moved = sorted(before.keys() & configs.flatten(trained).keys())
+    if moved:
+        raise configs.ConfigError(
+            f"data.cache.map={name}: what comes before a cached map is frozen, but "
+            f"trainable={config.trainable!r} trains {moved[0].replace('.', '/')}"
+        )
 
 
 def shapes(task: tasks.Task, dataset: data.Dataset) -> tuple:
