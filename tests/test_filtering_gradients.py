@@ -11,6 +11,8 @@ from jax.test_util import check_grads
 import rfjax
 from tests import reference as ref
 
+pytestmark = pytest.mark.usefixtures("few_sums")
+
 # Twice each marginal deviation is far from an integer, where the hard support jumps.
 POINTS = {
     "spherical": [math.log(1.13)],
@@ -51,11 +53,9 @@ def test_gradients_against_finite_differences(family, method, support, padding):
 
 @pytest.mark.parametrize(
     "family, method, support, padding",
-    [
-        ("spherical", "sampled", "hard", "zero"),
+    [  # those of sampled taps are in `test_hessian`
         ("diagonal", "integrated", "faded", "renormalized"),
         pytest.param("diagonal", "discrete", "hard", "reflect", marks=pytest.mark.slow),
-        ("full", "sampled", "hard", "zero"),
         pytest.param("full", "discrete", "faded", "zero", marks=pytest.mark.slow),
     ],
 )
