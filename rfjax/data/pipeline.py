@@ -80,7 +80,7 @@ def train_iterator(
     seed = integer("seed", seed, least=0)
     cv2.setNumThreads(0)
     stream = grain.MapDataset.source(dataset.source).seed(seed).shuffle().repeat()
-    make = row or _default_row(dataset)
+    make = row or default_row(dataset)
     if pad is not None:
         make = partial(_padded_row, make, pair("pad", pad))
     transform = _TrainingRow(dataset, make, augmentation)
@@ -90,7 +90,7 @@ def train_iterator(
     return iter(stream.to_iter_dataset(options))
 
 
-def _default_row(dataset: Dataset) -> MakeRow:
+def default_row(dataset: Dataset) -> MakeRow:
     """Rows of images with a class at every pixel."""
     return partial(_segmentation_row, Normalization.of(dataset.facts))
 
@@ -167,7 +167,7 @@ def eval_batches(
         _Part(shape, count, members[process_index:][::process_count], members[0])
         for shape, count, members in _by_shape(dataset, batch_size, process_count, devices)
     ]
-    make = partial(_eval_batch, dataset, row or _default_row(dataset), blank or rows.blank)
+    make = partial(_eval_batch, dataset, row or default_row(dataset), blank or rows.blank)
     batches = grain.MapDataset.range(len(parts)).map(lambda n: make(parts[n]))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
     return iter(batches.to_iter_dataset(options))

@@ -20,12 +20,23 @@ def segmentation_row(
 ) -> Row:
     """{"image": float32 [H, W, 3], "label": int32 [H, W]} of an image with a class at every pixel.
 
+    Of an example with maps, see `rfjax.data.cache_features`, the row has these in place of the
+    image, as they lie on disk.
+
     Args:
         example: "image" uint8 [H, W, 3], "label" [H, W] integers.
         normalization: of the image.
         rng, augmentation: the function of (rng, image, label) that varies both; None for neither.
+
+    Raises:
+        ValueError: an example with maps is to be varied, so that its image fits them no more.
     """
     image, label = example["image"], example["label"]
+    maps = {name: array for name, array in example.items() if name.startswith("map/")}
+    if maps:
+        if augmentation is not None and augmentation(rng, image, label)[0] is not image:
+            raise ValueError("cached maps are of whole images: train without augmentation")
+        return {"label": label.astype(np.int32), **maps}
     if augmentation is not None:
         image, label = augmentation(rng, image, label)
     return {"image": normalization(image), "label": label.astype(np.int32)}

@@ -53,6 +53,14 @@ class Decoder(linen.Module):
     READS: ClassVar[tuple[str, ...]] = (LAST,)
     RESIZE: ClassVar[Callable[..., linen.Module]] = HalfPixelBilinear
 
+    def reading(self, places: Mapping[str, Place]) -> "Decoder":
+        """The decoder for a backbone whose maps lie at `places`, by name and in order.
+
+        One that chooses its maps by where they lie returns itself with other fields.
+        """
+        del places
+        return self
+
     def place(self, places: Mapping[str, Place]) -> Places:
         """Where the scores lie, from where the maps do: by name where the scores are.
 
@@ -134,6 +142,10 @@ class Heads(Decoder):
         """All maps that a head reads, the last one last."""
         read = dict.fromkeys(name for head in self.heads.values() for name in head.READS)
         return (*(name for name in read if name != LAST), *((LAST,) if LAST in read else ()))
+
+    def reading(self, places: Mapping[str, Place]) -> "Heads":
+        """The heads for a backbone."""
+        return self.clone(heads={name: h.reading(places) for name, h in self.heads.items()})
 
     def place(self, places: Mapping[str, Place]) -> dict[str, Places]:
         """Where the scores of each head lie."""

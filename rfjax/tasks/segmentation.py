@@ -75,6 +75,16 @@ class Segmentation(LabelledImages):
 
         return rows.segmentation_row(example, self.normalization, rng, augmentation)
 
+    def inputs(self, batch: Batch) -> tuple:
+        """The images, or the maps that the network starts from."""
+        from rfjax.models.stages import Start
+
+        maps = {name[4:]: batch[name] for name in batch if name.startswith("map/")}
+        if not maps:
+            return super().inputs(batch)
+        _, height, width = batch["label"].shape
+        return (Start({name: x.astype(np.float32) for name, x in maps.items()}, (height, width)),)
+
     def loss(self, outputs: Any, batch: Batch, key: jax.Array | None = None) -> tuple:
         """The sum of the pixels' cross-entropies, and the number of valid pixels.
 

@@ -25,6 +25,7 @@ from rfjax._runs import flatten as flatten
 TRAINABLE = ("all", "last_stage", "structure")
 DTYPES = ("float32", "bfloat16")
 PARALLEL = ("pmap", "shard_map")
+CACHED = ("float16", "float32")  # types of cached maps
 ACCUMULATIONS = ("mean", "sum")
 
 # Keys that may differ from those of the run that is resumed: none of them changes what is learned.
@@ -35,6 +36,7 @@ FREE_ON_RESUME = (
     "keep_latest",
     "log_every",
     "data.dir",
+    "data.cache.dir",
     "model.remat",
     "parallel",
 )
@@ -91,7 +93,8 @@ def _task() -> ConfigDict:
 def _data() -> ConfigDict:
     """The data set and how its training images are varied."""
     data = ConfigDict()
-    # digit_scenes | camvid | cityscapes, to be segmented; digit_images | image_folder, classified
+    # digit_scenes | camvid | cityscapes | voc | pascal_context | nyud | sift_flow, to be segmented;
+    # digit_images | image_folder, classified
     data.name = "digit_scenes"
     data.dir = ""  # where the data lie or are put; "" is the data set's own default
     data.options = ConfigDict()  # of `rfjax.data.load`; None is the data set's own default
@@ -104,9 +107,19 @@ def _data() -> ConfigDict:
     data.options.train_images = option(int)  # of digit images
     data.options.val_images = option(int)
     data.options.seed = option(int)
+    data.options.year = option(int)  # of voc
+    data.options.sbd = option(bool)  # of voc: whether to train on SBD where it lies there
+    data.options.modality = option(str)  # of nyud: rgb | hha
+    data.options.labels = option(str)  # of sift_flow: semantic | geometric
 
     data.normalization = "dataset"  # its own mean and deviation | imagenet | caffe
     data.augmentation = ConfigDict()
+    data.cache = ConfigDict()
+    data.cache.map = (
+        ""  # the network starts from this map, as "pool4", computed once; "" from images
+    )
+    data.cache.dir = ""  # where the maps lie; "" is "maps" in the run's directory
+    data.cache.dtype = "float16"  # float16 | float32, of the files
     data.pad = (0, 0)  # least height, width of a batch: zeros and void below and on the right
     data.augmentation.scale = (1.0, 1.0)  # factor drawn uniformly between the two
     data.augmentation.rotation = 0.0  # degrees, drawn from [-rotation, rotation]
@@ -127,9 +140,11 @@ def _model() -> ConfigDict:
     model.backbone_options = ConfigDict()  # width, depth are those of the tiny networks
     model.backbone_options.width = option(int)  # channels of the stem
     model.backbone_options.depth = option(int)
-    model.backbone_options.output_stride = option(int)  # of resnet_tiny: 4 | 8
+    model.backbone_options.output_stride = option(int)  # of resnet_tiny: 4 | 8; of vgg_*: 32 | 8
     model.backbone_options.down_ratio = option(int)  # of dla_*: 2 | 4
     model.backbone_options.transition = option(str)  # of drn_a_*: none | previous | full
+    model.backbone_options.border = option(int)  # of vgg_*, alexnet: 100 | 81 | 0 (none)
+    model.backbone_options.light = option(int)  # of vgg_*, alexnet: channels of fc6 and fc7
     model.batch_norm = ConfigDict()
     model.batch_norm.unbiased = True  # running variances with n / (n - 1), as PyTorch's; or Flax's
     model.dtype = "float32"  # float32 | bfloat16, of the computation; parameters are float32
@@ -184,6 +199,9 @@ def _head_options() -> ConfigDict:
     options.normalize = option(bool)  # whether ccl does
     options.dropout = option(float)  # of aspp v3
     options.extent = option(float)  # of stn, in pixels of the map
+    options.at_once = option(tuple)  # of fcn_16s, fcn_8s: factors of finer maps, (0.01, 0.0001)
+    options.learn_upsampling = option(str)  # of fcn_16s, fcn_8s: class | full
+    options.null_background = option(bool)  # of fcn_*: whether class 0 scores 0
     return options
 
 
@@ -275,6 +293,7 @@ RULES = {
     "data.augmentation.rotation": rules.number(0, 180),
     "data.augmentation.crop": _SIZE,
     "data.pad": _SIZE,
+    "data.cache.dtype": rules.one_of(CACHED),
     "data.augmentation.color": rules.number(0, 1),
     "data.augmentation.lighting": rules.number(0),
     "data.augmentation.flip": rules.flag(),
@@ -364,7 +383,7 @@ def validate(config: ConfigDict, *, devices: int = 1) -> None:
             f"batch_size: got {config.batch_size}; want a multiple of the {devices} devices "
             "that share it"
         )
-    faults += [] if faults else _uneven(config)
+    faults += [] if faults else [*_uneven(config), *_varied(config)]
     if faults:
         raise ConfigError("; ".join(faults))
 
@@ -376,6 +395,19 @@ def _uneven(config: ConfigDict) -> list[str]:
     uneven = [f"{key}={config[key]}" for key in counts if config[key] % calls]
     wanted = "want a divisor of steps and of all *_every"
     return [f"steps_per_call: got {calls}; {wanted}, not {', '.join(uneven)}"] if uneven else []
+
+
+def _varied(config: ConfigDict) -> list[str]:
+    """Faults of images that are varied although their maps are cached."""
+    section = config.data
+    keys = ("augmentation.rotation", "augmentation.color", "augmentation.lighting")
+    flat = flatten(section)
+    varied = [key for key in (*keys, "augmentation.flip") if flat[key]]
+    varied += [key for key in ("augmentation.crop", "pad") if any(flat[key])]
+    varied += ["augmentation.scale"] * (tuple(section.augmentation.scale) != (1.0, 1.0))
+    if not section.cache.map or not varied:
+        return []
+    return [f"data.cache.map: maps are those of whole images; unset data.{', data.'.join(varied)}"]
 
 
 def _choices(config: ConfigDict) -> Iterator[str]:
