@@ -83,6 +83,8 @@ def cost(form: str, numbers: int, length: int, half: int) -> Cost | None:
             return None
         taps = 2.0 * size + 1.0
         return Cost(once, 2.0 * numbers * taps, level_2=taps * NUMBER * numbers, switches=1)
+    if half > tuning.KERNEL_SIZE:
+        return None
     taps = 2.0 * min(half, length - 1) + 1.0
     return Cost(once, 2.0 * numbers * taps, level_1=taps * NUMBER * numbers)
 

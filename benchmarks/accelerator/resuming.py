@@ -42,8 +42,11 @@ def killed_and_resumed(steps: int) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         alone, broken = Path(folder, "alone"), Path(folder, "broken")
         process = _start(alone, steps)
-        killed_at = _kill(_start(broken, steps), broken)
-        _finish(process)
+        try:
+            killed_at = _kill(_start(broken, steps), broken)
+            _finish(process)
+        finally:
+            process.kill()
         # Nothing else runs beside this one: its speed counts.
         _finish(_start(broken, steps))
         results = [json.loads((run / "result.json").read_text()) for run in (alone, broken)]
