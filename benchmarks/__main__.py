@@ -3,6 +3,7 @@
     python -m benchmarks gaussian --output=runs/benchmarks
     python -m benchmarks --check
     python -m benchmarks tuning
+    python -m benchmarks accelerator --output=runs/accelerator    (see benchmarks/accelerator)
 
 Writes benchmarks.json and benchmarks.md; with --check, ends with 1 if an aim is not reached.
 """
@@ -18,6 +19,11 @@ EXTRA = ("tuning",)  # only where it is named
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the suites that are named; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["accelerator"]:
+        from benchmarks.accelerator import program
+
+        return program.main(arguments[1:])
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,

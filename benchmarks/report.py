@@ -16,23 +16,26 @@ from rfjax._markdown import table
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One comparison: our figure, the other's, and their ratio with its spread over the rounds."""
+    """One comparison: our figure, the other's, and their ratio with its spread over the rounds.
+
+    A figure by itself has nothing that it is measured against, and no ratio.
+    """
 
     suite: str
     case: str
     what: str
     ours: float
-    against: str
-    theirs: float
-    ratio: float
-    spread: tuple[float, float]
+    against: str = ""
+    theirs: float | None = None
+    ratio: float | None = None
+    spread: tuple[float, float] | None = None
     aim: float | None = None  # the largest ratio wanted
     error: float | None = None  # largest error of ours, relative to the largest value
     unit: str = "ms"
 
     @property
     def reached(self) -> bool | None:
-        return None if self.aim is None else self.ratio <= self.aim
+        return None if self.aim is None or self.ratio is None else self.ratio <= self.aim
 
 
 def compared(
@@ -79,20 +82,34 @@ def line(row: Row) -> str:
     if row.aim is not None:
         verdict = f"  {'aim' if row.reached else 'MISSES'} {row.aim:g}"
     error = "" if row.error is None else f"  error {row.error:.1e}"
-    return (
-        f"{row.case:28} {row.what:22} {row.ours:9.3f} {row.unit}  {row.ratio:6.2f} "
-        f"({row.spread[0]:.2f}-{row.spread[1]:.2f}) of {row.against}{verdict}{error}"
+    ratio = (
+        "" if row.ratio is None else f"  {row.ratio:6.2f}{_spread(row, ' ({})')} of {row.against}"
     )
+    return f"{row.case:28} {row.what:22} {row.ours:9.3f} {row.unit}{ratio}{verdict}{error}"
+
+
+def _spread(row: Row, form: str = "{}") -> str:
+    """The quartiles, or nothing."""
+    return "" if row.spread is None else form.format(f"{row.spread[0]:.2f}-{row.spread[1]:.2f}")
 
 
 def markdown(rows: Iterable[Row]) -> str:
     """The rows as a table for each suite."""
-    tables: dict[str, list[list[str]]] = {}
+    suites: dict[str, list[Row]] = {}
     for row in rows:
-        tables.setdefault(row.suite, []).append(_columns(row))
-    parts = [f"## {suite}\n\n{table(_HEADING, lines)}" for suite, lines in tables.items()]
-    facts = ", ".join(f"{name} {value}" for name, value in machine().items())
-    return "\n".join(["# Benchmarks", "", facts, "", *parts])
+        suites.setdefault(row.suite, []).append(row)
+    parts = [f"## {suite}\n\n{rows_table(rows)}" for suite, rows in suites.items()]
+    return "\n".join(["# Benchmarks", "", facts(), "", *parts])
+
+
+def facts() -> str:
+    """What the figures were measured on, in one line."""
+    return ", ".join(f"{name} {value}" for name, value in machine().items())
+
+
+def rows_table(rows: Iterable[Row]) -> str:
+    """The rows as one table."""
+    return table(_HEADING, [_columns(row) for row in rows])
 
 
 _HEADING = ("case", "what", "ours", "against", "theirs", "ratio", "quartiles", "aim", "error")
@@ -105,10 +122,10 @@ def _columns(row: Row) -> list[str]:
         row.what,
         f"{row.ours:.3f} {row.unit}",
         row.against,
-        f"{row.theirs:.3f} {row.unit}",
-        f"{row.ratio:.2f}",
-        f"{row.spread[0]:.2f}-{row.spread[1]:.2f}",
-        "" if row.aim is None else f"{row.aim:g} {'yes' if row.reached else '**no**'}",
+        "" if row.theirs is None else f"{row.theirs:.3f} {row.unit}",
+        "" if row.ratio is None else f"{row.ratio:.2f}",
+        _spread(row),
+        "" if row.reached is None else f"{row.aim:g} {'yes' if row.reached else '**no**'}",
         "" if row.error is None else f"{row.error:.1e}",
     ]
 

@@ -7,9 +7,11 @@ the same networks in PyTorch; that part needs nothing but JAX, Flax, optax and p
 
 import contextlib
 import dataclasses
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -19,6 +21,7 @@ import numpy as np
 import optax
 
 from benchmarks import peers
+from benchmarks.accelerator import cards
 from benchmarks.report import Row, compared
 from benchmarks.timing import Times, interleave, quartiles
 from rfjax import models
@@ -33,8 +36,6 @@ NETWORKS = ("resnet_34", "drn_a_34", "drn_d_22")
 NETWORK_AIMS = {"composition": 1.05, "dog": None, "gauss_deform": 1.25, "deform": None}
 STREET_CLASSES = 19
 TORCH_AIM = 1 / 1.3
-PEAK_FLOPS = 989e12  # of an H200 in a second, bfloat16 without sparsity
-PEAK_BYTES = 4.8e12  # of its memory in a second
 GIB = 2.0**30
 
 
@@ -198,6 +199,7 @@ def accelerator(
     *,
     rounds: int,
     networks: tuple[str, ...] = NETWORKS,
+    heads: tuple[str, ...] = tuple(NETWORK_AIMS),
     size: int = 800,
     batch_size: int = 4,
     torch_device: str = "cuda",
@@ -210,19 +212,28 @@ def accelerator(
     batch = _batch(size, batch_size, STREET_CLASSES)
     for name in networks:
         case = f"{name} {batch_size}x{size}x{size}"
-        heads = ("score", *NETWORK_AIMS)
-        programs = {head: _network_program(name, head, batch) for head in heads}
+        programs = _network_programs(name, ("score", *heads), batch)
         functions = {head: made.step for head, made in programs.items()}
         torch_steps = _torch_steps(name, batch, torch_device)
         times = interleave(functions | torch_steps, rounds=rounds)
         yield from _network_heads(case, times)
         for head, made in programs.items():
+            yield _rate(case, head, batch_size, times[head])
             yield from _limits(case, head, made, times[head])
         yield from _memory(case, programs)
         for other in torch_steps:
             head = other.removeprefix("torch ")
+            if head not in times:
+                continue
             what = f"step, {head}"
             yield compared(SUITE, case, what, times[head], other, times[other], aim=TORCH_AIM)
+
+
+def _network_programs(name: str, heads: tuple[str, ...], batch: Any) -> dict[str, Program]:
+    """The steps of a network with every head, compiled side by side where there are cores."""
+    with ThreadPoolExecutor(min(len(heads), os.cpu_count() or 1)) as pool:
+        made = pool.map(lambda head: _network_program(name, head, batch), heads)
+        return dict(zip(heads, made, strict=True))
 
 
 def _network_program(name: str, head: str, batch: Mapping[str, np.ndarray]) -> Program:
@@ -265,21 +276,30 @@ def _network_program(name: str, head: str, batch: Mapping[str, np.ndarray]) -> P
 def _network_heads(case: str, times: Mapping[str, Times]) -> Iterator[Row]:
     """Every head against the plain score."""
     for head, aim in NETWORK_AIMS.items():
-        what = f"step, {head}"
-        yield compared(SUITE, case, what, times[head], "ours, score", times["score"], aim=aim)
+        if head in times:
+            what = f"step, {head}"
+            yield compared(SUITE, case, what, times[head], "ours, score", times["score"], aim=aim)
+
+
+def _rate(case: str, head: str, batch_size: int, times: Times) -> Row:
+    """Images in a second."""
+    rate = batch_size / (1e-3 * times.median)
+    return Row(SUITE, case, f"speed, {head}", rate, unit="images/s")
 
 
 def _limits(case: str, head: str, made: Program, times: Times) -> Iterator[Row]:
     """How much of the arithmetic and of the bandwidth of the machine a step uses."""
+    card = cards.find(jax.devices()[0].device_kind)
+    if card is None:
+        return
     for what, amount, limit, unit in (
-        ("compute", made.flops / 1e12, PEAK_FLOPS / 1e12, "TFLOP/s"),
-        ("traffic", made.bytes / 1e9, PEAK_BYTES / 1e9, "GB/s"),
+        ("compute", made.flops / 1e12, card.bfloat16 / 1e12, "TFLOP/s"),
+        ("traffic", made.bytes / 1e9, card.memory / 1e9, "GB/s"),
     ):
         rate = amount / (1e-3 * times.median)
         spread = tuple(sorted(amount / (1e-3 * ms) / limit for ms in quartiles(times.rounds)))
-        yield _figure(
-            case, f"{what}, {head}", rate, "limit of the H200", limit, unit=unit, spread=spread
-        )
+        against = f"limit of the {card.name}"
+        yield _figure(case, f"{what}, {head}", rate, against, limit, unit=unit, spread=spread)
 
 
 def _memory(case: str, programs: Mapping[str, Program]) -> Iterator[Row]:
@@ -288,8 +308,8 @@ def _memory(case: str, programs: Mapping[str, Program]) -> Iterator[Row]:
     The device's peak is that of all programs so far, which shows whether their figures are right.
     """
     least = programs["score"].memory
-    for head in NETWORK_AIMS:
-        taken = programs[head].memory
+    for head, made in programs.items():
+        taken = made.memory
         yield _figure(case, f"memory, {head}", taken / GIB, "ours, score", least / GIB, unit="GiB")
     statistics = jax.local_devices()[0].memory_stats()
     if statistics:
@@ -339,6 +359,8 @@ def _torch_steps(
     networks = torch_networks.NETWORKS | {
         "resnet_34": lambda: torch_networks.resnet((3, 4, 6, 3), expansion=1)
     }
+    if name not in networks:
+        return {}
     stride = models.create(name, num_classes=STREET_CLASSES).stride
     heads = {"score": lambda features: torch.nn.Conv2d(features, STREET_CLASSES, 1)}
     if peers.find("torchvision") is not None:

@@ -10,6 +10,7 @@ The primitives, pure functions on arrays that import nothing but JAX, NumPy and 
     composition   free-form filters composed with Gaussians
     compound      the same with any number of Gaussians: `composed_conv`, and center-surround
     dilation      dilated convolution of a map blurred in proportion
+    adaptive      dilation of every output: several ones mixed, or a real number
     fully_convolutional   bilinear enlargement; classifiers that slide over maps
 
 Layers are in `rfjax.nn`, networks in `rfjax.models`, data in `rfjax.data`, the training program in
@@ -23,6 +24,8 @@ from rfjax import _lazy
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # the same names as below, which are imported at their first use
+    from rfjax.adaptive import adaptive_dilated_conv as adaptive_dilated_conv
+    from rfjax.adaptive import continuous_dilated_conv as continuous_dilated_conv
     from rfjax.composition import blur_conv as blur_conv
     from rfjax.composition import blur_resample_conv as blur_resample_conv
     from rfjax.composition import compose_kernel as compose_kernel
@@ -113,6 +116,10 @@ __all__ = _lazy.install(  # pyright: ignore[reportUnsupportedDunderAll]  the nam
             "surround_covariance",
         ),
         "dilation": ("blurred_dilated_conv",),
+        "adaptive": (
+            "adaptive_dilated_conv",
+            "continuous_dilated_conv",
+        ),
         "fully_convolutional": (
             "bilinear_kernel",
             "dense_to_conv",

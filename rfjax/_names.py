@@ -59,11 +59,19 @@ DATA_SETS: dict[str, tuple[str, ...]] = {
         *("size", "min_scale", "max_scale", "train_images", "val_images", "seed", "enlargement"),
     ),
     "image_folder": ("enlargement",),
+    "voc": ("enlargement", "year", "sbd"),
+    "pascal_context": ("enlargement",),
+    "nyud": ("enlargement", "modality"),
+    "sift_flow": ("enlargement", "labels"),
 }
 
-TASKS: dict[str, tuple[str, ...]] = {"segmentation": (), "classification": ()}
+TASKS: dict[str, tuple[str, ...]] = {
+    "segmentation": ("cross_entropy", "sampling", "cell"),
+    "classification": (),
+}
 
 NORMALIZATIONS = ("count", "none")  # of the loss of a batch
+CROSS_ENTROPIES = ("softmax", "sigmoid", "null_background")  # of a segmentation
 SCHEMES = ("dataset", "imagenet", "caffe")  # by which images are normalised
 
 MAPPINGS = ("auto", "loop", "map", "vmap")  # of a search's candidates to devices

@@ -85,10 +85,13 @@ def descent(
     decayed: bool = False,
     rates: Mapping[str, float] = MappingProxyType({}),
     decays: Mapping[str, float] = MappingProxyType({}),
+    rate_in_momentum: bool = False,
 ) -> optax.GradientTransformation:
     """Gradient descent in which weight decay is added before momentum.
 
         g <- clip(g) + weight_decay * p;   m <- momentum * m + g;   p <- p - lr(t) * multiplier * m
+
+    or, with the rate in the momentum, m <- momentum * m + lr(t) * multiplier * g;   p <- p - m.
 
     Args:
         schedule: lr(t), the learning rate as a function of the step.
@@ -99,17 +102,21 @@ def descent(
         decayed: whether weight decay acts on structure.
         rates, decays: factors on the learning rate and on the weight decay by patterns of paths, as
             {"*/bias": 2.0}; of several that match the last one holds, and 1 where none does.
+        rate_in_momentum: whether the momentum sums steps, and not gradients.
 
     Returns:
         An `optax.GradientTransformation` on any pytree of parameters.
     """
-    return optax.chain(
-        optax.clip_by_global_norm(grad_clip) if grad_clip else optax.identity(),
-        _decay(weight_decay, lambda path: decayed or not is_structure(path), decays),
-        optax.trace(decay=momentum),
+    trace = optax.trace(decay=momentum)
+    rated = [
         optax.masked(optax.scale(multiplier), _mask(is_structure)),
         *([_scale(rates)] if rates else []),
         optax.scale_by_learning_rate(schedule),
+    ]
+    return optax.chain(
+        optax.clip_by_global_norm(grad_clip) if grad_clip else optax.identity(),
+        _decay(weight_decay, lambda path: decayed or not is_structure(path), decays),
+        *([*rated, trace] if rate_in_momentum else [trace, *rated]),
     )
 
 

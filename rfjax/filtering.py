@@ -67,8 +67,9 @@ def gaussian_blur(
         leading axes of `x` and its channels. Traced, unbounded.
       blur, truncate, padding, method, support: see `Blur`. Static.
       spatial_ndim: number of spatial axes, 1, 2 or 3, static.
-      algorithm: auto | shift_add | toeplitz, static: how spherical and diagonal covariances are
-        computed. The results agree to rounding; `plan` tells what auto chooses.
+      algorithm: auto | shift_add | toeplitz | banded | pallas, static: how spherical and diagonal
+        covariances are computed. The results agree to rounding; `plan` tells what auto chooses.
+        Kernels in Pallas are those of GPUs: a CPU interprets them, slowly.
 
     Returns:
       The filtered map, with the shape and dtype of `x`.
@@ -139,11 +140,12 @@ def plan(
       platform: cpu | gpu | tpu; the default backend's if None.
 
     Returns:
-      `algorithms`, for each axis shift_add (sums of shifted maps) or toeplitz (a matrix product),
-      or for both axes of a full covariance shift_add or fourier; `half_sizes` that the covariances
-      need along each axis, in pixels, and `static_half_sizes` that are computed for them: of the
-      sums or of the transform's grid, for a matrix the whole axis; `block`, the examples and
-      channels that are worked off at a time.
+      `algorithms`, for each axis shift_add (sums of shifted maps), toeplitz (a matrix product),
+      banded (one of blocks of rows) or pallas (a kernel for GPUs), or for both axes of a full
+      covariance shift_add or fourier; `half_sizes` that the covariances need along each axis, in
+      pixels, and `static_half_sizes` that are computed for them: of the form or of the transform's
+      grid, for a matrix the whole axis; `block`, the examples and channels that are worked off at a
+      time.
 
     Raises:
       ValueError: a shape or an option is wrong, or `params` are traced.

@@ -53,6 +53,8 @@ FUNCTIONS = {
     "affine_conv": lambda x: rfjax.affine_conv(
         x, KERNEL, jnp.full((2, 3), 0.1), stride=(2, 1), padding="edge"
     ),
+    "adaptive_dilated_conv": lambda x: rfjax.adaptive_dilated_conv(x, KERNEL, x[..., :3]),
+    "continuous_dilated_conv": lambda x: rfjax.continuous_dilated_conv(x, KERNEL, x[..., :1]),
     "blurred_dilated_conv": lambda x: rfjax.blurred_dilated_conv(x, KERNEL, dilation=2),
     "transposed_bilinear": lambda x: rfjax.transposed_bilinear(x, 3, odd=True),
 }

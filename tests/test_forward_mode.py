@@ -32,6 +32,7 @@ CASES = {
         lambda x, kernel, offsets, mask: rfjax.deformable_conv(x, kernel, offsets, mask=mask),
         (X, normal(3, 2, 1, 3), normal(2, 7, 8, 3, 6, 2), normal(2, 7, 8, 6)),
     ),
+    "mixed dilations": (rfjax.adaptive_dilated_conv, (X, KERNEL, normal(2, 7, 8, 3))),
     "grouped": (rfjax.sampled_conv, (X, normal(3, 3, 1, 6), normal(9, 2))),
     "affine": (rfjax.affine_conv, (X, KERNEL, normal(2, 3, scale=0.1))),
     "center-surround": (rfjax.dog_conv, (X, KERNEL, normal(1), normal(1))),

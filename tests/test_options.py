@@ -79,6 +79,8 @@ OTHERS = {"x", "params", "params_map", "kernel", "points", "offsets", "means", "
           "axis_name", "norm", "mask", "affine", "delta", "surround_kernel",
           "updates", "initial"}  # fmt: skip
 
+ARRAYS = {("continuous_dilated_conv", "rates")}  # what is an option elsewhere
+
 FUNCTIONS = {
     "half_size": lambda **o: rfjax.half_size(1.0, **o),
     "gaussian_kernel1d": lambda **o: rfjax.gaussian_kernel1d(1.0, **{"max_half_size": 8} | o),
@@ -110,6 +112,14 @@ FUNCTIONS = {
     "channel_conv": lambda **o: rfjax.channel_conv(X, KERNEL, jnp.zeros((4, 1)), **o),
     "mixture_conv": lambda **o: rfjax.mixture_conv(
         X, KERNEL, jnp.zeros((2, 1)), jnp.ones(2), **o
+    ),
+    "adaptive_dilated_conv": lambda stride=1, dilations=(1, 2), **o: rfjax.adaptive_dilated_conv(
+        X, KERNEL, jnp.zeros((2, *outputs(stride), np.size(dilations))),
+        stride=stride, dilations=dilations, **o,
+    ),
+    "continuous_dilated_conv": lambda stride=1, **o: rfjax.continuous_dilated_conv(
+        X, KERNEL, jnp.zeros((2, *outputs(stride), 1)),
+        stride=stride, **o,
     ),
     "blurred_dilated_conv": lambda **o: rfjax.blurred_dilated_conv(
         X, KERNEL, **{"dilation": 2} | o
@@ -248,7 +258,7 @@ def cases():
     """(where, call, option) for all options."""
     for name, call in FUNCTIONS.items():
         for option in inspect.signature(getattr(rfjax, name)).parameters:
-            if option != "sigma":  # an array
+            if option != "sigma" and (name, option) not in ARRAYS:
                 yield name, call, option
     for name, call in LAYERS.items():
         for option in layer_options(name):

@@ -20,8 +20,8 @@ def run(example: str) -> dict:
     return names
 
 
-def test_there_are_five_examples():
-    assert len(EXAMPLES) == 5
+def test_there_are_six_examples():
+    assert len(EXAMPLES) == 6
 
 
 def test_primitives():
@@ -48,7 +48,13 @@ def test_search():
     assert np.all(sigmas[:2] > 0.9) and np.all(sigmas[2:] < 2.3)
 
 
-def test_receptive_fields():
+def test_video():
     names = run(EXAMPLES[4])
+    assert names["output"].shape == (48, 48, 3)
+    assert names["fired"].tolist() == [True, True, True]  # frames of noise
+
+
+def test_receptive_fields():
+    names = run(EXAMPLES[5])
     assert (names["field"].size, names["field"].stride) == ((9, 9), (2, 2))
     assert 0.5 < names["seen"].sigma < 3.0

@@ -12,6 +12,7 @@ Filtering: y(p) = sum_d g(d; Sigma) x(p + d)
     correlated   full covariances: both axes at once                           <- gaussian_blur
     shift_add    y = w_0 x + sum_k w_k (x shifted by -k + x shifted by k), for short filters
     toeplitz     y = K x, K[i, j] = g(i - j) with its boundary, for long ones along an axis
+    kernels      the sum of shift_add as one kernel of a GPU, whose half size is traced
     fourier      y = F^-1(F(x) F(g)), for long ones of full covariances
     local        y(p) = sum_d g_p(d) x(p + d)                            <- local_gaussian_blur
 
@@ -19,6 +20,8 @@ Reading: y(p) = sum_k theta_k^T v(p + p_k), v the bilinear interpolation of x
     cells        v(i + a, j + b) = (1-a)(1-b) x[i, j] + ..., and its adjoint, on rows of channels
     reads        taps at any positions                                          <- sampled_conv
     conv         taps on pixels: the plain convolution                             <- blur_conv
+    mixed        taps at several dilations, mixed at every output     <- adaptive_dilated_conv
+    products     rows of channels by the weights of a tap
 
 Choosing
     blur         the options that all blurs share, and their checks

@@ -22,6 +22,7 @@ def by_device(
     *operands: Any,
     cpu: Callable,
     default: Callable,
+    gpu: Callable | None = None,
     partitioned: Callable | None = None,
     like: Callable | None = None,
 ) -> Any:
@@ -34,6 +35,7 @@ def by_device(
       operands: arrays, or trees of them; no function may close over a traced value.
       cpu: for a CPU that holds all that the function sees.
       default: for any other device that does.
+      gpu: for a GPU that does; `default` if None.
       partitioned: for a program whose operations XLA partitions among several devices of any kind:
         it must not loop over examples or channels; `default` if None.
       like: a short function with results of the same shapes; `default` if None.
@@ -43,8 +45,8 @@ def by_device(
     def flattened(function):
         return lambda *flat: jax.tree.leaves(function(*tree.unflatten(flat)))
 
-    functions = {"cpu": cpu, "default": default, "partitioned": partitioned or default}
-    functions["like"] = like or default
+    functions = {"cpu": cpu, "default": default, "gpu": gpu or default}
+    functions |= {"partitioned": partitioned or default, "like": like or default}
     # Shapes and types of the results, without tracing what computes them.
     traced, result = jax.make_jaxpr(functions["like"], return_shape=True)(*operands)
     functions = {name: flattened(function) for name, function in functions.items()}
@@ -67,14 +69,15 @@ def _evaluate(*operands, **parameters):
     return jax.jit(partial(_by_device.bind, **parameters))(*operands)
 
 
-def _lower(ctx: mlir.LoweringRuleContext, *operands, cpu, default, partitioned, **_):
+def _lower(ctx: mlir.LoweringRuleContext, *operands, cpu, gpu, default, partitioned, **_):
     platforms = ctx.module_context.platforms
+    by_platform = {"cpu": cpu, "cuda": gpu, "rocm": gpu}
     # Several platforms: the program itself chooses where it runs.
-    function = partial(jax.lax.platform_dependent, cpu=cpu, default=default)
+    function = partial(jax.lax.platform_dependent, **by_platform, default=default)
     if _partitions(ctx.module_context.axis_context):
         function = partitioned
     elif len(platforms) == 1:  # an exported program may be for several
-        function = cpu if platforms[0] == "cpu" else default
+        function = by_platform.get(platforms[0], default)
     return mlir.lower_fun(function, multiple_results=True)(ctx, *operands)
 
 
@@ -126,6 +129,15 @@ def _varying(array: jax.Array) -> frozenset:
 def zeros_for(shape: tuple[int, ...], dtype: Any, other: jax.Array) -> jax.Array:
     """Zeros that vary over the axes of a mesh that `other` varies over: to start a loop with."""
     return alike(jnp.zeros(shape, dtype), other)[0]
+
+
+def shaped(shape: tuple[int, ...], other: jax.Array) -> jax.ShapeDtypeStruct:
+    """What tells a call of Pallas of a result, which varies over the axes that `other` does."""
+    kind = jax.typeof(other)
+    names = ("manual_axis_type", "vma")  # of newer and of older versions of JAX
+    options: dict[str, Any] = {name: getattr(kind, name) for name in names if hasattr(kind, name)}
+    name = next(iter(options))
+    return jax.ShapeDtypeStruct(shape, other.dtype, **{name: options[name]})
 
 
 def is_known(*sizes: Any) -> bool:

@@ -13,7 +13,7 @@ from rfjax._engine.devices import is_known
 from rfjax._engine.profile import Window
 
 PADDINGS = ("zero", "edge", "reflect", "wrap", "renormalized")
-ALGORITHMS = ("auto", "shift_add", "toeplitz")
+ALGORITHMS = ("auto", "shift_add", "toeplitz", "banded", "pallas")
 
 # How `jnp.pad` names the boundaries that read outside the map.
 PAD_MODES = {"zero": "constant", "edge": "edge", "reflect": "reflect", "wrap": "wrap"}
@@ -29,6 +29,13 @@ class Plan(NamedTuple):
     block: tuple[int, int]
 
 
+class Form(NamedTuple):
+    """A form that filters an axis, and the static half size up to which it does."""
+
+    name: str  # shift_add | banded | pallas
+    size: int
+
+
 class Axis(NamedTuple):
     """One axis of a map and how it is filtered; all static.
 
@@ -40,13 +47,18 @@ class Axis(NamedTuple):
     shape: tuple[int, int, int]
     padding: str
     window: Window
-    half_sizes: tuple[int, ...]  # served by shift-and-add; beyond them, the matrix
+    forms: tuple[Form, ...]  # from the smallest to the largest; beyond them, the matrix
     on_cpu: bool = True
 
     @property
     def length(self) -> int:
         """L, the number of pixels along the axis."""
         return self.shape[1]
+
+    @property
+    def half_sizes(self) -> tuple[int, ...]:
+        """The static half sizes that are sums of shifted maps."""
+        return tuple(form.size for form in self.forms if form.name == "shift_add")
 
 
 class Filter(NamedTuple):
@@ -61,23 +73,37 @@ class Filter(NamedTuple):
         """How much of a map a CPU filters at a time."""
         return Limits(tuning.AXES_WHOLE, tuning.AXES_SPLIT)
 
-    def half_sizes(self, length: int, platform: str) -> tuple[int, ...]:
-        """The static half sizes that are filtered by shift-and-add on an axis of `length`.
+    def forms(self, numbers: int, length: int, platform: str) -> tuple[Form, ...]:
+        """What filters an axis of `length` in a map of so many numbers, and up to which half size.
 
-        Beyond the largest of them the Toeplitz product serves. On a CPU it costs about as much as
-        `length` / 4 taps, and on long axes about as much as 64. A length that is not known has
-        none.
+        Beyond the last form the Toeplitz product serves, which alone serves a length that is not
+        known.
         """
-        # Off a CPU matrix units run the Toeplitz product, whatever sigma is.
-        by_matrix = self.algorithm == "auto" and platform != "cpu"
-        if self.algorithm == "toeplitz" or by_matrix or not is_known(length):
+        if self.algorithm == "toeplitz" or not is_known(numbers, length):
             return ()
-        # Asked for sums: up to half of the axis, beyond which they reach past both ends.
-        largest = length // 2
-        if self.algorithm == "auto":
+        if self.algorithm != "auto":
+            return self._asked(length, platform)
+        if platform == "cpu":
+            # The product costs about as much as `length` / 4 taps, on long axes as much as 64.
             largest = min(length // tuning.SHORT_SHARE, tuning.SHORT_SUM)
-            largest = largest if length < tuning.LONG_AXIS else tuning.LONG_SUM
-        return tuple(size for size in tuning.SUM_SIZES if size <= largest)
+            return _sums(largest if length < tuning.LONG_AXIS else tuning.LONG_SUM)
+        # Matrix units run the product as fast as memory lets them, but for long axes of large maps.
+        small = length < tuning.GPU_LONG_AXIS or numbers * length < tuning.GPU_LEAST_WORK
+        if platform != "gpu" or small:
+            return ()
+        bands = [size for size, least in tuning.GPU_BANDS if length >= least]
+        return _sums(tuning.GPU_SUM) + tuple(Form("banded", size) for size in bands)
+
+    def _asked(self, length: int, platform: str) -> tuple[Form, ...]:
+        """The forms of the algorithm that was asked for."""
+        if self.algorithm == "shift_add":
+            # Up to half of the axis, beyond which the sums reach past both ends.
+            return _sums(length // 2)
+        if self.algorithm == "banded":
+            return tuple(Form("banded", size) for size in tuning.BAND_SIZES if size <= length)
+        # The kernels are those of a GPU; a CPU interprets them.
+        size = min(tuning.KERNEL_SIZE, length)
+        return (Form("pallas", size),) if platform in ("cpu", "gpu") else ()
 
     def axes(self, shape: tuple[int, ...], platform: str) -> tuple[Axis, ...]:
         """The spatial axes of a map [N, *spatial, C]."""
@@ -87,20 +113,26 @@ class Filter(NamedTuple):
             (n * math.prod(spatial[:k]), length, math.prod(spatial[k + 1 :]) * channels)
             for k, length in enumerate(spatial)
         ]
-        halves = [self.half_sizes(length, platform) for length in spatial]
         return tuple(
-            Axis(side, self.padding, self.window, sizes, on_cpu=platform == "cpu")
-            for side, sizes in zip(sides, halves, strict=True)
+            Axis(
+                side,
+                self.padding,
+                self.window,
+                self.forms(math.prod(shape), side[1], platform),
+                on_cpu=platform == "cpu",
+            )
+            for side in sides
         )
 
     def plan(self, shape: tuple[int, ...], needed: tuple[int, ...], platform: str) -> Plan:
         """The plan for a map [N, *spatial, C] and supports of half sizes `needed`."""
         forms, statics = [], []
         for size, length in zip(needed, shape[1:-1], strict=True):
-            # The first static size that holds the support, or the whole axis as a matrix.
-            sizes = [s for s in self.half_sizes(length, platform) if s >= size]
-            forms.append("shift_add" if sizes else "toeplitz")
-            statics.append(sizes[0] if sizes else length - 1)
+            # The first form that holds the support, or the whole axis as a matrix.
+            serving = [f for f in self.forms(math.prod(shape), length, platform) if f.size >= size]
+            form = serving[0] if serving else Form("toeplitz", length - 1)
+            forms.append(form.name)
+            statics.append(form.size)
         block = self.limits.on(platform, shape)
         return Plan(platform, tuple(forms), needed, tuple(statics), block)
 
@@ -157,6 +189,11 @@ class Plane(NamedTuple):
         """The plan for a map [N, H, W, C] and supports of half sizes `needed`."""
         form, grid = self.choice((needed[0], needed[1]))
         return Plan(platform, (form,), needed, grid, self.limits.on(platform, shape))
+
+
+def _sums(largest: int) -> tuple[Form, ...]:
+    """Sums of shifted maps of the static sizes up to the largest."""
+    return tuple(Form("shift_add", size) for size in tuning.SUM_SIZES if size <= largest)
 
 
 def is_dense(grid: tuple[int, int]) -> bool:

@@ -51,6 +51,7 @@ from rfjax._engine.cells import (
 )
 from rfjax._engine.derivatives import operator
 from rfjax._engine.devices import alike, by_device, is_known, zeros_for
+from rfjax._engine.products import matmul, outer_product, tap_product
 
 
 class _Plan(NamedTuple):
@@ -146,7 +147,7 @@ def _forward(plan: _Plan, strides: Pair, x, weights, positions) -> jax.Array:
             index, matrix, cells = tap
             sample = read(rows, cells, index)[0]
             # y(p) += theta_k^T v(p + p_k)
-            return y + (sample if project else _product(sample.astype(x.dtype), matrix)), None
+            return y + (sample if project else tap_product(sample.astype(x.dtype), matrix)), None
 
         y = zeros_for((size, features_out), _checks.accumulation_dtype(x), x)
         y, _ = lax.scan(add, y, (jnp.arange(taps, dtype=jnp.int32), weights, cells))
@@ -177,8 +178,8 @@ def _free_backward(plan: _Plan, strides: Pair, x, weights, positions, cotangent)
                 sample_gradient, outer = cotangent.astype(sums), zeros_for((), sums, x)
             else:
                 # dv = theta_k dy, and dtheta_k += v^T dy
-                sample_gradient = _product(cotangent, matrix.swapaxes(-1, -2))
-                outer = _outer(sample.astype(x.dtype), cotangent, matrix)
+                sample_gradient = tap_product(cotangent, matrix.swapaxes(-1, -2))
+                outer = outer_product(sample.astype(x.dtype), cotangent, matrix)
             # dp_k = sum over channels of (dv / dp) times the samples' gradient
             slopes = [plan.row_sums(slope * sample_gradient) for slope in slopes]
             target = rows._replace(values=rows_gradient)
@@ -201,8 +202,8 @@ def _free_backward(plan: _Plan, strides: Pair, x, weights, positions, cotangent)
         # Both products round their operands to the map's dtype, as those of the samples do.
         narrow = (*x.shape[:3], taps * features_out)
         products = unbordered(map_gradient, narrow).astype(x.dtype).reshape(-1, narrow[-1])
-        map_gradient = _matmul(products, _side_by_side(weights).T).reshape(x.shape)
-        weights_gradient = _matmul(x.reshape(-1, features_in).T, products)
+        map_gradient = matmul(products, _side_by_side(weights).T).reshape(x.shape)
+        weights_gradient = matmul(x.reshape(-1, features_in).T, products)
         weights_gradient = weights_gradient.reshape(features_in, taps, features_out).swapaxes(0, 1)
     else:
         map_gradient = unbordered(map_gradient, x.shape)
@@ -236,7 +237,7 @@ def _shared_backward(plan: _Plan, strides: Pair, x, weights, positions, cotangen
     def block(carry, operands):
         cells, pixels = operands
         # Of narrow weights all taps' products x theta_k come first, as one product of matrices.
-        products = _matmul(pixels, _side_by_side(weights)) if project else pixels
+        products = matmul(pixels, _side_by_side(weights)) if project else pixels
         products = products.reshape(size, taps, -1).swapaxes(0, 1) if project else weights
 
         def add(map_gradient, tap):
@@ -246,10 +247,10 @@ def _shared_backward(plan: _Plan, strides: Pair, x, weights, positions, cotangen
             if project:
                 return map_gradient, (sample, plan.dot(slopes, -product))
             # dtheta_k += x^T c(p - p_k), and dx += c(p - p_k) theta_k^T
-            outer = _outer(pixels, sample, matrix)
+            outer = outer_product(pixels, sample, matrix)
             # The position is negated, and so is its slope: dp_k = -sum x theta_k dc(p - p_k) / dp
-            slope = plan.dot(slopes, -_product(pixels, matrix))
-            return map_gradient + _product(sample, matrix.swapaxes(-1, -2)), (outer, slope)
+            slope = plan.dot(slopes, -tap_product(pixels, matrix))
+            return map_gradient + tap_product(sample, matrix.swapaxes(-1, -2)), (outer, slope)
 
         zeros = zeros_for((size, features_in), sums, x)
         taps_in = jnp.arange(taps, dtype=jnp.int32), weights, products, cells
@@ -257,8 +258,8 @@ def _shared_backward(plan: _Plan, strides: Pair, x, weights, positions, cotangen
         if project:
             # Then both gradients too are one product each, over all taps' samples side by side.
             samples = outer.swapaxes(0, 1).reshape(size, -1)
-            map_gradient = _matmul(samples, _side_by_side(weights).T)
-            outer = _matmul(pixels.T, samples)
+            map_gradient = matmul(samples, _side_by_side(weights).T)
+            outer = matmul(pixels.T, samples)
             outer = outer.reshape(features_in, taps, features_out).swapaxes(0, 1)
         return (carry[0] + outer, carry[1] + slopes), map_gradient.astype(x.dtype)
 
@@ -283,7 +284,7 @@ def _plain(strides: Pair, x, weights, positions) -> jax.Array:
     def add(y, tap):
         index, cells, matrix = tap
         sample = read(rows, cells, index)[0]
-        return y + _product(sample.astype(x.dtype), matrix), None
+        return y + tap_product(sample.astype(x.dtype), matrix), None
 
     # All outputs at once, a row for each tap.
     cells = jax.tree.map(lambda part: part.reshape(-1, taps).T, cells)
@@ -302,7 +303,7 @@ def _rows_to_read(x: jax.Array, weights: jax.Array) -> tuple[Rows, bool]:
     """The map, or where it is narrower its product with all taps' weights (and True)."""
     if not _is_narrow(x, weights):
         return _unprojected(x, weights), False
-    products = bordered(_matmul(x, _side_by_side(weights)))
+    products = bordered(matmul(x, _side_by_side(weights)))
     width = x.shape[2] + 2 * BORDER
     return Rows(products.reshape(-1, weights.shape[2]), width, weights.shape[0]), True
 
@@ -371,27 +372,6 @@ def _block_rows(rows: jax.Array, size: int) -> jax.Array:
 def _unblocked(blocks: jax.Array, leading: tuple[int, ...]) -> jax.Array:
     count = leading[0] * leading[1] * leading[2]
     return blocks.reshape(-1, blocks.shape[-1])[:count].reshape(*leading, blocks.shape[-1])
-
-
-def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.matmul(a, b, preferred_element_type=_checks.accumulation_dtype(a, b))
-
-
-def _product(rows: jax.Array, matrix: jax.Array) -> jax.Array:
-    """Rows [P, C] by a matrix [C, O]; or each group of channels by its own, [G, C / G, O / G]."""
-    if matrix.ndim == 2:
-        return _matmul(rows, matrix)
-    # [P, G, C / G] as [G, P, C / G]: a product for each group.
-    grouped = rows.reshape(-1, *matrix.shape[:2]).swapaxes(0, 1)
-    return _matmul(grouped, matrix).swapaxes(0, 1).reshape(rows.shape[0], -1)
-
-
-def _outer(a: jax.Array, b: jax.Array, like: jax.Array) -> jax.Array:
-    """The gradient by a matrix `like` [C, O] or [G, C / G, O / G] of rows a [P, C] and b [P, O]."""
-    if like.ndim == 2:
-        return _matmul(a.T, b)
-    a, b = (rows.reshape(a.shape[0], like.shape[0], -1).swapaxes(0, 1) for rows in (a, b))
-    return _matmul(a.swapaxes(1, 2), b)
 
 
 def _row_products(values: jax.Array) -> jax.Array:

@@ -8,11 +8,12 @@ picks the form of each pass by the traced half size:
     Toeplitz product  beyond them
 
 Elsewhere the map is filtered as a whole by Toeplitz products, which run on matrix units and leave
-no choice to be made on the device.
+no choice to be made on the device. On a GPU long axes of large maps are an exception: there sums
+serve short filters, and products of bands those in between.
 
-Where no gradient is wanted, the smallest filter of two axes is a single pass over the map, since
-most of the time goes into memory; from a half size of 2 on, its sums cost more than a second pass.
-Gradients need the map between the passes, and then one pass saves nothing.
+On a CPU, where no gradient is wanted, the smallest filter of two axes is a single pass over the
+map, since most of the time goes into memory; from a half size of 2 on, its sums cost more than a
+second pass. Gradients need the map between the passes, and then one pass saves nothing.
 
 The gradient is written out: a symmetric filter is its own adjoint, and the gradient with respect to
 sigma is a pass with the taps' derivative, which costs as much as the forward pass. Automatic
@@ -34,7 +35,7 @@ from rfjax._engine.plan import Axis, Filter
 from rfjax._engine.profile import half_size, half_taps
 from rfjax._engine.shift_add import in_rows, line_taps, pull_shift_add, shift_add, stencil
 from rfjax._engine.switch import size_switch
-from rfjax._engine.toeplitz import filter_by_matrix
+from rfjax._engine.toeplitz import filter_by_bands, filter_by_matrix
 
 
 def filter_axes(x: jax.Array, sigmas: jax.Array, how: Filter) -> jax.Array:
@@ -95,8 +96,8 @@ def _plain(how: Filter, x: jax.Array, sigmas: jax.Array) -> jax.Array:
 
 
 def _on_devices(function: Callable, how: Filter) -> dict[str, Callable]:
-    """`function` on a CPU and elsewhere."""
-    return {platform: partial(function, how, platform) for platform in ("cpu", "default")}
+    """`function` on a CPU, on a GPU, and elsewhere."""
+    return {platform: partial(function, how, platform) for platform in ("cpu", "gpu", "default")}
 
 
 # All axes of a map [N, *spatial, C] by sigmas [N | 1, C | 1, axes]
@@ -107,7 +108,7 @@ def _filter(how: Filter, platform: str, x: jax.Array, sigmas: jax.Array) -> jax.
     axes = how.axes(x.shape, platform)
     size = tuning.FUSED
     # The taps of one pass over both axes hold no boundary but zeros.
-    fits = len(axes) == 2 and all(size in axis.half_sizes for axis in axes)
+    fits = len(axes) == 2 and all(axis.on_cpu and size in axis.half_sizes for axis in axes)
     if not fits or how.padding != "zero":
         return _one_by_one(axes, x, sigmas)
     # Two branches: the smallest filter in one pass, any other in one after the other.
@@ -172,7 +173,7 @@ def _pull(
 
 def filter_axis(x: jax.Array, sigma: jax.Array, axis: Axis) -> jax.Array:
     """The map x, seen as [M, L, K], filtered along L by Gaussians of sigma [N | 1, C | 1]."""
-    branches = [partial(shift_add, axis, size) for size in axis.half_sizes]
+    branches = [partial(_FORMS[form.name][0], axis, form.size) for form in axis.forms]
     branches.append(partial(_by_matrix, axis))
     taps = in_rows(line_taps(sigma, axis), axis)
     filtered = size_switch(branches)
@@ -189,7 +190,7 @@ def pull_axis(
     (unit,) = alike(jnp.ones_like(sigma), sigma)[:1]
     # dg / dsigma by forward mode, once for all static sizes.
     taps, derivative = jax.jvp(partial(line_taps, axis=axis), (sigma,), (unit,))
-    branches = [partial(pull_shift_add, axis, size) for size in axis.half_sizes]
+    branches = [partial(_FORMS[form.name][1], axis, form.size) for form in axis.forms]
     branches.append(partial(_pull_by_matrix, axis))
     operands = x, y, cotangent, sigma, in_rows(taps, axis), in_rows(derivative, axis)
     return size_switch(branches)(_branch_index(sigma, axis), *operands)
@@ -198,7 +199,7 @@ def pull_axis(
 def _branch_index(sigma: jax.Array, axis: Axis) -> jax.Array:
     """The first branch whose half size holds every sigma's support."""
     largest = jnp.max(half_size(sigma, truncate=axis.window.truncate))
-    return sum(((largest > size).astype(jnp.int32) for size in axis.half_sizes), jnp.int32(0))
+    return sum(((largest > form.size).astype(jnp.int32) for form in axis.forms), jnp.int32(0))
 
 
 def _by_matrix(axis: Axis, x, sigma, taps) -> jax.Array:
@@ -210,3 +211,34 @@ def _pull_by_matrix(axis: Axis, x, y, cotangent, sigma, taps, derivative):
     # K^T c, and the trace of (dK / dsigma)^T c x^T, which JAX forms as a product.
     grad_x, grad_sigma = jax.vjp(by_matrix, x, sigma)[1](cotangent)
     return in_order(grad_x), grad_sigma
+
+
+def _by_bands(axis: Axis, size: int, x, sigma, taps) -> jax.Array:
+    return in_order(filter_by_bands(x, sigma, axis.padding, axis.window, size=size))
+
+
+def _pull_by_bands(axis: Axis, size: int, x, y, cotangent, sigma, taps, derivative):
+    by_bands = partial(filter_by_bands, padding=axis.padding, window=axis.window, size=size)
+    grad_x, grad_sigma = jax.vjp(by_bands, x, sigma)[1](cotangent)
+    return in_order(grad_x), grad_sigma
+
+
+def _by_kernel(axis: Axis, size: int, x, sigma, taps) -> jax.Array:
+    # Imported where it is asked for: Pallas takes long to load.
+    from rfjax._engine.kernels import filter_by_kernel
+
+    return filter_by_kernel(axis, size, x, sigma)
+
+
+def _pull_by_kernel(axis: Axis, size: int, x, y, cotangent, sigma, taps, derivative):
+    from rfjax._engine.kernels import pull_by_kernel
+
+    return pull_by_kernel(axis, size, x, y, cotangent, sigma)
+
+
+# By the name of a form: what filters, and what pulls cotangents back.
+_FORMS = {
+    "shift_add": (shift_add, pull_shift_add),
+    "banded": (_by_bands, _pull_by_bands),
+    "pallas": (_by_kernel, _pull_by_kernel),
+}

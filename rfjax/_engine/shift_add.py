@@ -140,7 +140,7 @@ def shift_add(axis: Axis, size: int, x: jax.Array, sigma: jax.Array, taps: Taps)
     if axis.padding != "renormalized":
         return y
     # The taps that fall inside the map are to sum to 1.
-    return _times(y, 1.0 / _mass(taps.values, axis.length))
+    return multiplied(y, 1.0 / mass_inside(taps.values, axis.length))
 
 
 def pull_shift_add(
@@ -161,8 +161,8 @@ def pull_shift_add(
     if axis.padding == "renormalized":
         assert y is not None  # it is kept for this
         # y = s / m with the sum s and the mass m of the taps: dy = (ds - y dm) / m.
-        cotangent = _times(cotangent, 1.0 / _mass(taps.values, axis.length))
-        loss = sum_to(_times(cotangent * y, _mass(derivative.values, axis.length)), sigma)
+        cotangent = multiplied(cotangent, 1.0 / mass_inside(taps.values, axis.length))
+        loss = sum_to(multiplied(cotangent * y, mass_inside(derivative.values, axis.length)), sigma)
     # With zeros outside the filter and its derivative are their own adjoints, so that both act on
     # the cotangent: grad_x = g * c and grad_sigma = sum (dg / dsigma * c) x.
     shifts = _line(cotangent, taps, axis.padding)
@@ -176,10 +176,10 @@ def _pull_extended(axis: Axis, size: int, x, cotangent, sigma, taps: Taps, deriv
     shifts = _line(x, derivative, axis.padding)
     grad_sigma = shifts.product(derivative.beside(shifts), cotangent, sigma, axis.on_cpu)
     # The adjoint spreads over the padded map, and the padding's adjoint folds it back.
-    wide = _extend(cotangent, size, "zero")
+    wide = extended(cotangent, size, "zero")
     shifts = _line(wide, taps, "zero")
     wide = shifts.filtered(taps.beside(shifts)).reshape(wide.shape)
-    (grad_x,) = jax.linear_transpose(lambda v: _extend(v, size, axis.padding), x)(wide)
+    (grad_x,) = jax.linear_transpose(lambda v: extended(v, size, axis.padding), x)(wide)
     return grad_x, grad_sigma
 
 
@@ -209,16 +209,16 @@ def _pad(x: jax.Array, shape: tuple, size: int, padding: str) -> jax.Array:
     if padding in ("zero", "renormalized"):
         skew = tuning.SKEW if shape[-1] % tuning.ALIASED_ROW == 0 else 0
         return jnp.pad(x.reshape(shape), ((0, 0), (size, size), (0, skew))[: len(shape)])
-    wide = _extend(x, size * x.shape[1] // shape[1], padding)
+    wide = extended(x, size * x.shape[1] // shape[1], padding)
     return wide.reshape(shape[0], shape[1] + 2 * size, *shape[2:])
 
 
-def _extend(x: jax.Array, size: int, padding: str) -> jax.Array:
+def extended(x: jax.Array, size: int, padding: str) -> jax.Array:
     """[M, L, K] with `size` pixels more at either end of L."""
     return jnp.pad(x, ((0, 0), (size, size), (0, 0)), mode=PAD_MODES[padding])
 
 
-def _mass(taps: jax.Array, length: int) -> jax.Array:
+def mass_inside(taps: jax.Array, length: int) -> jax.Array:
     """The sum of the taps that fall inside the map, m[i] = sum_j g(i - j): [n, L, c]."""
     size = taps.shape[-1] - 1
     cumulative = jnp.cumsum(taps, -1)
@@ -228,7 +228,7 @@ def _mass(taps: jax.Array, length: int) -> jax.Array:
     return jnp.moveaxis(mass, -1, 1)
 
 
-def _times(x: jax.Array, factors: jax.Array) -> jax.Array:
+def multiplied(x: jax.Array, factors: jax.Array) -> jax.Array:
     """[M, L, K] times factors [n, L, c]."""
     n, _, c = factors.shape
     factors = jnp.repeat(factors, x.shape[0] // n if n > 1 else 1, axis=0)

@@ -2,6 +2,9 @@
 
 Its cost does not depend on sigma, the support is exact inside K, boundaries are folded into K, and
 matrix units run it.
+
+On long axes K is nearly empty: with a half size R, a block of B rows reads B + 2 R pixels and no
+others. The banded product takes these blocks alone, B + 2 R products a pixel in place of L.
 """
 
 import jax
@@ -11,7 +14,8 @@ import numpy as np
 from rfjax._engine import tuning
 from rfjax._engine.devices import is_known
 from rfjax._engine.layout import precise
-from rfjax._engine.profile import Window, half_profile
+from rfjax._engine.plan import PAD_MODES
+from rfjax._engine.profile import Window, half_profile, half_taps
 from rfjax._engine.totals import counted, folded_profile, total_profile
 
 
@@ -33,6 +37,75 @@ def _apply(matrix: jax.Array, x: jax.Array) -> jax.Array:
     # A matrix for each example n and channel c; p are its rows, q the pixels of the axes after.
     split = x.reshape(n, rows // n, length, step // c, c)
     return precise(jnp.einsum)("ncij,npjqc->npiqc", matrix, split).reshape(x.shape)
+
+
+def filter_by_bands(
+    x: jax.Array, sigma: jax.Array, padding: str, window: Window, *, size: int
+) -> jax.Array:
+    """The map [M, L, K] filtered along L by Gaussians of half sizes up to the static `size`.
+
+    Args:
+      sigma: [N | 1, C | 1], none of which needs more than `size` pixels to a side.
+      size: R, in pixels.
+    """
+    taps = half_taps(sigma, size, window)
+    y = _apply_bands(taps, _windows(_extended(x, size, padding), x.shape[1], size))
+    y = y.reshape(x.shape[0], -1, x.shape[2])[:, : x.shape[1]]
+    if padding != "renormalized":
+        return y
+    # The taps that fall inside the map are to sum to 1.
+    return y / _mass_beside(taps, x.shape, size)
+
+
+def _extended(x: jax.Array, size: int, padding: str) -> jax.Array:
+    """[M, L, K] with `size` pixels more at either end of L, by the boundary."""
+    mode = PAD_MODES.get(padding, "constant")
+    return jnp.pad(x, ((0, 0), (size, size), (0, 0)), mode=mode)
+
+
+def _windows(x: jax.Array, length: int, size: int) -> jax.Array:
+    """[M, blocks, B + 2 R, K]: what each block of B rows reads of [M, L + 2 R, K]."""
+    rows, _, step = x.shape
+    block = tuning.BAND_BLOCK
+    count = -(-length // block)
+    # Zeros fill up the last block, and what it computes of them is cut off.
+    x = jnp.pad(x, ((0, 0), (0, count * block - length), (0, 0)))
+    own = x[:, : count * block].reshape(rows, count, block, step)
+    # The first 2 R pixels behind a block, from as many blocks as they lie in.
+    behind = [x[:, block * k : block * (count + k)] for k in range(1, -(-2 * size // block) + 1)]
+    filled = [
+        jnp.pad(part, ((0, 0), (0, count * block - part.shape[1]), (0, 0))) for part in behind
+    ]
+    parts = [own, *(part.reshape(own.shape) for part in filled)]
+    return jnp.concatenate(parts, 2)[:, :, : block + 2 * size]
+
+
+def _apply_bands(taps: jax.Array, windows: jax.Array) -> jax.Array:
+    """y[i] = sum_j g(j - i - R) v[j] in every window v: [M, blocks, B, K]."""
+    rows, count, wide, step = windows.shape
+    n, c, _ = taps.shape
+    size = taps.shape[-1] - 1
+    distance = np.abs(np.arange(wide) - np.arange(wide - 2 * size)[:, None] - size)
+    # [n, c, B, B + 2 R], the same for all blocks; zero where no tap reaches.
+    beyond = jnp.pad(taps, ((0, 0), (0, 0), (0, 1)))
+    matrix = beyond[..., np.minimum(distance, size + 1)]
+    if n == c == 1:
+        return precise(jnp.einsum)("ij,abjk->abik", matrix[0, 0], windows)
+    split = windows.reshape(n, rows // n, count, wide, step // c, c)
+    y = precise(jnp.einsum)("ncij,npbjqc->npbiqc", matrix, split)
+    return y.reshape(rows, count, wide - 2 * size, step)
+
+
+def _mass_beside(taps: jax.Array, shape: tuple[int, ...], size: int) -> jax.Array:
+    """The mass of the taps inside of the map at each pixel, beside [M, L, K]."""
+    rows, length, step = shape
+    n, c, _ = taps.shape
+    ones = jnp.ones((n, length, c), taps.dtype)
+    mass = _apply_bands(taps, _windows(_extended(ones, size, "zero"), length, size))
+    mass = mass.reshape(n, -1, c)[:, :length]
+    # Channels are the fastest of the numbers of a pixel.
+    mass = jnp.tile(mass, (1, 1, step // c)) if c > 1 else mass
+    return jnp.repeat(mass, rows // n, axis=0) if n > 1 else mass
 
 
 # K [..., L, L] of the filter with its boundary, for sigma [...]; exact for any sigma.

@@ -24,6 +24,29 @@ SUM_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 #                        sigma 32 (R = 64)  0.9 to 1.0 of LONG_SUM 64, which takes the sum
 SHORT_SHARE, SHORT_SUM, LONG_AXIS, LONG_SUM = 4, 16, 256, 32
 
+# Banded products: their half sizes, each a branch to compile, and the rows of a block, which reads
+# twice the half size beyond its own. By the model of `benchmarks/accelerator`; not measured.
+BAND_SIZES, BAND_BLOCK = (16, 64, 128), 64
+
+# On a GPU, by the model of `python -m benchmarks.accelerator.model` for an H100; not measured.
+# Toeplitz products serve but for axes of at least GPU_LONG_AXIS pixels in maps where a product is
+# at least GPU_LEAST_WORK multiplications, beside which the switch that asks the host counts little.
+# There sums serve up to the half size GPU_SUM, and banded products up to half sizes on axes of a
+# least length each. On 1 x 1024 x 2048 x 64 that is predicted to take, of the Toeplitz product,
+#   sigma 1 (R = 2)     0.06
+#   sigma 8 (R = 16)    0.11
+#   sigma 32 (R = 64)   0.17
+#   sigma 64 (R = 128)  0.26
+# The kernels in Pallas are predicted to be faster than both up to a half size of 8, and are used
+# where they are asked for alone, until a card has run them.
+GPU_LONG_AXIS, GPU_LEAST_WORK, GPU_SUM = 192, 2**30, 4
+GPU_BANDS = ((16, 192), (64, 384), (128, 640))
+
+# Kernels in Pallas: the half size up to which they serve, which need be no larger since their cost
+# grows with the half size; the numbers of a tile, of which up to TILE_NUMBERS belong to one pixel.
+# Four warps then have 32 numbers a thread. Not measured.
+KERNEL_SIZE, TILE, TILE_NUMBERS = 32, 4096, 128
+
 # Full covariances: up to this half size a filter is a sum of shifted maps, of (2 R + 1)^2 taps,
 # beyond it a product of transforms, whose cost does not depend on R. On 1 x 64 x 64 x 32: 0.8 of 3,
 # which takes transforms at R = 4, and 0.5 of 6, which takes the sum at R = 6.
@@ -37,7 +60,7 @@ DOUBLED_GRID = 8
 # bound on the memory of an extended map, which `rfjax.filtering` documents; not tuned.
 LEAST_REACH = 64
 
-# The half size up to which two axes are filtered in one pass. At 1 the pass is a 3 x 3 stencil,
+# The half size up to which a CPU filters two axes in one pass. At 1 the pass is a 3 x 3 stencil,
 # forward alone 0.4 to 0.6 of two passes on 1 x 128 x 128 x 64; from 2 on its 25 products cost more
 # than a second pass.
 FUSED = 1
@@ -99,6 +122,11 @@ LEAST_OUTPUTS = 256
 # Windows of a splat in one turn of its loop: 1, 4 and 16 are alike (0.9 to 1.1). The loop itself is
 # what counts: a scatter in its place took 7 times as long, 137 ms against 20 ms, in a prototype.
 SPLAT_UNROLL = 4
+
+# Outputs of taps at several dilations, in numbers of a tap's mixed map, that are worked off at a
+# time on a CPU. The gradient on 2 x 64 x 64 x 64 and 1 x 100 x 100 x 256 took 0.7 to 1.1 of 2**15
+# and of 2**17, in a prototype on busy cores.
+MIXED_BLOCK = 2**19
 
 # Accuracy: bounds
 

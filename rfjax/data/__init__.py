@@ -10,6 +10,7 @@ if fault := _extras.missing(__name__, "cv2", "grain", "tensorflow_datasets"):
     raise fault
 
 from rfjax.data.augment import Augmentation as Augmentation
+from rfjax.data.caching import cache_features as cache_features
 from rfjax.data.checking import check as check
 from rfjax.data.dataset import VOID as VOID
 from rfjax.data.dataset import Dataset as Dataset

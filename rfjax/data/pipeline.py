@@ -17,7 +17,7 @@ import cv2
 import grain.python as grain
 import numpy as np
 
-from rfjax._checks import integer
+from rfjax._checks import integer, pair
 from rfjax.data import rows
 from rfjax.data.augment import Augmentation
 from rfjax.data.dataset import Dataset, size_of
@@ -34,6 +34,7 @@ def train_iterator(
     seed: int,
     augmentation: Augmentation | None = None,
     row: MakeRow | None = None,
+    pad: tuple[int, int] | None = None,
     process_index: int = 0,
     process_count: int = 1,
     threads: int | None = None,
@@ -54,6 +55,8 @@ def train_iterator(
         augmentation: None for none. Scaling needs a crop, else sizes differ.
         row: the function of (example, rng, augmentation) that returns the arrays of an example, as
             `rfjax.tasks.Task.row`; None for those of images with a class at every pixel.
+        pad: height and width that all rows are brought to, see `rfjax.data.rows.padded`: images of
+            many sizes then train at their own, and one program serves all of them.
         process_index, process_count: this process's share.
         threads: batches made at the same time; None for one for each processor, 16 at most; 0 for
             none beside the caller's.
@@ -77,20 +80,27 @@ def train_iterator(
     seed = integer("seed", seed, least=0)
     cv2.setNumThreads(0)
     stream = grain.MapDataset.source(dataset.source).seed(seed).shuffle().repeat()
-    transform = _TrainingRow(dataset, row or _default_row(dataset), augmentation)
+    make = row or default_row(dataset)
+    if pad is not None:
+        make = partial(_padded_row, make, pair("pad", pad))
+    transform = _TrainingRow(dataset, make, augmentation)
     stream = stream.random_map(transform)
     stream = stream[process_index::process_count].batch(batch_size, drop_remainder=True)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     return iter(stream.to_iter_dataset(options))
 
 
-def _default_row(dataset: Dataset) -> MakeRow:
+def default_row(dataset: Dataset) -> MakeRow:
     """Rows of images with a class at every pixel."""
     return partial(_segmentation_row, Normalization.of(dataset.facts))
 
 
 def _segmentation_row(normalization, example, rng=None, augmentation=None) -> rows.Row:
     return rows.segmentation_row(example, normalization, rng, augmentation)
+
+
+def _padded_row(make: MakeRow, size: tuple[int, int], example, rng=None, augmentation=None):
+    return rows.padded(make(example, rng, augmentation), size, str(example.get("id", "")))
 
 
 class _TrainingRow(grain.RandomMapTransform):
@@ -107,7 +117,7 @@ class _TrainingRow(grain.RandomMapTransform):
             row,
             self._shapes,
             example,
-            "the others of its batch have {}: train with a crop, which pads smaller images",
+            "the others of its batch have {}: train with a crop, or pad to the largest size",
         )
         return row
 
@@ -157,7 +167,7 @@ def eval_batches(
         _Part(shape, count, members[process_index:][::process_count], members[0])
         for shape, count, members in _by_shape(dataset, batch_size, process_count, devices)
     ]
-    make = partial(_eval_batch, dataset, row or _default_row(dataset), blank or rows.blank)
+    make = partial(_eval_batch, dataset, row or default_row(dataset), blank or rows.blank)
     batches = grain.MapDataset.range(len(parts)).map(lambda n: make(parts[n]))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
     return iter(batches.to_iter_dataset(options))

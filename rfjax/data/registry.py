@@ -30,7 +30,10 @@ def _module(name: str) -> Callable[[], Entry]:
     return entry
 
 
-_BUILT_IN = ("digit_scenes", "camvid", "cityscapes", "digit_images", "image_folder")
+_BUILT_IN = (
+    *("digit_scenes", "camvid", "cityscapes", "digit_images", "image_folder"),
+    *("voc", "pascal_context", "nyud", "sift_flow"),
+)
 
 DATA_SETS: Registry[Callable[[], Entry]] = Registry(
     "data set",
@@ -71,9 +74,9 @@ def load(name: str, split: str, *, data_dir: str | None = None, **options: Any) 
     """One split of a data set, prepared first where that is needed.
 
     Args:
-        name: "digit_scenes" (drawn here, nothing to download), "camvid" or "cityscapes", to be
-            segmented; "digit_images" (likewise drawn here) or "image_folder", to be classified; or
-            what was registered.
+        name: "digit_scenes" (drawn here, nothing to download), "camvid", "cityscapes", "voc",
+            "pascal_context", "nyud" or "sift_flow", to be segmented; "digit_images" (likewise
+            drawn here) or "image_folder", to be classified; or what was registered.
         split: "train", "val", or, except for the digits, "test".
         data_dir: where the data is or shall be kept; see the data set's module for its default.
         **options: `enlargement` (a whole factor, for every data set), and those of

@@ -20,12 +20,23 @@ def segmentation_row(
 ) -> Row:
     """{"image": float32 [H, W, 3], "label": int32 [H, W]} of an image with a class at every pixel.
 
+    Of an example with maps, see `rfjax.data.cache_features`, the row has these in place of the
+    image, as they lie on disk.
+
     Args:
         example: "image" uint8 [H, W, 3], "label" [H, W] integers.
         normalization: of the image.
         rng, augmentation: the function of (rng, image, label) that varies both; None for neither.
+
+    Raises:
+        ValueError: an example with maps is to be varied, so that its image fits them no more.
     """
     image, label = example["image"], example["label"]
+    maps = {name: array for name, array in example.items() if name.startswith("map/")}
+    if maps:
+        if augmentation is not None and augmentation(rng, image, label)[0] is not image:
+            raise ValueError("cached maps are of whole images: train without augmentation")
+        return {"label": label.astype(np.int32), **maps}
     if augmentation is not None:
         image, label = augmentation(rng, image, label)
     return {"image": normalization(image), "label": label.astype(np.int32)}
@@ -61,4 +72,43 @@ def classification_row(
 
 def blank(row: Row) -> Row:
     """A row that counts for nothing: zeros, and 255 (void) for the label."""
-    return {name: np.full_like(array, VOID * (name == "label")) for name, array in row.items()}
+    return {name: np.full_like(array, _nothing(name)) for name, array in row.items()}
+
+
+def padded(row: Row, size: tuple[int, int], name: str) -> Row:
+    """A row whose maps have a height and width of `size`, by what counts for nothing.
+
+    Below and on the right come zeros, which is the mean of normalised images, and void labels. The
+    pixels of the row keep their coordinates, and so do the cells of every map of a network.
+
+    Args:
+        row: arrays, of which those with two axes or more are maps [H, W, ...].
+        size: height and width.
+        name: of the example, for the error.
+
+    Raises:
+        ValueError: a map is larger than `size`.
+
+    Example:
+        >>> padded({"label": np.zeros((1, 2), np.int32)}, (2, 3), "a")["label"].tolist()
+        [[0, 0, 255], [255, 255, 255]]
+    """
+    maps = {key: array for key, array in row.items() if np.ndim(array) >= 2}
+    for array in maps.values():
+        if any(n > largest for n, largest in zip(array.shape[:2], size, strict=True)):
+            raise ValueError(
+                f"example {name} has {array.shape[0]}x{array.shape[1]} pixels; want at most "
+                f"pad={size[0]}x{size[1]}"
+            )
+    return row | {key: _padded(array, size, _nothing(key)) for key, array in maps.items()}
+
+
+def _padded(array: np.ndarray, size: tuple[int, int], value: int) -> np.ndarray:
+    below, right = (largest - n for n, largest in zip(array.shape[:2], size, strict=True))
+    around = [(0, below), (0, right), *[(0, 0)] * (array.ndim - 2)]
+    return np.pad(array, around, constant_values=value)
+
+
+def _nothing(name: str) -> int:
+    """What counts for nothing in the array of this name of a row."""
+    return VOID * (name == "label")

@@ -2,6 +2,7 @@
 
     Head(layer)             a layer that reads one map; all heads of `rfjax.models.heads`
     Heads({name: head})     several over one backbone
+    NullBackground(head)    all classes but the background, whose score is 0
     Classify(K)             one score for each class and image
 
 A decoder is a `Decoder`: a module that says which maps it reads, and where what it returns lies. It
@@ -163,6 +164,72 @@ class Heads(Decoder):
             own = _within(self.scope, head, name)
             scores[name], _ = nn.call(own, maps, forward, places=places)
         return scores, carry
+
+
+class NullBackground(Decoder):
+    """Scores of all classes but the first, the background, whose score is 0.
+
+    Parameters are those of the head, which has one output less. The highest of the scores is the
+    background's where all others are below 0.
+
+    Attributes:
+      head: a decoder of one array of scores.
+
+    Example:
+      >>> head = NullBackground(Head(nn.Conv(2, kernel_size=1)))
+      >>> maps = {"last": jnp.ones([1, 4, 4, 8])}
+      >>> (scores, _), variables = head.init_with_output(jax.random.key(0), maps)
+      >>> scores.shape, list(variables["params"]), float(jnp.abs(scores[..., 0]).max())
+      ((1, 4, 4, 3), ['kernel'], 0.0)
+
+    Reference: Shelhamer, Long & Darrell, "Fully Convolutional Networks for Semantic Segmentation",
+      PAMI 2017, section 6.
+    """
+
+    head: Decoder
+
+    @property
+    def READS(self) -> tuple[str, ...]:
+        """The maps that the head reads."""
+        return self.head.READS
+
+    @property
+    def RESIZE(self) -> Callable[..., linen.Module]:
+        """What enlarges the scores of the head."""
+        return self.head.RESIZE
+
+    def place(self, places: Mapping[str, Place]) -> Places:
+        """Where the scores of the head lie."""
+        return self.head.place(places)
+
+    @linen.compact
+    def __call__(
+        self,
+        maps: Mapping[str, jax.Array],
+        train: bool = False,
+        carry: Any = (),
+        places: Mapping[str, Place] | None = None,
+    ) -> tuple[jax.Array, Any]:
+        own = _within(self.scope, self.head)
+        scores, forward = nn.call(own, maps, nn.Forward(train, carry), places=places)
+        return jnp.pad(scores, [(0, 0)] * (scores.ndim - 1) + [(1, 0)]), forward.carry
+
+
+def without_background(network: Any) -> Any:
+    """A network of the other classes, as one of all classes that gives the background the score 0.
+
+    Its parameters keep their paths.
+
+    Args:
+      network: a `rfjax.models.segmentation.Segmenter` with one array of scores.
+
+    Raises:
+      TypeError: it has no head that is a decoder.
+    """
+    head = getattr(network, "head", None)
+    if not isinstance(head, Decoder) or isinstance(head, Heads):
+        raise TypeError("a null background wants a network with one head, as models.create makes")
+    return network.clone(head=NullBackground(head))
 
 
 class Classify(Decoder):

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from rfjax import _checks, nn
 from rfjax.models.decoders import Decoder
-from rfjax.models.stages import Staged, with_last
+from rfjax.models.stages import Staged, Start, with_last
 from rfjax.places import Place
 
 
@@ -30,8 +30,8 @@ class Segmenter(linen.Module):
     and W; or by name, where the decoder does; or as the decoder returns them, where they are no
     map. With train=True batch statistics are those of the batch, and "batch_stats" must be mutable;
     `train_head` says it of the head alone, where the two differ. In place of the images it takes
-    `start`, maps by name, and `size`, (H, W) of the images that they are of: only the stages after
-    the last of these maps run.
+    `start`, maps by name, and `size`, (H, W) of the images that they are of, or both in one
+    `rfjax.models.stages.Start`: only the stages after the last of these maps run.
 
     Raises:
       ValueError: the images do not have four axes, or a map is missing.
@@ -76,13 +76,15 @@ class Segmenter(linen.Module):
     @linen.compact
     def __call__(
         self,
-        images: ArrayLike | None = None,
+        images: ArrayLike | Start | None = None,
         train: bool = False,
         train_head: bool | None = None,
         *,
         start: Mapping[str, jax.Array] | None = None,
         size: Sequence[int] | None = None,
     ) -> Any:
+        if isinstance(images, Start):
+            images, start, size = None, images.maps, images.size
         size = _image_size(images, size)
         maps, forward = self._run(images, train, start, self._last_read())
         train_head = train if train_head is None else train_head

@@ -1,5 +1,6 @@
 """Backbones as ordered lists of named stages, which run from any map and up to any."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -24,6 +25,20 @@ class Step(NamedTuple):
 
     reads: tuple[str, ...]
     run: Callable[..., tuple[jax.Array, nn.Forward]]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What a network is called with in place of images, to run from maps.
+
+    Attributes:
+      maps: by name, as `start` of `Staged.run`.
+      size: (H, W) of the images that they are of, static.
+    """
+
+    maps: Mapping[str, jax.Array]
+    size: tuple[int, int] = dataclasses.field(metadata={"static": True})
 
 
 def chained(runs: Mapping[str, Callable]) -> dict[str, Step]:

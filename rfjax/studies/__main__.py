@@ -14,11 +14,13 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rfjax import _names
 from rfjax._console import Parser, guarded, positive
 from rfjax._faults import Fault
-from rfjax.studies import scales, tables
+from rfjax.studies import scales
+from rfjax.studies.registry import STUDIES, Study
 from rfjax.training import config as configs
 from rfjax.training import folders
 
@@ -26,21 +28,28 @@ from rfjax.training import folders
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="rfjax.studies", description=__doc__.split("\n")[0])
     studies = parser.add_subparsers(dest="study", required=True)
-    blurring = studies.add_parser("blurring", help="the tables of the paper, and two more")
-    blurring.add_argument("--table", required=True, choices=[*tables.BLURRING, "all"])
-    blurring.add_argument("--data", default="digit_scenes", choices=tuple(_names.DATA_SETS))
-    blurring.add_argument("--data_dir", default="", help="where the data lie")
-    blurring.add_argument("--scale", default="cpu", choices=("cpu", "gpu", "paper"))
-    blurring.add_argument("--seeds", type=positive, default=3)
-    blurring.add_argument("--steps", type=positive, help="of a full training, not the scale's")
-    blurring.add_argument("--jobs", type=positive, default=1, help="trainings at once (on a CPU)")
-    blurring.add_argument("--weights", type=Path, help="folder of <model>.npz to start from")
+    tabled = [_add_tabled(studies, name, study) for name, study in STUDIES.items()]
     drawn = studies.add_parser("figures", help="the figures of the paper that need no training")
     scaled = studies.add_parser("scales", help="the scales that a trained dynamic head infers")
     scaled.add_argument("--run", required=True, type=Path, help="directory of a training run")
     scaled.add_argument("--data_dir", default="", help="where the data lie")
-    for each in (blurring, drawn, scaled):
+    for each in (*tabled, drawn, scaled):
         each.add_argument("--workdir", required=True, type=Path)
+    return parser
+
+
+def _add_tabled(studies: Any, name: str, study: Study) -> argparse.ArgumentParser:
+    """The arguments of a study whose tables are training runs."""
+    parser = studies.add_parser(name, help=study.help)
+    parser.add_argument("--table", required=True, choices=[*study.tables, "all"])
+    data, scale = next(iter(study.scales))
+    parser.add_argument("--data", default=data, choices=tuple(_names.DATA_SETS))
+    parser.add_argument("--data_dir", default="", help="where the data lie")
+    parser.add_argument("--scale", default=scale, choices=("cpu", "gpu", "paper"))
+    parser.add_argument("--seeds", type=positive, default=3)
+    parser.add_argument("--steps", type=positive, help="of a full training, not the scale's")
+    parser.add_argument("--jobs", type=positive, default=1, help="trainings at once (on a CPU)")
+    parser.add_argument("--weights", type=Path, help="folder of <model>.npz to start from")
     return parser
 
 
@@ -48,9 +57,9 @@ def _check(options: argparse.Namespace) -> None:
     """Sees that what the arguments name is there, before JAX, which takes seconds, is imported."""
     if options.study == "scales":
         folders.check(options.run)
-    if options.study == "blurring":
+    if options.study in STUDIES:
         try:
-            scales.find(options.data, options.scale)
+            scales.find(options.data, options.scale, STUDIES[options.study].scales)
         except ValueError as error:
             raise Fault(str(error)) from error
         if options.weights is not None and not options.weights.is_dir():
@@ -58,15 +67,16 @@ def _check(options: argparse.Namespace) -> None:
     options.workdir.mkdir(parents=True, exist_ok=True)
 
 
-def blurring(options: argparse.Namespace) -> None:
+def tabled(options: argparse.Namespace) -> None:
     """Trains what the tables need, and writes them."""
     from rfjax.studies import report, runs
 
-    scale = scales.find(options.data, options.scale)
+    study = STUDIES[options.study]
+    scale = scales.find(options.data, options.scale, study.scales)
     root = options.workdir / f"{options.data}-{options.scale}"
-    names = list(tables.BLURRING) if options.table == "all" else [options.table]
+    names = list(study.tables) if options.table == "all" else [options.table]
     for name in names:
-        table = tables.BLURRING[name]
+        table = study.tables[name]
         generations = runs.plan(
             table.specs,
             root=root,
@@ -111,7 +121,7 @@ def _scales(options: argparse.Namespace) -> None:
     _tell(scale_maps.write(options.run, options.workdir, data_dir=options.data_dir))
 
 
-STUDIES = {"blurring": blurring, "figures": _figures, "scales": _scales}
+COMMANDS = {**dict.fromkeys(STUDIES, tabled), "figures": _figures, "scales": _scales}
 
 
 def _study(options: argparse.Namespace) -> int:
@@ -119,7 +129,7 @@ def _study(options: argparse.Namespace) -> int:
     from rfjax import training
 
     training.use_compilation_cache()
-    STUDIES[options.study](options)
+    COMMANDS[options.study](options)
     return 0
 
 

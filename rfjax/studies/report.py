@@ -84,6 +84,15 @@ class Filled:
         cell = self.table.cells[row, column]
         return np.array([100.0 * _mean_iu(run, cell) for run in self._runs[cell.spec]])
 
+    def measure(self, row: str, column: str, name: str) -> np.ndarray:
+        """Another score at the end of a cell's training, in %, [seeds]; NaN where it diverged."""
+        outcomes = [run.outcome() for run in self._runs[self.table.cells[row, column].spec]]
+        return np.array([100.0 * outcome[name] if outcome else math.nan for outcome in outcomes])
+
+    @property
+    def _measures(self) -> tuple[str, ...]:
+        return tuple(self.table.measures.values())
+
     def sigma(self, row: str, column: str) -> np.ndarray:
         """The geometric mean of a cell's learned sigmas, [seeds]."""
         runs = self._runs[self.table.cells[row, column].spec]
@@ -167,6 +176,7 @@ class Filled:
                     "mean": float(found.mean),
                     "standard_deviation": float(found.deviation),
                     "paper": cell.paper,
+                    **{name: self.measure(row, column, name).tolist() for name in self._measures},
                     "steps": self.steps(row, column),
                     "parameters": counts.total,
                     "trained_parameters": counts.trained,
@@ -192,7 +202,7 @@ class Filled:
             f"{self.seeds} seeds; Δ to {self._bases()}; "
             f"σ in pixels of the layer's map. Networks: {self.networks()}.\n\n"
         )
-        heading = ["row", "column", "mean IU", "Δ", "paper", "Δ", "steps"]
+        heading = ["row", "column", "mean IU", "Δ", "paper", "Δ", *self.table.measures, "steps"]
         heading += ["parameters", "trained", "structure", "σ"]
         lines = [self._line(row, column) for row, column in self.table.cells]
         text = caption + table(heading, lines)
@@ -223,6 +233,7 @@ class Filled:
             f"{delta:+.1f}",
             f"{cell.paper:.1f}" if cell.paper is not None else "",
             f"{cell.paper - base:+.1f}" if printed else "",
+            *(f"{spread(self.measure(row, column, name)).mean:.1f}" for name in self._measures),
             " + ".join(f"{steps:,}" for steps in self.steps(row, column)),
             f"{counts.total:,}",
             f"{counts.trained:,}",

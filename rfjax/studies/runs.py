@@ -23,6 +23,7 @@ from rfjax._progress import duration
 from rfjax._runs import read, refuse
 from rfjax.studies import scales
 from rfjax.studies.specs import Spec
+from rfjax.tasks.registry import TASKS
 from rfjax.training import config as configs
 from rfjax.training import reporting
 
@@ -70,11 +71,24 @@ class Run:
         if not (self.workdir / RESULT).exists():
             raise StudyError(f"{self.workdir} has no result; run the study first")
         found = read(self.workdir / RESULT, StudyError, _DAMAGED)
-        if found.get("mean_iu") is None:
+        if found.get(self._task.score) is None:
             raise StudyError(
                 f"nothing was scored in {self.workdir}, since every validation label is void"
             )
         return found
+
+    @property
+    def _task(self) -> Any:
+        """The class of its task, which names the score."""
+        return TASKS[self.config["task"]["name"]]
+
+    def score(self) -> str:
+        """Its score for people."""
+        outcome, task = self.outcome(), self._task
+        if outcome is None:
+            return "diverged"
+        value = outcome[task.score]
+        return f"{task.title} {100 * value:.2f} %" if task.percent else f"{task.title} {value:.4f}"
 
     def check(self) -> None:
         """Raises a `StudyError` if what lies in its directory was trained otherwise."""
@@ -148,13 +162,8 @@ def execute(
             finished += 1
             spent = time.monotonic() - started
             remaining = duration(spent / finished * (left - finished))
-            said = f"[{finished}/{left}] {run.title}: {_score(run)}, {seconds:.0f} s"
+            said = f"[{finished}/{left}] {run.title}: {run.score()}, {seconds:.0f} s"
             say(f"{said}; about {remaining} left")
-
-
-def _score(run: Run) -> str:
-    outcome = run.outcome()
-    return "diverged" if outcome is None else f"mean IU {100 * outcome['mean_iu']:.2f} %"
 
 
 def _completed(runs: Sequence[Run], jobs: int) -> Iterator[tuple[Run, float]]:

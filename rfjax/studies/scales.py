@@ -5,7 +5,7 @@ gpu     one accelerator: hours a table, the networks of the paper
 paper   the paper's budget, sixteen crops of 800 x 800 for 240 epochs
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ml_collections import ConfigDict
@@ -108,16 +108,24 @@ SCALES = {
 }
 
 
-def find(data: str, scale: str) -> Scale:
+Scales = Mapping[tuple[str, str], Scale]  # by data set and name
+
+
+def find(data: str, scale: str, scales: Scales | None = None) -> Scale:
     """The scale of this name for a data set.
+
+    Args:
+      data, scale: its two names.
+      scales: those of a study; None for those of "blurring".
 
     Raises:
       ValueError: there is none; the message lists those that there are.
     """
-    if (data, scale) not in SCALES:
-        there = ", ".join(f"{name} at {size}" for name, size in SCALES)
+    scales = SCALES if scales is None else scales
+    if (data, scale) not in scales:
+        there = ", ".join(f"{name} at {size}" for name, size in scales)
         raise ValueError(f"no scale {scale!r} for {data!r}; there are {there}")
-    return SCALES[data, scale]
+    return scales[data, scale]
 
 
 def run_config(
@@ -136,8 +144,7 @@ def run_config(
     with config.unlocked():
         config.seed = seed
         config.steps = steps or config.steps
-        if spec.parent is not None:
-            config.steps = max(1, round(scale.fine_tuning * config.steps))
+        config.steps = max(1, round(_share(spec, scale) * config.steps))
         config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, config.steps // 10)
         config.trainable = spec.trainable
         config.eval_every = max(1, config.steps // spec.evaluations)
@@ -149,7 +156,15 @@ def run_config(
             config.data.options.enlargement = spec.enlargement
         config.optimizer.learning_rate *= spec.learning_rate
         _set_model(config, spec, scale)
+        config.update_from_flattened_dict(dict(spec.settings))
     return config.lock()
+
+
+def _share(spec: Spec, scale: Scale) -> float:
+    """What part of the scale's steps a run takes."""
+    if spec.share is not None:
+        return spec.share
+    return 1.0 if spec.parent is None else scale.fine_tuning
 
 
 def _set_model(config: ConfigDict, spec: Spec, scale: Scale) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-# The networks of the paper, by the roles that a scale fills.
+# The networks of the papers, by the roles that a scale fills.
 ROLES = {"drn": "DRN-A", "resnet": "ResNet-34", "dla": "DLA-34"}
 
 
@@ -23,6 +23,9 @@ class Spec:
       enlargement: of the images, in training and evaluation.
       learning_rate: factor on that of the scale.
       evaluations: how many, evenly over the run.
+      settings: other keys of the config, as (("task.name", "classification"), ...).
+      share: of the steps of a full training; None is all of them, and the scale's share for
+        fine-tuning of a run that starts from another.
     """
 
     network: str
@@ -34,6 +37,8 @@ class Spec:
     enlargement: int = 1
     learning_rate: float = 1.0
     evaluations: int = 1
+    settings: tuple[tuple[str, Any], ...] = ()
+    share: float | None = None
 
     @property
     def name(self) -> str:
@@ -46,8 +51,11 @@ class Spec:
             (f"x{self.enlargement}", self.enlargement != 1),
             (f"lr{self.learning_rate:g}", self.learning_rate != 1.0),
             (f"{self.evaluations}evals", self.evaluations != 1),
+            (f"{self.share}steps", self.share is not None),
         )
-        return "-".join(parts + [mark for mark, shown in marks if shown])
+        parts += [mark for mark, shown in marks if shown]
+        parts += [f"{key.rpartition('.')[2]}={_text(value)}" for key, value in self.settings]
+        return "-".join(parts)
 
     @property
     def lineage(self) -> tuple["Spec", ...]:
@@ -58,7 +66,7 @@ class Spec:
 def _text(value: Any) -> str:
     """`value` without the signs that file names do without."""
     value = f"{value:.3g}" if isinstance(value, float) else value
-    return "".join(letter for letter in str(value) if letter not in "()' ").strip(",")
+    return "".join(letter for letter in str(value) if letter not in "()' /*").strip(",")
 
 
 @dataclass(frozen=True)
@@ -105,12 +113,14 @@ class Table:
       cells: by (row, column); rows and columns appear in the order of the cells.
       base: the (row, column) that the difference of a cell refers to, by its row and column.
       claims: what is said of it.
+      measures: what is shown beside the score, as {heading: its name in result.json}.
     """
 
     title: str
     cells: Mapping[tuple[str, str], Cell]
     base: Callable[[str, str], tuple[str, str]]
     claims: tuple[Claim, ...] = field(default=())
+    measures: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def specs(self) -> tuple[Spec, ...]:

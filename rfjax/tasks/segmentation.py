@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
@@ -11,23 +12,51 @@ import numpy as np
 from flax import linen
 from PIL import Image
 
+from rfjax import _names, _options
 from rfjax.tasks import inference, losses, metrics
 from rfjax.tasks.images import LabelledImages
 from rfjax.tasks.task import Augmentation, Batch, Example, Row
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Segmentation(LabelledImages):
     """Cross-entropy of class scores at every pixel; mean intersection over union.
 
     Of the data set it wants to know the `palette` besides.
 
+    Attributes:
+      cross_entropy: "softmax"; "sigmoid", one yes or no for each class; or "null_background", the
+        latter without a score of the background, class 0, which is predicted where all other
+        scores are below 0.
+      sampling: probability with which a cell of the last layer takes part in the loss of a
+        training step, see `rfjax.tasks.losses.sampled`.
+      cell: its height and width in pixels.
+
     Reference: Long, Shelhamer & Darrell, "Fully Convolutional Networks for Semantic Segmentation",
       section 4.
     """
 
+    cross_entropy: str = "softmax"
+    sampling: float = 1.0
+    cell: int = 32
+
     score: ClassVar[str] = "mean_iu"
     title: ClassVar[str] = "mean IU"
     followed: ClassVar[tuple[str, ...]] = ("mean_iu", "pixel_accuracy")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _options.choose("cross_entropy", self.cross_entropy, _names.CROSS_ENTROPIES)
+        _options.number("sampling", self.sampling, above=0, most=1)
+        _options.integer("cell", self.cell)
+
+    def model(self, build: Callable[..., linen.Module]) -> linen.Module:
+        """A network with one output for each class; that of a null background is 0."""
+        if self.cross_entropy != "null_background":
+            return super().model(build)
+        from rfjax.models.decoders import without_background
+
+        return without_background(build(self.facts["num_classes"] - 1))
 
     def check(self, dataset: Any) -> None:
         """Reads a few examples, see `rfjax.data.check`."""
@@ -46,9 +75,28 @@ class Segmentation(LabelledImages):
 
         return rows.segmentation_row(example, self.normalization, rng, augmentation)
 
+    def inputs(self, batch: Batch) -> tuple:
+        """The images, or the maps that the network starts from."""
+        from rfjax.models.stages import Start
+
+        maps = {name[4:]: batch[name] for name in batch if name.startswith("map/")}
+        if not maps:
+            return super().inputs(batch)
+        _, height, width = batch["label"].shape
+        return (Start({name: x.astype(np.float32) for name, x in maps.items()}, (height, width)),)
+
     def loss(self, outputs: Any, batch: Batch, key: jax.Array | None = None) -> tuple:
-        """The sum of the pixels' cross-entropies, and the number of valid pixels."""
-        return losses.cross_entropy(outputs, batch["label"])
+        """The sum of the pixels' cross-entropies, and the number of valid pixels.
+
+        With a key, that of a training step, cells are left out as `sampling` says.
+        """
+        labels = batch["label"]
+        if key is not None and self.sampling < 1:
+            labels = losses.sampled(key, labels, self.sampling, cell=self.cell)
+        if self.cross_entropy == "softmax":
+            return losses.cross_entropy(outputs, labels)
+        background = self.cross_entropy == "sigmoid"
+        return losses.sigmoid_cross_entropy(outputs, labels, background=background)
 
     def summarize(self, totals: Any) -> dict[str, Any]:
         """See `metrics.summarize`."""

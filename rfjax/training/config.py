@@ -25,6 +25,7 @@ from rfjax._runs import flatten as flatten
 TRAINABLE = ("all", "last_stage", "structure")
 DTYPES = ("float32", "bfloat16")
 PARALLEL = ("pmap", "shard_map")
+CACHED = ("float16", "float32")  # types of cached maps
 ACCUMULATIONS = ("mean", "sum")
 
 # Keys that may differ from those of the run that is resumed: none of them changes what is learned.
@@ -35,6 +36,7 @@ FREE_ON_RESUME = (
     "keep_latest",
     "log_every",
     "data.dir",
+    "data.cache.dir",
     "model.remat",
     "parallel",
 )
@@ -57,6 +59,7 @@ def base() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.steps = 1500  # updates in all; the learning rate reaches zero there
+    config.steps_per_call = 1  # that devices make on their own, without the host
     config.batch_size = 16  # images per update, over all devices of all processes
     config.parallel = "pmap"  # pmap | shard_map: how a batch is spread over devices
     # all | last_stage (the head) | structure (covariances and offsets), or patterns of the paths of
@@ -81,13 +84,17 @@ def _task() -> ConfigDict:
     task = ConfigDict()
     task.name = "segmentation"  # segmentation | classification
     task.normalize = "count"  # the sum of losses over what counts (pixels), or none: the sum itself
+    task.cross_entropy = option(str)  # of segmentation: softmax | sigmoid | null_background
+    task.sampling = option(float)  # probability that a cell of the last layer has a loss in a step
+    task.cell = option(int)  # height and width of such a cell in pixels
     return task
 
 
 def _data() -> ConfigDict:
     """The data set and how its training images are varied."""
     data = ConfigDict()
-    # digit_scenes | camvid | cityscapes, to be segmented; digit_images | image_folder, classified
+    # digit_scenes | camvid | cityscapes | voc | pascal_context | nyud | sift_flow, to be segmented;
+    # digit_images | image_folder, classified
     data.name = "digit_scenes"
     data.dir = ""  # where the data lie or are put; "" is the data set's own default
     data.options = ConfigDict()  # of `rfjax.data.load`; None is the data set's own default
@@ -100,9 +107,20 @@ def _data() -> ConfigDict:
     data.options.train_images = option(int)  # of digit images
     data.options.val_images = option(int)
     data.options.seed = option(int)
+    data.options.year = option(int)  # of voc
+    data.options.sbd = option(bool)  # of voc: whether to train on SBD where it lies there
+    data.options.modality = option(str)  # of nyud: rgb | hha
+    data.options.labels = option(str)  # of sift_flow: semantic | geometric
 
     data.normalization = "dataset"  # its own mean and deviation | imagenet | caffe
     data.augmentation = ConfigDict()
+    data.cache = ConfigDict()
+    data.cache.map = (
+        ""  # the network starts from this map, as "pool4", computed once; "" from images
+    )
+    data.cache.dir = ""  # where the maps lie; "" is "maps" in the run's directory
+    data.cache.dtype = "float16"  # float16 | float32, of the files
+    data.pad = (0, 0)  # least height, width of a batch: zeros and void below and on the right
     data.augmentation.scale = (1.0, 1.0)  # factor drawn uniformly between the two
     data.augmentation.rotation = 0.0  # degrees, drawn from [-rotation, rotation]
     data.augmentation.crop = (0, 0)  # height, width in pixels; (0, 0) is no crop
@@ -202,6 +220,9 @@ def _optimizer() -> ConfigDict:
     optimizer.accumulation = "mean"  # mean | sum of these gradients
     optimizer.rates = ()  # factors on the learning rate by pattern of paths, as ("*/bias=2",)
     optimizer.decays = ()  # factors on the weight decay, likewise
+    optimizer.rate_in_momentum = (
+        False  # m <- momentum m + lr g, as Caffe; or lr outside, as PyTorch
+    )
     return optimizer
 
 
@@ -247,10 +268,17 @@ def _is_factor(value: Any) -> bool:
 
 _FACTORS = rules.several((_is_factor, 'a text "PATTERN=FACTOR" with a factor of at least 0'))
 
+_SIZE = rules.pair(
+    "(height, width) in pixels, or (0, 0) for none",
+    rules.is_whole,
+    lambda a, b: a == b == 0 or min(a, b) >= 1,
+)
+
 RULES = {
     "seed": rules.integer(0, 2**32 - 1),
     "parallel": rules.one_of(PARALLEL),
     "steps": rules.integer(1),
+    "steps_per_call": rules.integer(1),
     "batch_size": rules.integer(1, _LARGEST_BATCH),
     "eval_every": rules.integer(1),
     "eval_batch_size": rules.integer(1, _LARGEST_BATCH),
@@ -263,11 +291,9 @@ RULES = {
         "(lowest, highest) with 0 < lowest <= highest", rules.is_number, lambda a, b: 0 < a <= b
     ),
     "data.augmentation.rotation": rules.number(0, 180),
-    "data.augmentation.crop": rules.pair(
-        "(height, width) in pixels, or (0, 0) for none",
-        rules.is_whole,
-        lambda a, b: a == b == 0 or min(a, b) >= 1,
-    ),
+    "data.augmentation.crop": _SIZE,
+    "data.pad": _SIZE,
+    "data.cache.dtype": rules.one_of(CACHED),
     "data.augmentation.color": rules.number(0, 1),
     "data.augmentation.lighting": rules.number(0),
     "data.augmentation.flip": rules.flag(),
@@ -289,6 +315,7 @@ RULES = {
     "optimizer.accumulate": rules.integer(1),
     "optimizer.rates": _FACTORS,
     "optimizer.decays": _FACTORS,
+    "optimizer.rate_in_momentum": rules.flag(),
 }
 
 
@@ -296,6 +323,11 @@ RULES = {
 # layer wants of them it says itself.
 _COUNT, _POSITIVE = rules.integer(1), rules.number(0, open_low=True)
 _OPTION_RULES = {
+    "task": {
+        "cross_entropy": rules.one_of(_names.CROSS_ENTROPIES),
+        "sampling": rules.number(0, 1, open_low=True),
+        "cell": _COUNT,
+    },
     "data.options": {
         "seed": rules.integer(0, 2**32 - 1),
         **dict.fromkeys(
@@ -351,8 +383,31 @@ def validate(config: ConfigDict, *, devices: int = 1) -> None:
             f"batch_size: got {config.batch_size}; want a multiple of the {devices} devices "
             "that share it"
         )
+    faults += [] if faults else [*_uneven(config), *_varied(config)]
     if faults:
         raise ConfigError("; ".join(faults))
+
+
+def _uneven(config: ConfigDict) -> list[str]:
+    """Faults of counts of steps that calls of several steps would step over."""
+    calls = config.steps_per_call
+    counts = ("steps", "eval_every", "checkpoint_every", "log_every")
+    uneven = [f"{key}={config[key]}" for key in counts if config[key] % calls]
+    wanted = "want a divisor of steps and of all *_every"
+    return [f"steps_per_call: got {calls}; {wanted}, not {', '.join(uneven)}"] if uneven else []
+
+
+def _varied(config: ConfigDict) -> list[str]:
+    """Faults of images that are varied although their maps are cached."""
+    section = config.data
+    keys = ("augmentation.rotation", "augmentation.color", "augmentation.lighting")
+    flat = flatten(section)
+    varied = [key for key in (*keys, "augmentation.flip") if flat[key]]
+    varied += [key for key in ("augmentation.crop", "pad") if any(flat[key])]
+    varied += ["augmentation.scale"] * (tuple(section.augmentation.scale) != (1.0, 1.0))
+    if not section.cache.map or not varied:
+        return []
+    return [f"data.cache.map: maps are those of whole images; unset data.{', data.'.join(varied)}"]
 
 
 def _choices(config: ConfigDict) -> Iterator[str]:
@@ -374,7 +429,9 @@ def _choices(config: ConfigDict) -> Iterator[str]:
             choose(key, value, tuple(table))
         except ValueError as error:
             yield str(error)
+    task = {key: config.task[key] for key in config.task if key not in ("name", "normalize")}
     owners = (
+        (f"task: {config.task.name}", ConfigDict(task), _names.TASKS, config.task.name),
         (f"model: backbone {model.name!r}", model.backbone_options, _names.NETWORKS, model.name),
         (f"model: head {model.head!r}", model.head_options, _names.HEADS, model.head),
         (f"data: {data.name}", data.options, _names.DATA_SETS, data.name),

@@ -51,6 +51,7 @@ class Run:
     schedule: Callable
     structure: nn.Structure
     pictures: pictures.Pictures
+    anew: tuple[str, ...]  # the layers that `model.weights` has nothing for
 
     def meta(self, batches: Any) -> dict[str, Any]:
         """What a checkpoint holds besides arrays, to go on and to do without the data set.
@@ -96,9 +97,11 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         if stored:
             configs.check_compatible(configs.from_dict(stored["config"]), config, workdir)
         run, state = _set_up(config, workdir, fresh=stored is None)
+        if stored:
+            state = checkpoints.restore(state)
+        run = _from_maps(run, state)
         with train_batches(config, run.train_data, run.task) as batches:
             if stored:
-                state = checkpoints.restore(state)
                 batches.set_state(stored["batches"])
             state = steps.replicate(state, parallel=config.parallel)
             with _reporter(run, start=int(state.step)) as reporter:
@@ -191,6 +194,7 @@ def train_batches(
             seed=config.seed,
             augmentation=augmentation,
             row=task and task.row,
+            pad=tuple(config.data.pad) if any(config.data.pad) else None,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
@@ -213,8 +217,10 @@ def _set_up(config: ConfigDict, workdir: Path, *, fresh: bool) -> tuple[Run, Tra
     except (TypeError, ValueError) as error:
         raise configs.ConfigError(f"model: {error}") from error
     structure = nn.structure(model, variables, *inputs, train=False)
+    drawn, anew = variables, ()
     if fresh and config.model.weights:
         variables = weights.load(config, variables, num_classes=train_data.num_classes)
+        anew = weights.anew(drawn, variables)
     optimizer, schedule = optimizers.from_config(config, structure.is_structure)
     train_step = steps.make_train_step(
         model,
@@ -233,6 +239,8 @@ def _set_up(config: ConfigDict, workdir: Path, *, fresh: bool) -> tuple[Run, Tra
         )
     except ValueError as error:
         raise configs.ConfigError(str(error)) from error
+    if config.steps_per_call > 1:
+        train_step = steps.repeated(train_step)
     run = Run(
         config=config,
         workdir=workdir,
@@ -247,10 +255,58 @@ def _set_up(config: ConfigDict, workdir: Path, *, fresh: bool) -> tuple[Run, Tra
         schedule=schedule,
         structure=structure,
         pictures=pictures.Pictures(workdir, task, model, eval_data),
+        anew=anew,
     )
     if jax.process_index() == 0:
         reporting.write_json(workdir / "config.json", config.to_dict())
     return run, state
+
+
+def _from_maps(run: Run, state: TrainState) -> Run:
+    """The run whose steps start from cached maps, where its config says so."""
+    section = run.config.data.cache
+    if not section.map:
+        return run
+    folder = Path(section.dir or run.workdir / "maps").expanduser() / section.map
+    _check_frozen(run, state, section.map)
+
+    def cached(dataset: data.Dataset) -> data.Dataset:
+        return data.cache_features(
+            run.model,
+            state.variables,
+            dataset,
+            section.map,
+            folder / dataset.split,
+            row=run.task.row,
+            dtype=section.dtype,
+        )
+
+    with _first_process("maps"):
+        try:
+            both = {name: cached(getattr(run, name)) for name in ("train_data", "eval_data")}
+        except ValueError as error:
+            raise configs.ConfigError(f"data.cache: {error}") from error
+    return dataclasses.replace(run, **both)
+
+
+def _check_frozen(run: Run, state: TrainState, name: str) -> None:
+    """Raises if a stage up to the cached map is trained."""
+    config = run.config
+    trained, _ = optimizers.select(
+        state.params, config.trainable, is_structure=run.structure.is_structure
+    )
+    image = jax.ShapeDtypeStruct((1, *run.task.row(run.train_data.source[0])["image"].shape), float)
+    init = lambda key, x: run.model.init(key, x.astype(np.float32), method="maps", until=name)
+    try:
+        before = configs.flatten(jax.eval_shape(init, jax.random.key(0), image)["params"])
+    except (TypeError, ValueError) as error:
+        raise configs.ConfigError(f"data.cache.map: {error}") from error
+    moved = sorted(before.keys() & configs.flatten(trained).keys())
+    if moved:
+        raise configs.ConfigError(
+            f"data.cache.map={name}: what comes before a cached map is frozen, but "
+            f"trainable={config.trainable!r} trains {moved[0].replace('.', '/')}"
+        )
 
 
 def shapes(task: tasks.Task, dataset: data.Dataset) -> tuple:
@@ -268,6 +324,7 @@ def _reporter(run: Run, *, start: int) -> reporting.Reporter:
         start=start,
         steps=config.steps,
         batch_size=config.batch_size,
+        steps_per_call=config.steps_per_call,
         log_every=config.log_every,
         schedule=run.schedule,
         writes=jax.process_index() == 0,
@@ -282,7 +339,7 @@ def _introduction(run: Run, start: int) -> str:
         f"{verb} {config.model.name} with head {config.model.head} on {config.data.name} "
         f"({len(run.train_data.source)} images), {config.steps} steps of {config.batch_size} "
         f"on {jax.device_count()} {jax.devices()[0].platform} device(s); files in {run.workdir}"
-    )
+    ) + (f"; drawn anew: {', '.join(run.anew)}" if run.anew else "")
 
 
 # -- the loop --------------------------------------------------------------------------------------
@@ -298,12 +355,9 @@ def _run(
 ) -> dict[str, Any]:
     """Steps to the end, with evaluations and checkpoints between; returns the result."""
     config, scores = run.config, None
-    for step in range(int(state.step) + 1, config.steps + 1):
-        asked = time.perf_counter()
-        batch = next(batches)
-        waited = time.perf_counter() - asked
-        state, metrics = run.train_step(state, steps.shard(batch, jax.local_device_count()))
-        reporter.push(step, metrics, waited=waited)
+    calls = config.steps_per_call
+    for step in range(int(state.step) + calls, config.steps + 1, calls):
+        state = _call(run, state, batches, reporter, step)
         last, signum = step == config.steps, stop.reached(step)
         evaluates = last or step % config.eval_every == 0
         saves = evaluates or signum or step % config.checkpoint_every == 0
@@ -318,6 +372,20 @@ def _run(
             raise Interrupted(signum, step)
     checkpoints.wait()
     return _result(run, state, scores, reporter)
+
+
+def _call(
+    run: Run, state: TrainState, batches: Any, reporter: reporting.Reporter, last: int
+) -> TrainState:
+    """The state after the steps of one call of the devices, of which `last` is the last."""
+    count, devices = run.config.steps_per_call, jax.local_device_count()
+    asked = time.perf_counter()
+    taken = [next(batches) for _ in range(count)]
+    waited = time.perf_counter() - asked
+    batch = steps.shard(taken[0], devices) if count == 1 else steps.stack(taken, devices)
+    state, metrics = run.train_step(state, batch)
+    reporter.push(last, metrics, waited=waited)
+    return state
 
 
 def _result(

@@ -95,6 +95,7 @@ def from_config(
         covariance_decay=options.covariance_decay,
         rates=factors(options.rates),
         decays=factors(options.decays),
+        rate_in_momentum=options.rate_in_momentum,
     )
     optimizer = accumulated(optimizer, every, options.accumulation)
     return optimizer, lambda step: schedule(step // every)
@@ -144,12 +145,19 @@ def sgd(
     covariance_decay: bool = False,
     rates: Mapping[str, float] = MappingProxyType({}),
     decays: Mapping[str, float] = MappingProxyType({}),
+    rate_in_momentum: bool = False,
 ) -> optax.GradientTransformation:
     """Gradient descent in which weight decay is added before momentum, as in the references.
 
         g <- clip(g) + weight_decay * p;   m <- momentum * m + g;   p <- p - lr(t) * multiplier * m
 
-    where the decay and the multiplier may differ from parameter to parameter.
+    where the decay and the multiplier may differ from parameter to parameter. Caffe has the rate in
+    the momentum,
+
+        m <- momentum * m + lr(t) * multiplier * g;   p <- p - m
+
+    which is the same while the rate is constant. Where it drops, what the momentum has gathered
+    goes on at the rate of its own steps.
 
     Args:
         schedule: the learning rate as a function of the step.
@@ -161,6 +169,7 @@ def sgd(
             to 1.
         rates, decays: factors on the learning rate and on the weight decay by patterns of paths, as
             {"*/bias": 2.0}; of several that match the last one holds, and 1 where none does.
+        rate_in_momentum: whether the rate is in the momentum, as Caffe has it.
 
     Returns:
         An `optax.GradientTransformation` on nested dictionaries of parameters.
@@ -174,6 +183,7 @@ def sgd(
     for name, value in (amounts | {"covariance_multiplier": covariance_multiplier}).items():
         _checks.number(name, value, least=0)
     _checks.flag("covariance_decay", covariance_decay)
+    _checks.flag("rate_in_momentum", rate_in_momentum)
     if is_structure is None:
         if covariance_multiplier != 1 or covariance_decay:
             raise ValueError(
@@ -191,4 +201,5 @@ def sgd(
         decayed=covariance_decay,
         rates=rates,
         decays=decays,
+        rate_in_momentum=rate_in_momentum,
     )

@@ -160,7 +160,7 @@ class Reporter:
         workdir: the run's directory.
         task: what is learned, which says what of its scores is told.
         start: the step that the run stands at.
-        steps, batch_size, log_every: as in the config.
+        steps, batch_size, log_every, steps_per_call: as in the config.
         schedule: the learning rate as a function of the step.
         writes: whether this process tells anything.
     """
@@ -175,9 +175,11 @@ class Reporter:
         batch_size: int,
         log_every: int,
         schedule: Callable[[int], jax.Array],
+        steps_per_call: int = 1,
         writes: bool = True,
     ):
         self._steps, self._batch_size, self._log_every = steps, batch_size, log_every
+        self._per_call = steps_per_call
         self._task, self._schedule = task, schedule
         self._pending: tuple[int, dict] | None = None
         self._interval, self._clock, self._timed = _Interval(), Clock(), 0
@@ -201,15 +203,15 @@ class Reporter:
         self._display.say(text)
 
     def push(self, step: int, metrics: dict[str, Any], *, waited: float = 0.0) -> None:
-        """Takes the metrics of a dispatched step, and tells those of the step before.
+        """Takes the metrics of a dispatched call, and tells those of the call before.
 
         Args:
-            step: its number.
-            metrics: what it returned, not looked at yet.
-            waited: seconds for which its batch kept the loop waiting.
+            step: the number of its step, or the last of its steps.
+            metrics: what it returned, not looked at yet; of several steps, all of them stacked.
+            waited: seconds for which its batches kept the loop waiting.
 
         Raises:
-            NonFiniteLoss: if the loss of the step before is not finite.
+            NonFiniteLoss: if a loss of the call before is not finite.
         """
         if self._clock.running:  # which is when the wait is a part of its seconds
             self._interval.waited += waited
@@ -218,7 +220,7 @@ class Reporter:
             self._collect(*previous)
 
     def flush(self) -> None:
-        """Waits for the last dispatched step and stops the clock, before something else is done.
+        """Waits for the last dispatched call and stops the clock, before something else is done.
 
         Raises:
             NonFiniteLoss: if its loss is not finite.
@@ -229,8 +231,19 @@ class Reporter:
         self._clock.stop()
 
     def _collect(self, step: int, metrics: dict[str, Any]) -> None:
-        """Fetches and adds up the metrics of one step."""
-        metrics = jax.device_get(metrics)
+        """Fetches and adds up the metrics of one call, whose last step it is."""
+        count, metrics = self._per_call, jax.device_get(metrics)
+        for number in range(count):
+            own = metrics if count == 1 else jax.tree.map(lambda leaf, n=number: leaf[n], metrics)
+            self._add(step - count + 1 + number, own)
+        self._timed += count * self._clock.running  # not the first call, which compiles
+        if self._pending is not None:
+            self._clock.start()
+        if step % self._log_every == 0 or step == self._steps:
+            self._tell(step, own["sigmas"])
+
+    def _add(self, step: int, metrics: dict[str, Any]) -> None:
+        """Adds up the metrics of one step."""
         if not np.isfinite(metrics["loss"]):
             raise NonFiniteLoss(f"the loss is {metrics['loss']} at step {step}")
         interval = self._interval
@@ -241,11 +254,6 @@ class Reporter:
         interval.measures = found if before is None else jax.tree.map(np.add, before, found)
         interval.grad_norm = float(metrics["grad_norm"])
         self._display.advance()
-        self._timed += self._clock.running  # not the first step, which compiles
-        if self._pending is not None:
-            self._clock.start()
-        if step % self._log_every == 0 or step == self._steps:
-            self._tell(step, metrics["sigmas"])
 
     def _tell(self, step: int, sigmas: dict[str, np.ndarray]) -> None:
         """Writes the numbers of the interval that ends at `step`."""

@@ -6,7 +6,7 @@ dictionary of arrays [N, ...], of segmentation {"image": [N, H, W, 3], "label": 
 a parallel step has one axis more in front, the devices of this process.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -69,6 +69,34 @@ def data_parallel(
         donate_argnums=0 if donate else (),
         devices=devices,
     )
+
+
+def repeated(step: Callable) -> Callable:
+    """`step` over a stack of batches, one after the other, in one call of the devices.
+
+    The host then waits for the devices, and they for it, once for so many steps: with a batch of
+    one small image that is most of the time.
+
+    Args:
+        step: a function of (state, batch) that returns the next state and metrics.
+
+    Returns:
+        A function of (state, batches), each array [steps, ...], that returns the last state and the
+        metrics of all steps, each [steps, ...].
+
+    Example:
+        >>> count = repeated(lambda state, batch: (state + batch["x"], 2 * state))
+        >>> state, metrics = count(0, {"x": jnp.arange(4)})
+        >>> int(state), metrics.tolist()
+        (6, [0, 0, 2, 6])
+    """
+    return lambda state, batches: jax.lax.scan(step, state, batches)
+
+
+def stack(batches: Sequence[Batch], devices: int) -> Batch:
+    """Batches dealt to `devices`, as `repeated` takes them: [devices, steps, N / devices, ...]."""
+    dealt = [shard(batch, devices) for batch in batches]
+    return jax.tree.map(lambda *each: np.stack(each, 1), *dealt)
 
 
 def _by_shard_map(step: Callable, donate: bool, mesh: Mesh) -> Callable:

@@ -62,10 +62,11 @@ def _from_torch(path: Path, config: ConfigDict, num_classes: int) -> dict[str, A
     with np.load(path, allow_pickle=False) as stored:
         state_dict = {name: stored[name] for name in stored.files}
     section = config.model
+    null_background = config.task.cross_entropy == "null_background"  # which has no score
     return models.import_torch(
         section.name,
         state_dict,
-        num_classes=num_classes,
+        num_classes=num_classes - null_background,
         key=jax.random.key(config.seed),
         head=section.head,
         head_options=configs.options(section.head_options),
@@ -84,7 +85,8 @@ def transplant(
     Arrays of `variables` without a counterpart, as the covariances of a composed head, stay as they
     are.
 
-    A head without a kernel of that path stays as it is as a whole.
+    A layer of the head without a kernel of its path stays as it is as a whole. So FCN-16s starts
+    from the scores of FCN-32s, and its new score layer from zero.
 
     Args:
         given: trained variables, nested dictionaries.
@@ -108,13 +110,32 @@ def transplant(
     if differing:
         listed = ", ".join(differing[:4]) + ", …" * (len(differing) > 4)
         raise ValueError(f"the backbones are not the same: only one of them has {listed}")
-    if ("params", "head", "kernel") not in shared:
-        shared = [path for path in shared if path[1] != "head"]
+    kernels = {path[1:-1] for path in shared if path[-1] == "kernel"}
+    shared = [path for path in shared if path[1] != "head" or path[1:-1] in kernels]
     faults = not_finite({"/".join(path): source[path] for path in shared})
     if faults:
         raise ValueError(f"not finite (NaN or infinite): {', '.join(sorted(faults))}")
     placed = {path: _fit("/".join(path), source[path], flat[path]) for path in shared}
     return traverse_util.unflatten_dict(flat | placed)
+
+
+def anew(fresh: dict[str, Any], started: dict[str, Any]) -> tuple[str, ...]:
+    """The layers whose parameters no weights were found for, so that they start as drawn.
+
+    Args:
+        fresh: the variables as drawn.
+        started: those that training starts from.
+
+    Example:
+        >>> score, fc = {"kernel": np.zeros(2)}, {"kernel": np.ones(3)}
+        >>> drawn = {"params": {"head": {"score": score}, "backbone": {"fc": score}}}
+        >>> anew(drawn, {"params": {"head": {"score": score}, "backbone": {"fc": fc}}})
+        ('head/score',)
+    """
+    before = traverse_util.flatten_dict(fresh["params"])
+    after = traverse_util.flatten_dict(started["params"])
+    same = [p for p in before if p[-1] == "kernel" and np.array_equal(before[p], after[p])]
+    return tuple("/".join(path[:-1]) for path in sorted(same))
 
 
 def _fit(name: str, given: np.ndarray, wanted: np.ndarray) -> jnp.ndarray:

@@ -23,6 +23,7 @@ TABLE = Table(
         below("it helps at half time", ("plain", "IU"), ("composed", "half")),
         below("sigma is below itself", ("composed", "IU"), ("composed", "IU"), measure="sigma"),
     ),
+    {"pixels": "pixel_accuracy"},
 )
 
 
@@ -32,7 +33,8 @@ def finished(folder, spec, seed, mean_iu, *, sigma=None, half=None):
     config = configs.base()
     config.model.head = spec.head
     sigmas = {"head": [sigma, sigma]} if sigma else {}
-    result = {"step": 100, "mean_iu": mean_iu, "class_iu": [mean_iu] * 3, "sigmas": sigmas}
+    scores = {"mean_iu": mean_iu, "class_iu": [mean_iu] * 3, "pixel_accuracy": mean_iu / 2}
+    result = {"step": 100, "sigmas": sigmas, **scores}
     (folder / "result.json").write_text(json.dumps(result))
     records = [{"step": 50, "split": "val", "mean_iu": half or 0.0}]
     records.append({"step": 100, "split": "val", "mean_iu": mean_iu})
@@ -56,6 +58,14 @@ def test_values_of_the_cells(filled):
     np.testing.assert_allclose(filled.iu("composed", "half"), [51.0, 53.0])
     np.testing.assert_allclose(filled.sigma("composed", "IU"), [1.0, 4.0])
     assert filled.sigmas("composed", "IU") == {"head": [2.5, 2.5]}
+
+
+def test_other_scores_stand_beside(filled):
+    np.testing.assert_allclose(filled.measure("plain", "IU", "pixel_accuracy"), [25.0, 26.0])
+    heading, _, plain, *_ = filled.as_markdown().split("\n\n", 2)[2].splitlines()
+    column = [cell.strip() for cell in heading.split("|")].index("pixels")
+    assert plain.split("|")[column].strip() == "25.5"
+    assert filled.as_json()["cells"][0]["pixel_accuracy"] == [25.0, 26.0]
 
 
 def test_claims_are_judged_by_the_spread(filled):

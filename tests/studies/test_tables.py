@@ -2,7 +2,8 @@
 
 import pytest
 
-from rfjax.studies import report, scales, tables
+from rfjax.studies import registry, report, scales, tables
+from rfjax.studies.specs import Spec
 from rfjax.training import config as configs
 
 RUNS = {spec for table in tables.BLURRING.values() for spec in table.specs}
@@ -79,3 +80,22 @@ def test_every_network_of_a_table_can_be_built(name):
 def test_a_scale_that_there_is_not():
     with pytest.raises(ValueError, match="no scale 'paper' for 'camvid'; there are digit_scenes"):
         scales.find("camvid", "paper")
+
+
+def test_settings_and_share_of_a_spec_reach_its_config():
+    settings = (("task.name", "classification"), ("data.name", "digit_images"), ("batch_size", 4))
+    spec = Spec("drn", head="classify", settings=settings, share=0.25)
+    scale = scales.find("digit_scenes", "cpu")
+    config = scales.run_config(spec, scale, seed=0, steps=48)
+    assert (config.steps, config.batch_size) == (12, 4)
+    assert (config.task.name, config.data.name) == ("classification", "digit_images")
+    assert spec.name == "drn-classify-0.25steps-name=classification-name=digit_images-batch_size=4"
+
+
+@pytest.mark.parametrize("name", registry.STUDIES)
+def test_every_study_has_tables_and_scales(name):
+    study = registry.STUDIES[name]
+    for data, scale in study.scales:
+        chosen = scales.find(data, scale, study.scales)
+        for spec in {spec for table in study.tables.values() for spec in table.specs}:
+            configs.validate(scales.run_config(spec, chosen, seed=1, steps=40))

@@ -11,7 +11,7 @@ from rfjax import models
 from rfjax.training import config as configs
 from tests.training.runs import ROOT, set_key
 
-FILES = ("quickstart", "camvid", "cityscapes", "classify")
+FILES = ("quickstart", "camvid", "cityscapes", "classify", "voc")
 
 
 def load_file(name, variant=""):
@@ -51,6 +51,12 @@ WRONG = {
     "optimizer.accumulation": "product",
     "optimizer.rates": ("*/bias",),
     "optimizer.decays": ("*/bias=-1",),
+    "steps_per_call": 0,
+    "data.pad": (0, 64),
+    "data.cache.dtype": "int8",
+    "task.cross_entropy": "hinge",
+    "task.sampling": 0.0,
+    "task.cell": 0,
     "task.name": "detection",
     "task.normalize": "pixels",
     "data.normalization": "coffee",

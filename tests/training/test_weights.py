@@ -94,6 +94,20 @@ def test_heads_of_another_kind_stay_as_drawn(plain_run):
     chex.assert_trees_all_equal(placed["params"]["head"], fresh["params"]["head"])
 
 
+def test_a_stage_starts_from_the_one_before():
+    """Score layers of the same path are taken, the new one is listed and stays as drawn."""
+    network, _ = make("score")
+    score = lambda value: {"kernel": jnp.full((1, 1, 4, 3), value), "bias": jnp.full(3, value)}
+    trunk = lambda value: {"conv1": {"kernel": jnp.full((3, 3, 3, 4), value)}}
+    before = {"params": {"backbone": trunk(1.0), "head": {"score_fr": score(2.0)}}}
+    heads = {"score_fr": score(0.0), "score_pool4": score(0.0)}
+    fresh = {"params": {"backbone": trunk(0.0), "head": heads}}
+    placed = weights.transplant(before, fresh, [network])
+    wanted = {"score_fr": score(2.0), "score_pool4": score(0.0)}
+    chex.assert_trees_all_equal(placed["params"], {"backbone": trunk(1.0), "head": wanted})
+    assert weights.anew(fresh, placed) == ("head/score_pool4",)
+
+
 def test_covariances_stay_as_drawn(plain_run):
     _, fresh = make("composition")
     placed = weights.load(config_of("composition", plain_run[0]), fresh, num_classes=3)

@@ -1,0 +1,186 @@
+"""Maps of a frozen part of a network, computed once and kept on disk.
+
+    DIRECTORY/index.json     what the maps are of, and the SHA-256 of every file
+    DIRECTORY/HxW.npy        [examples, h, w, C], the maps of all images of this size, in order
+
+Training then starts from the maps, and the part before them runs no more. A cache is that of its
+weights, of its network's structure up to the map, and of the pixels that the network read: the
+images are read, and the files summed up, each time a cache is opened, which costs less than the
+part that is saved.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from rfjax._checks import choose, integer
+from rfjax._files import write_json
+from rfjax.data.dataset import Dataset
+from rfjax.data.pipeline import MakeRow, default_row
+
+DTYPES = ("float16", "float32")  # `rfjax.training.config.CACHED`
+PREFIX = "map/"  # of the name of a map in an example and in a row
+_INDEX = "index.json"
+
+
+def cache_features(
+    model: Any,
+    variables: Mapping[str, Any],
+    dataset: Dataset,
+    name: str,
+    directory: str | Path,
+    *,
+    row: MakeRow | None = None,
+    dtype: str = "float16",
+    batch_size: int = 8,
+) -> Dataset:
+    """The data set with a map of each of its images, from `directory` or computed into it.
+
+    Examples have the map beside what they had, as "map/NAME". A task that trains on them starts the
+    network there, see `rfjax.tasks.Segmentation`.
+
+    Args:
+        model: a `rfjax.models.segmentation.Segmenter`, or what has its method "maps".
+        variables: of the network; those of the stages up to the map must stay as they are.
+        dataset: of images; it cannot be augmented any more.
+        name: of the map, as "pool4".
+        directory: of this cache alone.
+        row: as in `train_iterator`; its "image" is what the network reads.
+        dtype: float16 | float32, of the files.
+        batch_size: images at a time.
+
+    Raises:
+        ValueError: the directory holds another cache or a damaged one, there is no such map, or it
+            has numbers that float16 cannot hold.
+    """
+    choose("dtype", dtype, DTYPES)
+    integer("batch_size", batch_size)
+    make, folder = row or default_row(dataset), Path(directory)
+    apply = jax.jit(lambda given, images: model.apply(given, images, method="maps", until=name))
+    wanted = _identity(model, variables, dataset, name, make) | {"dtype": dtype}
+    if not (folder / _INDEX).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        maps = lambda images: np.asarray(apply(variables, images)[name])
+        _write(folder, wanted, maps, dataset, make, batch_size)
+    _check(folder, wanted)
+    source = _Cached(dataset, name, folder)
+    fields = {key: getattr(dataset, key) for key in dataset.__dataclass_fields__}
+    return Dataset(**(fields | {"source": source}))
+
+
+def _identity(
+    model: Any, variables: Mapping[str, Any], dataset: Dataset, name: str, make: MakeRow
+) -> dict[str, Any]:
+    """What a cache is of."""
+    images, shape = hashlib.sha256(), ()
+    for index in range(len(dataset)):
+        image = make(dataset.source[index])["image"]
+        images.update(
+            f"{image.shape}{image.dtype}".encode() + np.ascontiguousarray(image).tobytes()
+        )
+        shape = image.shape
+    if not shape:
+        raise ValueError(f"the {dataset.split} split of {dataset.name} is empty")
+    init = lambda key, x: model.init(key, x, method="maps", until=name)
+    used = jax.eval_shape(init, jax.random.key(0), np.zeros((1, *shape), np.float32))
+    weights = hashlib.sha256()
+    for path, _ in jax.tree_util.tree_leaves_with_path(used):
+        leaf: Any = variables
+        for part in path:
+            leaf = leaf[part.key]
+        weights.update(f"{jax.tree_util.keystr(path)}{np.shape(leaf)}".encode())
+        weights.update(np.ascontiguousarray(leaf).tobytes())
+    return {"map": name, "weights": weights.hexdigest(), "images": images.hexdigest()}
+
+
+def _write(
+    folder: Path,
+    wanted: dict[str, Any],
+    maps: Callable[[np.ndarray], np.ndarray],
+    dataset: Dataset,
+    make: MakeRow,
+    batch_size: int,
+) -> None:
+    """Computes all maps; the index comes last, so that a cache is whole or not there."""
+    sums = {}
+    for shape, members in _by_size(dataset).items():
+        path, file = folder / f"{_stem(shape)}.npy", None
+        for start in range(0, len(members), batch_size):
+            some = members[start : start + batch_size]
+            found = maps(np.stack([make(dataset.source[index])["image"] for index in some]))
+            with np.errstate(over="ignore"):
+                kept = found.astype(wanted["dtype"])
+            if not np.isfinite(kept).all():
+                raise ValueError(
+                    f"{wanted['map']} has numbers that {wanted['dtype']} cannot hold, up to "
+                    f"{np.abs(found).max():g}; float32 holds all that are finite"
+                )
+            if file is None:
+                size = (len(members), *kept.shape[1:])
+                file = np.lib.format.open_memmap(path, "w+", dtype=kept.dtype, shape=size)
+            file[start : start + len(some)] = kept
+        if file is not None:
+            file.flush()
+        sums[path.name] = _sum(path)
+    write_json(folder / _INDEX, wanted | {"files": sums})
+
+
+def _check(folder: Path, wanted: dict[str, Any]) -> None:
+    """Raises unless the cache is that of `wanted`, and whole."""
+    try:
+        found = json.loads((folder / _INDEX).read_text())
+        other = [key for key, value in wanted.items() if found[key] != value]
+        files = found["files"].items()
+        damaged = [file for file, known in files if _sum(folder / file) != known]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"the cache in {folder} is damaged ({error}): remove it") from error
+    if other:
+        raise ValueError(
+            f"the cache in {folder} is of other {', '.join(other)}: remove it, or name another "
+            "directory"
+        )
+    if damaged:
+        raise ValueError(f"the cache in {folder} is damaged ({', '.join(damaged)}): remove it")
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _by_size(dataset: Dataset) -> dict[tuple[int, ...], list[int]]:
+    """The examples of each size."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, shape in enumerate(dataset.shapes):
+        groups.setdefault(shape, []).append(index)
+    return groups
+
+
+def _stem(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+class _Cached:
+    """Examples with their maps, which stay on disk until they are read."""
+
+    def __init__(self, dataset: Dataset, name: str, folder: Path):
+        self._dataset, self._key = dataset, PREFIX + name
+        self._places = {}
+        for shape, members in _by_size(dataset).items():
+            file = np.load(folder / f"{_stem(shape)}.npy", mmap_mode="r")
+            self._places |= {index: (file, number) for number, index in enumerate(members)}
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        file, number = self._places[index]
+        return {**self._dataset.source[index], self._key: np.array(file[number])}
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        return self._dataset.shapes[index]
