@@ -91,8 +91,10 @@ def test_sizes_that_must_be_known():
 
 
 def network(head):
-    options = {"width": 4}
-    model = models.create("resnet_tiny", num_classes=3, head=head, backbone_options=options)
+    name, options = "resnet_tiny", {"width": 4}
+    if head.startswith("fcn_"):  # it wants coarser maps
+        name, options = "resnet_18" if head[-1] == "s" else "vgg_tiny", {}
+    model = models.create(name, num_classes=3, head=head, backbone_options=options)
     images = jnp.zeros((1, 16, 16, 3))
     variables = jax.jit(model.init)(jax.random.key(0, impl="unsafe_rbg"), images)
     return functools.partial(model.apply, variables)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
 from rfjax import _names
 from rfjax import _rules as rules
@@ -21,6 +21,8 @@ from rfjax._faults import ConfigError as ConfigError
 from rfjax._options import choose
 from rfjax._runs import Difference, differences, refuse
 from rfjax._runs import flatten as flatten
+from rfjax.training.layer_options import composition_options, head_options
+from rfjax.training.layer_options import option as option
 
 TRAINABLE = ("all", "last_stage", "structure")
 DTYPES = ("float32", "bfloat16")
@@ -135,7 +137,7 @@ def _model() -> ConfigDict:
     model = ConfigDict()
     model.name = "resnet_tiny"
     model.head = "score"
-    model.head_options = _head_options()
+    model.head_options = head_options()
     model.composed = _composed()
     model.backbone_options = ConfigDict()  # width, depth are those of the tiny networks
     model.backbone_options.width = option(int)  # channels of the stem
@@ -155,54 +157,9 @@ def _model() -> ConfigDict:
 
 def _composed() -> ConfigDict:
     """Which convolutions of the backbone are composed with Gaussians, and how."""
-    composed = _composition_options()
+    composed = composition_options()
     composed.patterns = ()  # of their paths, as "backbone/layer4_*/conv2"; () for none
     return composed
-
-
-def _composition_options() -> ConfigDict:
-    """The options of a composition."""
-    options = ConfigDict()
-    options.sigma = option(float)  # initial, in pixels of the map that the layer acts on
-    options.family = option(str)  # spherical | diagonal | full
-    options.resample = option(bool)  # blur-resample, or blur alone
-    options.mode = option(str)  # residual | absolute
-    options.rate = option(float)  # factor on the warped points
-    options.truncate = option(float)  # half size of the filter, in sigma
-    options.padding = option(str)  # zero | edge | reflect | wrap | renormalized
-    options.method = option(str)  # sampled | integrated | discrete
-    options.support = option(str)  # hard | faded
-    options.structure = option(str)  # minimal | channel | multiple
-    options.components = option(int)  # Gaussians of multiple structure
-    return options
-
-
-def _head_options() -> ConfigDict:
-    """The options of all heads; each head takes those of its layer and refuses the others."""
-    options = _composition_options()
-    options.kernel_size = option(int)
-    options.dilation = option(int)
-    options.variant = option(str)  # of dog: contrast | shared; of aspp: v2 | v3
-    options.sigma_center = option(float)
-    options.sigma_surround = option(float)
-    options.max_surround = option(float)
-    options.bound = option(float)  # of regressed log sigma
-    options.link = option(str)  # of regressed sigma: exponential | linear
-    options.mean = option(bool)  # whether the taps' centre is regressed as well
-    options.offset_groups = option(int)  # of deform: parts of the channels with taps of their own
-    options.modulated = option(bool)  # whether a mask of deform's samples is regressed as well
-    options.dilations = option(tuple)  # of ccl, one for each contrast
-    options.rates = option(tuple)  # of aspp, one for each branch
-    options.blur = option(float)  # before dilated branches of ccl and aspp, in units of dilation
-    options.width = option(int)  # channels inside ccl and aspp
-    options.fusion = option(str)  # of the scores of several contrasts: gated | sum
-    options.normalize = option(bool)  # whether ccl does
-    options.dropout = option(float)  # of aspp v3
-    options.extent = option(float)  # of stn, in pixels of the map
-    options.at_once = option(tuple)  # of fcn_16s, fcn_8s: factors of finer maps, (0.01, 0.0001)
-    options.learn_upsampling = option(str)  # of fcn_16s, fcn_8s: class | full
-    options.null_background = option(bool)  # of fcn_*: whether class 0 scores 0
-    return options
 
 
 def _optimizer() -> ConfigDict:
@@ -234,11 +191,6 @@ def street_augmentation(config: ConfigDict, *, crop: tuple[int, int]) -> None:
     augmentation.crop = crop
     augmentation.color = 0.5
     augmentation.flip = True
-
-
-def option(kind: type) -> Any:
-    """A key of `kind` that is left to its layer until it is set."""
-    return config_dict.placeholder(kind)
 
 
 def options(config: ConfigDict) -> dict[str, Any]:

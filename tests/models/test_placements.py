@@ -11,13 +11,16 @@ from rfjax import models
 from rfjax.models.heads import HEADS
 from tests import placements
 
+# A head of several strides wants a network of stride 32.
+FITTING = {head: "vgg_tiny" for head in HEADS if head.startswith("fcn_")}
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(4, 16, 16, 3)), jnp.float32)
 _FEW = {("N", head) for head in HEADS} | {("shard_map", "composition"), ("shard_map", "deform")}
 
 
 @functools.cache
 def case(head):
-    model = models.create("resnet_tiny", num_classes=4, head=head, backbone_options={"width": 4})
+    name, options = FITTING.get(head, "resnet_tiny"), {} if head in FITTING else {"width": 4}
+    model = models.create(name, num_classes=4, head=head, backbone_options=options)
     variables = jax.jit(model.init)(jax.random.key(0, impl="unsafe_rbg"), IMAGES)
     others = {key: value for key, value in variables.items() if key != "params"}
 
