@@ -68,6 +68,7 @@ DATA_SETS: dict[str, tuple[str, ...]] = {
 TASKS: dict[str, tuple[str, ...]] = {
     "segmentation": ("cross_entropy", "sampling", "cell"),
     "classification": (),
+    "segmentations": ("cross_entropy", "sampling", "cell"),
 }
 
 NORMALIZATIONS = ("count", "none")  # of the loss of a batch

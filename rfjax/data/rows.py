@@ -111,4 +111,4 @@ def _padded(array: np.ndarray, size: tuple[int, int], value: int) -> np.ndarray:
 
 def _nothing(name: str) -> int:
     """What counts for nothing in the array of this name of a row."""
-    return VOID * (name == "label")
+    return VOID * (name.split("/")[0] == "label")

@@ -8,11 +8,16 @@ from rfjax._options import choose
 from rfjax._registry import Registry
 from rfjax.tasks.classification import Classification
 from rfjax.tasks.segmentation import Segmentation
+from rfjax.tasks.several import Segmentations
 from rfjax.tasks.task import Task
 
 TASKS: Registry[Callable[..., Task]] = Registry(
     "task",
-    {"segmentation": Segmentation, "classification": Classification},
+    {
+        "segmentation": Segmentation,
+        "classification": Classification,
+        "segmentations": Segmentations,
+    },
     _names.TASKS,
 )
 

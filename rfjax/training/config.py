@@ -84,7 +84,9 @@ def base() -> ConfigDict:
 def _task() -> ConfigDict:
     """What is learned."""
     task = ConfigDict()
-    task.name = "segmentation"  # segmentation | classification
+    task.name = (
+        "segmentation"  # segmentation | segmentations (several labels a pixel) | classification
+    )
     task.normalize = "count"  # the sum of losses over what counts (pixels), or none: the sum itself
     task.cross_entropy = option(str)  # of segmentation: softmax | sigmoid | null_background
     task.sampling = option(float)  # probability that a cell of the last layer has a loss in a step
@@ -352,11 +354,9 @@ def _uneven(config: ConfigDict) -> list[str]:
 def _varied(config: ConfigDict) -> list[str]:
     """Faults of images that are varied although their maps are cached."""
     section = config.data
-    keys = ("augmentation.rotation", "augmentation.color", "augmentation.lighting")
-    flat = flatten(section)
-    varied = [key for key in (*keys, "augmentation.flip") if flat[key]]
-    varied += [key for key in ("augmentation.crop", "pad") if any(flat[key])]
-    varied += ["augmentation.scale"] * (tuple(section.augmentation.scale) != (1.0, 1.0))
+    own, plain = flatten(section), flatten(_data())
+    keys = [key for key in own if key == "pad" or key.startswith("augmentation.")]
+    varied = [key for key in keys if own[key] != plain[key]]
     if not section.cache.map or not varied:
         return []
     return [f"data.cache.map: maps are those of whole images; unset data.{', data.'.join(varied)}"]

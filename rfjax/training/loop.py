@@ -20,7 +20,7 @@ from rfjax import data, nn, tasks
 from rfjax._faults import Fault
 from rfjax._lock import held
 from rfjax.training import config as configs
-from rfjax.training import optimizers, pictures, reporting, scoring, sigmas, steps, weights
+from rfjax.training import maps, optimizers, pictures, reporting, scoring, sigmas, steps, weights
 from rfjax.training import state as states
 from rfjax.training.checkpoints import Checkpoints, NonFiniteState
 from rfjax.training.composed import build, create_task, facts
@@ -263,49 +263,13 @@ def _set_up(config: ConfigDict, workdir: Path, *, fresh: bool) -> tuple[Run, Tra
 
 def _from_maps(run: Run, state: TrainState) -> Run:
     """The run whose steps start from cached maps, where its config says so."""
-    section = run.config.data.cache
-    if not section.map:
+    if not run.config.data.cache.map:
         return run
-    folder = Path(section.dir or run.workdir / "maps").expanduser() / section.map
-    _check_frozen(run, state, section.map)
-
-    def cached(dataset: data.Dataset) -> data.Dataset:
-        return data.cache_features(
-            run.model,
-            state.variables,
-            dataset,
-            section.map,
-            folder / dataset.split,
-            row=run.task.row,
-            dtype=section.dtype,
-        )
-
+    both = (run.train_data, run.eval_data)
+    of = (run.config, run.workdir, run.model, state.variables, run.task)
     with _first_process("maps"):
-        try:
-            both = {name: cached(getattr(run, name)) for name in ("train_data", "eval_data")}
-        except ValueError as error:
-            raise configs.ConfigError(f"data.cache: {error}") from error
-    return dataclasses.replace(run, **both)
-
-
-def _check_frozen(run: Run, state: TrainState, name: str) -> None:
-    """Raises if a stage up to the cached map is trained."""
-    config = run.config
-    trained, _ = optimizers.select(
-        state.params, config.trainable, is_structure=run.structure.is_structure
-    )
-    image = jax.ShapeDtypeStruct((1, *run.task.row(run.train_data.source[0])["image"].shape), float)
-    init = lambda key, x: run.model.init(key, x.astype(np.float32), method="maps", until=name)
-    try:
-        before = configs.flatten(jax.eval_shape(init, jax.random.key(0), image)["params"])
-    except (TypeError, ValueError) as error:
-        raise configs.ConfigError(f"data.cache.map: {error}") from error
-    moved = sorted(before.keys() & configs.flatten(trained).keys())
-    if moved:
-        raise configs.ConfigError(
-            f"data.cache.map={name}: what comes before a cached map is frozen, but "
-            f"trainable={config.trainable!r} trains {moved[0].replace('.', '/')}"
-        )
+        train_data, eval_data = maps.cached(*of, both, run.structure.is_structure)
+    return dataclasses.replace(run, train_data=train_data, eval_data=eval_data)
 
 
 def shapes(task: tasks.Task, dataset: data.Dataset) -> tuple:
