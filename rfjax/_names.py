@@ -35,8 +35,10 @@ HEADS: dict[str, tuple[str, ...]] = {
     "deform": (*_TAPS, "modulated", "offset_groups"),
     "stn": (*_TAPS, "extent", "padding"),
     "static_deform": _TAPS,
+    "adadr": _TAPS,
     "ccl": (*_TAPS, "blur", "dilations", "fusion", "normalize", "width"),
     "aspp": (*_TAPS, "blur", "dropout", "rates", "variant", "width"),
+    "lsdfn": ("attention", "channels", "residual", "sample_strides", "samples"),
     "classify": (),
 }
 SEARCHED_HEADS = ("composition", "dog", "dynamic")  # those whose covariances a search sets

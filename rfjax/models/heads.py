@@ -9,8 +9,10 @@
     deform         3x3 convolution, its taps displaced freely at every pixel
     stn            1x1 convolution of the map seen through one learned affinity
     static_deform  3x3 convolution, its taps displaced freely, the same at every pixel
+    adadr          3x3 convolution, its dilation a real number regressed at every pixel
     ccl            context contrast: dense minus dilated convolutions, then scores
     aspp           pyramid of dilated convolutions: v2, a sum of scores; v3, then scores
+    lsdfn          filters of every pixel, over samples at four distances, a sum of scores
     classify       mean over the map, then a dense layer: scores of the whole image, [N, K]
 
 Options of a head are those of its layer, see `rfjax.nn`. Heads that normalise are called with
@@ -40,8 +42,10 @@ _LAYERS: dict[str, Entry] = {
     "deform": (nn.DeformableConv, {}),
     "stn": (nn.AffineConv, {}),
     "static_deform": (nn.StaticDeformableConv, {}),
+    "adadr": (nn.ContinuousDilationConv, {}),
     "ccl": (nn.CCL, {}),
     "aspp": (nn.ASPP, {}),
+    "lsdfn": (nn.LSDFN, {}),
     "classify": (Classify, {}),
 }
 HEADS: Registry[Entry] = Registry("head", _LAYERS, _names.HEADS)
