@@ -147,11 +147,12 @@ class LSDFN(linen.Module):
         names = ("channels", "samples", "attention", "residual", "dtype")
         options = {name: getattr(self, name) for name in names}
         strides = _checks.integers("sample_strides", self.sample_strides)
+        biased = _checks.flag("use_bias", self.use_bias)
         filters = [
             DynamicFilter(
                 self.features,
                 sample_stride=stride,
-                use_bias=self.use_bias and not index,  # one bias for all
+                use_bias=biased and not index,  # one bias for all
                 name=f"filter_{index}",
                 **options,
             )
