@@ -10,6 +10,8 @@ The primitives, pure functions on arrays that import nothing but JAX, NumPy and 
     composition   free-form filters composed with Gaussians
     compound      the same with any number of Gaussians: `composed_conv`, and center-surround
     dilation      dilated convolution of a map blurred in proportion
+    inflation     a map enlarged by a learned factor, and brought back
+    dynamic       filters of every pixel, over a large field of samples
     adaptive      dilation of every output: several ones mixed, or a real number
     fully_convolutional   bilinear enlargement; classifiers that slide over maps
 
@@ -45,6 +47,7 @@ if TYPE_CHECKING:  # the same names as below, which are imported at their first 
     from rfjax.covariance import standard_deviations as standard_deviations
     from rfjax.covariance import to_ellipse as to_ellipse
     from rfjax.dilation import blurred_dilated_conv as blurred_dilated_conv
+    from rfjax.dynamic import dynamic_filter as dynamic_filter
     from rfjax.filtering import Blur as Blur
     from rfjax.filtering import difference_of_gaussians as difference_of_gaussians
     from rfjax.filtering import gaussian_blur as gaussian_blur
@@ -61,6 +64,9 @@ if TYPE_CHECKING:  # the same names as below, which are imported at their first 
     from rfjax.grids import lattice_points as lattice_points
     from rfjax.grids import ring_points as ring_points
     from rfjax.grids import sampling_offsets as sampling_offsets
+    from rfjax.inflation import inflate as inflate
+    from rfjax.inflation import interpolate as interpolate
+    from rfjax.inflation import weighted_gradient as weighted_gradient
     from rfjax.sampling import affine_conv as affine_conv
     from rfjax.sampling import bilinear_sample as bilinear_sample
     from rfjax.sampling import sampled_conv as sampled_conv
@@ -116,6 +122,12 @@ __all__ = _lazy.install(  # pyright: ignore[reportUnsupportedDunderAll]  the nam
             "surround_covariance",
         ),
         "dilation": ("blurred_dilated_conv",),
+        "inflation": (
+            "inflate",
+            "interpolate",
+            "weighted_gradient",
+        ),
+        "dynamic": ("dynamic_filter",),
         "adaptive": (
             "adaptive_dilated_conv",
             "continuous_dilated_conv",

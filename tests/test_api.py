@@ -69,7 +69,7 @@ def test_imports_run_one_way():
         ["covariance", "fully_convolutional", "clockwork"],
         ["gaussian", "grids"],
         ["filtering", "sampling"],
-        ["adaptive"],
+        ["adaptive", "dynamic", "inflation"],
         ["composition"],
         ["compound"],
         ["dilation"],

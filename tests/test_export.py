@@ -55,6 +55,10 @@ FUNCTIONS = {
     ),
     "adaptive_dilated_conv": lambda x: rfjax.adaptive_dilated_conv(x, KERNEL, x[..., :3]),
     "continuous_dilated_conv": lambda x: rfjax.continuous_dilated_conv(x, KERNEL, x[..., :1]),
+    "dynamic_filter": lambda x: rfjax.dynamic_filter(
+        x, jnp.ones((*x.shape[:3], 2, 3, 3)), jnp.ones((*x.shape[:3], 2, 4)), samples=3
+    ),
+    "interpolate": lambda x: rfjax.interpolate(x, 1.2, jnp.array([4, 5]), (4, 4)),
     "blurred_dilated_conv": lambda x: rfjax.blurred_dilated_conv(x, KERNEL, dilation=2),
     "transposed_bilinear": lambda x: rfjax.transposed_bilinear(x, 3, odd=True),
 }

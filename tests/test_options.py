@@ -49,22 +49,24 @@ KINDS = {
     "dtype": (("bogus", "int32", jnp.int8, 3), ("float32", jnp.bfloat16, np.dtype("float32"))),
 }  # fmt: skip
 OPTIONS = {
-    "integer": "groups offset_groups max_half_size rings points_per_ring components width depth "
+    "integer": "sample_stride channels "
+               "groups offset_groups max_half_size rings points_per_ring components width depth "
                "num_classes output_stride down_ratio spatial_ndim factor draws chunk batch_size "
                "seed process_index process_count threads prefetch train_scenes val_scenes least "
                "count",
-    "pair": "kernel_size",
-    "step": "stride dilation size",
+    "pair": "kernel_size samples",
+    "step": "stride dilation size target",
     "Blur": "how",
-    "integers": "dilations rates",
+    "integers": "dilations rates sample_strides",
     "number": "rate spread",
     "not negative": "blur lighting",
-    "positive": "truncate bound max_surround extent min_scale max_scale",
+    "positive": "truncate bound max_surround extent min_scale max_scale temperature",
     "sigma": "sigma sigma_center sigma_surround",
     "fraction": "dropout color keep",
-    "flag": "resample use_bias per_channel mean normalize remat flip whole_degrees modulated",
+    "flag": "attention residual "
+            "resample use_bias per_channel mean normalize remat flip whole_degrees modulated",
     "choice": "padding method support mode family structure variant link fusion algorithm platform "
-              "transition head mapping",
+              "transition head mapping prior evaluation activation gradient",
     "dtype": "dtype",
 }  # fmt: skip
 KIND = {name: kind for kind, names in OPTIONS.items() for name in names.split()}
@@ -77,9 +79,12 @@ RIGHT = {"groups": (np.int64(1),), "down_ratio": (np.int64(2),), "process_index"
 OTHERS = {"x", "params", "params_map", "kernel", "points", "offsets", "means", "positions",
           "center", "surround", "coordinates", "weights", "kernel_init", "name", "parent",
           "axis_name", "norm", "mask", "affine", "delta", "surround_kernel",
-          "updates", "initial"}  # fmt: skip
+          "updates", "initial", "within", "across", "sample_attention",
+          "position_attention"}  # fmt: skip
 
-ARRAYS = {("continuous_dilated_conv", "rates")}  # what is an option elsewhere
+ARRAYS = {("continuous_dilated_conv", "rates"), ("interpolate", "size"), ("inflate", "factor"),
+          ("interpolate", "factor"), ("inflate", "max_factor"), ("Inflated", "layer"),
+          ("Inflated", "initial"), ("Inflated", "bounds")}  # fmt: skip
 
 FUNCTIONS = {
     "half_size": lambda **o: rfjax.half_size(1.0, **o),
@@ -121,6 +126,13 @@ FUNCTIONS = {
         X, KERNEL, jnp.zeros((2, *outputs(stride), 1)),
         stride=stride, **o,
     ),
+    "dynamic_filter": lambda **o: rfjax.dynamic_filter(
+        X, jnp.zeros((2, 9, 9, 4, 3, 3)), jnp.zeros((2, 9, 9, 4, 3)), **o
+    ),
+    "inflate": lambda **o: rfjax.inflate(X, 1.0, **o),
+    "interpolate": lambda **o: rfjax.interpolate(
+        X, 1.0, **{"size": jnp.array([9, 9]), "target": (4, 4)} | o
+    ),
     "blurred_dilated_conv": lambda **o: rfjax.blurred_dilated_conv(
         X, KERNEL, **{"dilation": 2} | o
     ),
@@ -139,7 +151,8 @@ WITHOUT_EFFECT = {
     "CCL of one layer": lambda **o: built(nn.CCL, 4, **o),
 }
 NO_OPTIONS = {"cascade", "cholesky_factor", "covariance_matrix", "log_cholesky", "from_ellipse",
-              "to_ellipse", "standard_deviations", "compose_kernel", "Blur"}  # fmt: skip
+              "to_ellipse", "standard_deviations", "compose_kernel", "Blur",
+              "weighted_gradient"}  # fmt: skip
 
 
 def is_count(value):
@@ -161,6 +174,9 @@ def built(layer, *arguments, **options):
 
 
 LAYERS = {
+    "DynamicFilter": functools.partial(built, nn.DynamicFilter, 4),
+    "LSDFN": functools.partial(built, nn.LSDFN, 4),
+    "Inflated": lambda **o: built(functools.partial(nn.Inflated, nn.Conv(4)), **o),
     "GaussianBlur": functools.partial(built, nn.GaussianBlur),
     "Conv": functools.partial(built, nn.Conv, 4),
     "ComposedConv": lambda **o: built(
@@ -171,6 +187,8 @@ LAYERS = {
     "GaussianDeformableConv": functools.partial(built, nn.GaussianDeformableConv, 4),
     "DynamicComposedConv": functools.partial(built, nn.DynamicComposedConv, 4),
     "DeformableConv": functools.partial(built, nn.DeformableConv, 4),
+    "AdaptiveDilationConv": functools.partial(built, nn.AdaptiveDilationConv, 4),
+    "ContinuousDilationConv": functools.partial(built, nn.ContinuousDilationConv, 4),
     "AffineConv": functools.partial(built, nn.AffineConv, 4),
     "StaticDeformableConv": functools.partial(built, nn.StaticDeformableConv, 4),
     "BlurredDilatedConv": functools.partial(built, nn.BlurredDilatedConv, 4),
@@ -262,7 +280,7 @@ def cases():
                 yield name, call, option
     for name, call in LAYERS.items():
         for option in layer_options(name):
-            if option != "features":
+            if option != "features" and (name, option) not in ARRAYS:
                 yield name, call, option
     for name, call in WITHOUT_EFFECT.items():
         owner = name.split(",")[0].split(" of ")[0]
@@ -290,6 +308,8 @@ def kind(where, option):
     owner = where.split(":")[0].split(",")[0]
     if option == "blur" and owner in FUNCTIONS and owner != "blurred_dilated_conv":
         return "Blur"
+    if (owner, option) == ("ContinuousDilationConv", "dilation"):
+        return "integer"
     return "integer" if owner == "Conv of rf" else KIND[option]
 
 

@@ -183,6 +183,40 @@ CASES = {
         (EACH,),
         (X,),
     ),
+    "dynamic_filter": (
+        lambda x, within, across, samples, positions: rfjax.dynamic_filter(
+            x,
+            within,
+            across,
+            sample_attention=samples,
+            position_attention=positions,
+            samples=3,
+            sample_stride=2,
+        ),
+        (EACH,) * 5,
+        (
+            X,
+            normal(N, SIDE, SIDE, 2, 3, 3),
+            normal(N, SIDE, SIDE, 2, C),
+            normal(N, SIDE, SIDE, 2, 3, 3),
+            normal(N, SIDE, SIDE, 2, 3, 3),
+        ),
+    ),
+    "inflate": (
+        lambda x, factor: rfjax.inflate(x, factor, max_factor=2.0)[0],
+        (EACH, SHARED),
+        (X, jnp.array(1.3)),
+    ),
+    "interpolate": (
+        lambda x, factor: rfjax.interpolate(x, factor, jnp.array([7, 6]), (4, 4)),
+        (EACH, SHARED),
+        (X, jnp.array(1.3)),
+    ),
+    "weighted_gradient": (
+        rfjax.weighted_gradient,
+        (EACH, EACH),
+        (X, jnp.abs(X[..., 0])),
+    ),
     "gaussian_kernel": (
         with_options(rfjax.gaussian_kernel, max_half_size=3),
         (EACH,),

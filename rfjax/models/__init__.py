@@ -14,7 +14,8 @@
 Heads are listed in `rfjax.models.heads`. Parameters lie under "backbone" and "head".
 
 Networks and heads of your own are made known by `register` and `register_head`; what they are built
-of is in `stages` (backbones), `decoders` (heads) and `resizing`.
+of is in `stages` (backbones), `decoders` (heads) and `resizing`. `pad_layers` selects the
+convolutions that have an adaptive dilation in the literature.
 """
 
 from rfjax import _extras
@@ -22,8 +23,9 @@ from rfjax import _extras
 if fault := _extras.missing(__name__, "flax"):
     raise fault
 
+from rfjax.models.adaptive import pad_layers
 from rfjax.models.heads import register_head
 from rfjax.models.registry import create, names, register
 from rfjax.models.torch_import import import_torch
 
-__all__ = ["create", "import_torch", "names", "register", "register_head"]
+__all__ = ["create", "import_torch", "names", "pad_layers", "register", "register_head"]

@@ -9,8 +9,10 @@
     deform         3x3 convolution, its taps displaced freely at every pixel
     stn            1x1 convolution of the map seen through one learned affinity
     static_deform  3x3 convolution, its taps displaced freely, the same at every pixel
+    adadr          3x3 convolution, its dilation a real number regressed at every pixel
     ccl            context contrast: dense minus dilated convolutions, then scores
     aspp           pyramid of dilated convolutions: v2, a sum of scores; v3, then scores
+    lsdfn          filters of every pixel, over samples at four distances, a sum of scores
     classify       mean over the map, then a dense layer: scores of the whole image, [N, K]
     fcn_32s        1x1 scores of the map of stride 32, enlarged, zero at first
     fcn_16s, fcn_8s               the same, fused with those of finer strides, down to this one
@@ -47,8 +49,10 @@ _LAYERS: dict[str, Entry] = {
     "deform": (nn.DeformableConv, {}),
     "stn": (nn.AffineConv, {}),
     "static_deform": (nn.StaticDeformableConv, {}),
+    "adadr": (nn.ContinuousDilationConv, {}),
     "ccl": (nn.CCL, {}),
     "aspp": (nn.ASPP, {}),
+    "lsdfn": (nn.LSDFN, {}),
     "classify": (Classify, {}),
     "fcn_32s": (FCN, {"finest": 32, "streams": (), **_ALONE}),
     "fcn_16s": (FCN, {"finest": 16, "streams": ()}),

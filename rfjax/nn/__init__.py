@@ -41,29 +41,37 @@ if fault := _extras.missing(__name__, "flax"):
 
 from rfjax.compound import surround_covariance
 from rfjax.nn._structure import Structure, Structured, covariances, declared, structure
+from rfjax.nn.adaptive import AdaptiveDilationConv, ContinuousDilationConv
 from rfjax.nn.blur import GaussianBlur
 from rfjax.nn.context import ASPP, CCL, BlurredDilatedConv
 from rfjax.nn.convolution import ComposedConv, Conv, DoGConv
 from rfjax.nn.deformation import DeformableConv, DynamicComposedConv, GaussianDeformableConv
+from rfjax.nn.dynamic import LSDFN, DynamicFilter
 from rfjax.nn.forward import Forward, call
+from rfjax.nn.inflation import Inflated
 from rfjax.nn.normalization import BatchNorm
 from rfjax.nn.selection import Selection, layer_at, select
 from rfjax.nn.static import AffineConv, StaticDeformableConv
 
 __all__ = [
     "ASPP",
+    "AdaptiveDilationConv",
     "AffineConv",
     "BatchNorm",
     "BlurredDilatedConv",
     "CCL",
     "ComposedConv",
+    "ContinuousDilationConv",
     "Conv",
     "DeformableConv",
     "DoGConv",
     "DynamicComposedConv",
+    "DynamicFilter",
     "Forward",
     "GaussianBlur",
     "GaussianDeformableConv",
+    "Inflated",
+    "LSDFN",
     "Selection",
     "StaticDeformableConv",
     "Structure",

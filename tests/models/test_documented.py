@@ -23,7 +23,7 @@ def test_networks_of_your_own():
     whole = names["model"].apply(names["variables"], names["images"])
     np.testing.assert_array_equal(names["scores"], whole)
     images = jnp.zeros((1, 30, 41, 3))
-    for name in ("gained", "skipping", "fcn"):
+    for name in ("gained", "padded", "skipping", "fcn"):
         model = names[name]
         shapes = jax.eval_shape(model.init, jax.random.key(0), images)
         assert jax.eval_shape(model.apply, shapes, images).shape == (1, 30, 41, 5)

@@ -13,6 +13,7 @@ from flax import linen, traverse_util
 from rfjax import models, nn
 
 X = jnp.ones((1, 9, 9, 5))
+PRIOR = {"prior_input", "prior_before", "gate_input", "gate_before"}
 REGRESSED = {"covariance_regressor", "offset_regressor"}
 
 
@@ -48,6 +49,11 @@ def structure_of(model, variables, *inputs, **options):
     (nn.GaussianDeformableConv(4, mean=True), REGRESSED),
     (nn.DynamicComposedConv(4), {"covariance"} | REGRESSED),
     (nn.DeformableConv(4), {"offset_regressor"}),
+    (nn.ContinuousDilationConv(4), {"rate_regressor"}),
+    (nn.AdaptiveDilationConv(4), {"prior_input"}),
+    (nn.AdaptiveDilationConv(4, prior="gated"), PRIOR),
+    (nn.Inflated(nn.Conv(4)), {"factor"}),
+    (nn.DynamicFilter(4), set()),
     (nn.AffineConv(4), {"offset_affine"}),
     (nn.StaticDeformableConv(4), {"offset"}),
     (nn.BlurredDilatedConv(4), set()),
@@ -57,7 +63,9 @@ def structure_of(model, variables, *inputs, **options):
 def test_structure_of_each_layer(layer, names):
     variables = shapes(layer, X)
     assert {path.split("/")[0] for path in structure_of(layer, variables)} == names
-    assert nn.structure(layer, variables).per_pixel == (("",) if names & REGRESSED else ())
+    assert nn.structure(layer, variables).per_pixel == (
+        ("",) if names & (REGRESSED | PRIOR | {"rate_regressor"}) else ()
+    )
 
 
 class Setup(linen.Module):

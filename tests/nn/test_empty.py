@@ -23,6 +23,9 @@ LAYERS = {
     "GaussianDeformableConv": nn.GaussianDeformableConv(4, stride=2),
     "DynamicComposedConv": nn.DynamicComposedConv(4),
     "DeformableConv": nn.DeformableConv(4),
+    "AdaptiveDilationConv": nn.AdaptiveDilationConv(4, stride=2),
+    "ContinuousDilationConv": nn.ContinuousDilationConv(4),
+    "LSDFN": nn.LSDFN(4, channels=5, samples=3),
     "AffineConv": nn.AffineConv(4),
     "StaticDeformableConv": nn.StaticDeformableConv(4),
     "BlurredDilatedConv": nn.BlurredDilatedConv(4, dilation=2),
@@ -32,18 +35,23 @@ LAYERS = {
 }
 
 
+def first(result):
+    """The map, of a layer that hands something on as well."""
+    return result[0] if isinstance(result, tuple) else result
+
+
 def check_empty(model, x, **options):
     """Values and all gradients of a model at no examples, as of so many examples of `x`."""
     variables = jax.jit(model.init)(jax.random.key(0, impl="unsafe_rbg"), x)
     empty = x[:0]
 
     def total(params, empty):
-        y = model.apply(variables | {"params": params}, empty, **options)
+        y = first(model.apply(variables | {"params": params}, empty, **options))
         return jnp.sum(y**2), y
 
     gradient = jax.jit(jax.grad(total, argnums=(0, 1), has_aux=True))
     (of_params, of_map), y = gradient(variables["params"], empty)
-    assert y.shape == (0, *jax.eval_shape(model.apply, variables, x).shape[1:])
+    assert y.shape == (0, *first(jax.eval_shape(model.apply, variables, x)).shape[1:])
     assert of_map.shape == empty.shape
     for path, leaf in traverse_util.flatten_dict(of_params).items():
         np.testing.assert_array_equal(leaf, np.zeros_like(leaf), err_msg="/".join(path))

@@ -15,6 +15,12 @@ pytestmark = pytest.mark.usefixtures("few_sums")
 X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 8, 8, 4)), jnp.float32)
 
 LAYERS = {
+    "DynamicFilter": nn.DynamicFilter(4, channels=5),
+    "LSDFN": nn.LSDFN(4, channels=5, samples=3, sample_strides=(1, 2)),
+    "Inflated": nn.Inflated(nn.Conv(4), initial=1.3, bounds=(0.5, 1.5)),
+    "AdaptiveDilationConv": nn.AdaptiveDilationConv(4, evaluation="expected"),
+    "AdaptiveDilationConv gated": nn.AdaptiveDilationConv(4, prior="gated", evaluation="expected"),
+    "ContinuousDilationConv": nn.ContinuousDilationConv(4),
     "AffineConv": nn.AffineConv(4),
     "ASPP": nn.ASPP(4, rates=(1, 2), blur=0.5),
     "ASPP v3": nn.ASPP(4, variant="v3", width=4, rates=(1, 2)),
@@ -65,7 +71,8 @@ def case(name):
     others = {key: value for key, value in variables.items() if key != "params"}
 
     def function(x, params):
-        return layer.apply({"params": params, **others}, x)
+        y = layer.apply({"params": params, **others}, x)
+        return y[0] if isinstance(y, tuple) else y  # of a layer that hands something on
 
     return function, (True, False), (X, params)
 
