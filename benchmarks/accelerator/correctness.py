@@ -63,8 +63,13 @@ def _both(function: Callable) -> Callable:
     """(cotangent, *operands) -> the value and the operands' cotangents."""
     from tests.placements import values_and_gradients
 
-    # A wrapper of its own, so that programs of another precision are not taken from the cache.
-    return jax.jit(lambda *arrays: values_and_gradients(function)(*arrays))
+    # A function of its own, so that programs of another precision are not taken from the cache.
+    def both(cotangent, *operands):
+        # Networks give scores in float32, whatever they compute in.
+        dtype = jax.eval_shape(function, *operands).dtype
+        return values_and_gradients(function)(cotangent.astype(dtype), *operands)
+
+    return jax.jit(both)
 
 
 def _on_device(function: Callable, operands: Sequence[Any]) -> Any:
