@@ -140,7 +140,7 @@ def _compiled() -> Iterator[list[str]]:
 
 def _programs() -> Iterator[Row]:
     """How many programs several steps, and then an evaluation, have to be compiled to."""
-    from rfjax.training import loop, steps
+    from rfjax.training import scoring, steps
 
     config = quickstart("composition")
     model, train_step, state = program(config)
@@ -152,7 +152,7 @@ def _programs() -> Iterator[Row]:
         jax.block_until_ready(metrics)
     images = _batch(64, config.eval_batch_size, SCENE_CLASSES)
     with _compiled() as of_evaluation:
-        loop.evaluate(eval_step, state.variables, [images] * 3)
+        scoring.evaluate(eval_step, state.variables, [images] * 3)
     for what, names in (("four steps", of_steps), ("evaluation, 3 batches", of_evaluation)):
         count = len(names)
         yield Row(

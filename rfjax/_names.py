@@ -8,6 +8,7 @@ is registered from outside the package is entered here as well.
 _TINY = ("width", "depth")
 _MERGED = ("down_ratio",)
 _TRANSITION = ("transition",)
+_SLIDING = ("border", "light")
 
 NETWORKS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("resnet_18", "resnet_34", "resnet_50", "resnet_101"), ()),
@@ -18,10 +19,15 @@ NETWORKS: dict[str, tuple[str, ...]] = {
     "drn_tiny": _TINY,
     **dict.fromkeys((f"drn_c_{depth}" for depth in (26, 42, 58)), ()),
     **dict.fromkeys((f"drn_d_{depth}" for depth in (22, 24, 38, 40, 54, 56, 105, 107)), ()),
+    **dict.fromkeys(("vgg_16", "vgg_tiny"), (*_SLIDING, "output_stride")),
+    "alexnet": _SLIDING,
+    "googlenet": (),
 }
 
 _TAPS = ("dilation", "kernel_size")
 _COMPOSED = ("family", "method", "mode", "padding", "rate", "resample", "support", "truncate")
+_SCORES = ("null_background", "sigma")
+_FUSED = (*_SCORES, "at_once", "learn_upsampling")
 _REGRESSED = ("bound", "family", "link", "mean", "mode", "rate", "sigma")
 
 # Of the options of a head's layer those that a config has keys for.
@@ -38,6 +44,9 @@ HEADS: dict[str, tuple[str, ...]] = {
     "ccl": (*_TAPS, "blur", "dilations", "fusion", "normalize", "width"),
     "aspp": (*_TAPS, "blur", "dropout", "rates", "variant", "width"),
     "classify": (),
+    "fcn_32s": _SCORES,
+    **dict.fromkeys(("fcn_16s", "fcn_8s"), _FUSED),
+    **dict.fromkeys(("fcn_pool3", "fcn_pool4", "fcn_pool5"), _SCORES),
 }
 SEARCHED_HEADS = ("composition", "dog", "dynamic")  # those whose covariances a search sets
 

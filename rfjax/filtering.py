@@ -143,7 +143,7 @@ def plan(
       `algorithms`, for each axis shift_add (sums of shifted maps), toeplitz (a matrix product),
       banded (one of blocks of rows) or pallas (a kernel for GPUs), or for both axes of a full
       covariance shift_add or fourier; `half_sizes` that the covariances need along each axis, in
-      pixels, and `static_half_sizes` that are computed for them: of the sums or of the transform's
+      pixels, and `static_half_sizes` that are computed for them: of the form or of the transform's
       grid, for a matrix the whole axis; `block`, the examples and channels that are worked off at a
       time.
 

@@ -29,6 +29,17 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
+@pytest.fixture(scope="module")
+def few_sums():
+    """Full covariances are summed up to half size 2 and transformed beyond.
+
+    The forms and the choice among them stay, with half of the sizes to compile.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rfjax._engine.tuning.DENSE_GRID", 2)
+        yield
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _forget_compiled_programs():
     """Frees the compiled programs of each file: thousands of them would fill the memory."""

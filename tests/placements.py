@@ -68,6 +68,14 @@ def run(place: str, function: Callable, of_each: Sequence[bool], operands: Seque
     return _shard_map(both, of_each, arrays, check_vma=place == "shard_map")
 
 
+def splits(place: str, of_each: Sequence[bool], operands: Sequence[jax.Array]) -> bool:
+    """Whether a place splits any of the operands: where none is a map, some shardings do not."""
+    if place not in SHARDINGS:
+        return True
+    pairs = zip(operands, of_each, strict=True)
+    return any(_spec(place, array, each) != P() for array, each in pairs)
+
+
 def sharded(place: str, function: Callable, of_each: Sequence[bool], operands: Sequence[Any]):
     """The compiled function of values and gradients, and its operands where they belong."""
     arrays = [cotangent_for(function, operands), *operands]

@@ -4,7 +4,16 @@ import json
 
 import pytest
 
-from benchmarks.accelerator import cards, correctness, model, operations, page, program, resuming
+from benchmarks.accelerator import (
+    cards,
+    correctness,
+    model,
+    operations,
+    page,
+    program,
+    resuming,
+    scale,
+)
 from benchmarks.report import Row
 
 H100, H200 = cards.CARDS.values()
@@ -84,8 +93,9 @@ def test_reduced_products_are_told_apart(monkeypatch):
 def test_operations_stand_beside_limit_and_prediction(monkeypatch):
     monkeypatch.setattr(operations, "_card", lambda: H100)
     monkeypatch.setattr(operations, "ROUNDS", 1)
-    found = list(operations.gaussian((1, 12, 12, 2), 1.0))
+    found = list(operations.gaussian((1, 12, 12, 2), (1.0, 2.0), False))
     against = {row.against for row in found}
+    assert {row.case for row in found} >= {"1x12x12x2 sigma 1", "1x12x12x2 sigma 2"}
     assert against == {"limit of the H100", "the model's prediction", ""}
     assert list(operations.memory((1, 12, 12, 2)))
 
@@ -94,6 +104,20 @@ def test_scenes_are_the_same_whenever_they_are_asked_for():
     one, other = resuming.scenes(3), resuming.scenes(3)
     assert all((one[name] == other[name]).all() for name in one)
     assert set(one["label"].flat) > {0} and one["label"].max() < resuming.CLASSES
+
+
+def test_bytes_that_devices_add_up():
+    text = """%5 = "stablehlo.all_reduce"(%4, %3) <{x = 1}> ({
+      stablehlo.return %6 : tensor<f32>
+    }) : (tensor<3x4xf32>, tensor<2xbf16>) -> (tensor<3x4xf32>, tensor<2xbf16>)"""
+    assert scale.added(text) == [3 * 4 * 4 + 2 * 2]
+    assert scale.seconds_to_add(1e9, 64) > 10 * scale.seconds_to_add(1e9, 8) / 2
+
+
+def test_a_step_sends_its_gradients_once():
+    bytes, _, parameters = scale.communicated("resnet_tiny", size=32)
+    # Statistics and measures are little beside gradients.
+    assert 4 * parameters <= bytes < 1.2 * 4 * parameters
 
 
 @pytest.mark.slow

@@ -5,7 +5,9 @@ limit, and told by XLA of the compiled program. Each form of a blur stands besid
 """
 
 import math
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -33,10 +35,11 @@ GIB = 2.0**30
 def cases(*, small: bool) -> list[Case]:
     """The largest map first: what is cut short is what is known best."""
     shapes = ((1, 24, 40, 8),) if small else (LARGE, *model.SHAPES[:4])
+    sigmas, titles = SIGMAS[:1] if small else SIGMAS, ("forward", "forward + backward")
     found = [
-        case(f"gaussian {size(shape)} sigma {sigma:g}", gaussian, shape, sigma)
+        case(f"gaussian {size(shape)} {titles[gradient]}", gaussian, shape, sigmas, gradient)
         for shape in shapes
-        for sigma in (SIGMAS[:1] if small else SIGMAS)
+        for gradient in (False, True)
     ]
     found += [case(f"full covariance {size(shape)}", full, shape) for shape in shapes]
     deformed = (((1, 12, 12, 8), 8),) if small else tuple(deform.CASES)
@@ -53,31 +56,49 @@ def size(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
-def gaussian(shape: tuple[int, ...], sigma: float) -> Iterator[Row]:
-    """Every form of a blur with a traced sigma, forward, and forward with backward."""
-    cotangent, x = _maps(shape)
-    params = jnp.log(jnp.array([sigma], jnp.float32))
-    title = f"{size(shape)} sigma {sigma:g}"
-    card, at_once = _card(), 2.0 * model.NUMBER * math.prod(shape)
-    for what, gradient in (("forward", False), ("forward + backward", True)):
-        functions, programs = {}, {}
-        for algorithm in ALGORITHMS:
-            function = partial(rfjax.gaussian_blur, algorithm=algorithm)
-            arguments = (cotangent, x, params) if gradient else (x, params)
-            program = _Program(peers.with_gradients(function) if gradient else function, arguments)
-            programs[algorithm], functions[algorithm] = program, program.step
-        times = interleave(functions, rounds=ROUNDS)
-        for algorithm, found in times.items():
-            program = programs[algorithm]
-            bytes = at_once * (3 if gradient else 1)
-            aim = LIMIT_AIM if algorithm == "auto" and sigma <= 4 and not gradient else None
-            yield _against_limit(title, f"{what}, {algorithm}", found.median, bytes, 0.0, aim)
-            yield from program.account(title, f"{what}, {algorithm}")
-            if card and algorithm in model.FORMS:
-                yield from _against_model(
-                    title, f"{what}, {algorithm}", found.median,
-                    model.predict(algorithm, shape, sigma, card, gradient=gradient),
-                )  # fmt: skip
+def gaussian(shape: tuple[int, ...], sigmas: tuple[float, ...], gradient: bool) -> Iterator[Row]:
+    """Every form of a blur, forward, or forward with backward: one program for all sigmas."""
+    what, arrays = "forward + backward", _maps(shape)
+    if not gradient:
+        what, arrays = "forward", arrays[1:]
+    programs = _blurs(arrays, gradient)
+    for algorithm, program in programs.items():
+        yield from program.account(size(shape), f"{what}, {algorithm}")
+    placed = jax.device_put(arrays)
+    for sigma in sigmas:
+        arguments = *placed, _log(sigma)
+        steps = {name: program.on(*arguments) for name, program in programs.items()}
+        for name, times in interleave(steps, rounds=ROUNDS).items():
+            yield from _blur_rows(shape, sigma, what, name, times.median, gradient)
+
+
+def _blurs(arrays: tuple, gradient: bool) -> dict[str, "_Program"]:
+    """The programs of all forms, compiled side by side where there are cores."""
+
+    def made(algorithm):
+        function = partial(rfjax.gaussian_blur, algorithm=algorithm)
+        function = peers.with_gradients(function) if gradient else function
+        return _Program(function, (*arrays, _log(1.0)))
+
+    with ThreadPoolExecutor(min(len(ALGORITHMS), os.cpu_count() or 1)) as pool:
+        return dict(zip(ALGORITHMS, pool.map(made, ALGORITHMS), strict=True))
+
+
+def _blur_rows(shape, sigma, what, algorithm, ms, gradient) -> Iterator[Row]:
+    """A time beside the limit of reading and writing once, and beside its prediction."""
+    title, what = f"{size(shape)} sigma {sigma:g}", f"{what}, {algorithm}"
+    bytes = 2.0 * model.NUMBER * math.prod(shape) * (3 if gradient else 1)
+    aim = LIMIT_AIM if algorithm == "auto" and sigma <= 4 and not gradient else None
+    yield _against_limit(title, what, ms, bytes, 0.0, aim)
+    card = _card()
+    if card and algorithm in model.FORMS:
+        said = model.predict(algorithm, shape, sigma, card, gradient=gradient)
+        if said is not None:
+            yield Row(SUITE, title, what, ms, "the model's prediction", said, ms / said)
+
+
+def _log(sigma: float) -> jax.Array:
+    return jnp.log(jnp.array([sigma], jnp.float32))
 
 
 def full(shape: tuple[int, ...]) -> Iterator[Row]:
@@ -145,12 +166,15 @@ def memory(shape: tuple[int, ...], sigma: float = 4.0) -> Iterator[Row]:
 
 
 class _Program:
-    """A compiled function of arguments on the device, and what XLA tells of it."""
+    """A compiled function, and what XLA tells of it."""
 
     def __init__(self, function: Callable, arguments: tuple):
+        self.compiled = jax.jit(function).lower(*arguments).compile()
+
+    def on(self, *arguments: Any) -> Callable[[], Any]:
+        """The function on arguments that lie on the device, run to its end."""
         placed = jax.device_put(arguments)
-        self.compiled = jax.jit(function).lower(*placed).compile()
-        self.step = lambda: jax.block_until_ready(self.compiled(*placed))
+        return lambda: jax.block_until_ready(self.compiled(*placed))
 
     def account(self, title: str, what: str) -> Iterator[Row]:
         """Bytes and operations as XLA counts them, where it does."""
@@ -170,10 +194,11 @@ def _timed(
     flops: float,
 ) -> Iterator[Row]:
     """Forward, and forward with backward, against the limit of so many bytes and operations."""
-    both = _Program(peers.with_gradients(function), (cotangent, *operands))
-    programs = {"forward": _Program(function, operands), "forward + backward": both}
-    times = interleave({name: made.step for name, made in programs.items()}, rounds=ROUNDS)
-    for name, found in times.items():
+    arguments = {"forward": operands, "forward + backward": (cotangent, *operands)}
+    functions = {"forward": function, "forward + backward": peers.with_gradients(function)}
+    programs = {name: _Program(functions[name], arguments[name]) for name in functions}
+    steps = {name: program.on(*arguments[name]) for name, program in programs.items()}
+    for name, found in interleave(steps, rounds=ROUNDS).items():
         times_over = 3.0 if name != "forward" else 1.0
         yield _against_limit(
             title, f"{name}, {what}", found.median, times_over * bytes, times_over * flops
@@ -190,11 +215,6 @@ def _against_limit(
         return Row(SUITE, title, what, ms)
     limit = 1e3 * card.seconds(bytes=bytes, flops=flops)
     return Row(SUITE, title, what, ms, f"limit of the {card.name}", limit, ms / limit, aim=aim)
-
-
-def _against_model(title: str, what: str, ms: float, said: float | None) -> Iterator[Row]:
-    if said is not None:
-        yield Row(SUITE, title, what, ms, "the model's prediction", said, ms / said)
 
 
 def _card() -> cards.Card | None:

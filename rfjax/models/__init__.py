@@ -5,8 +5,11 @@
     drn_c_26 | 42 | 58                              stride 8, without gridding
     drn_d_22 | 24 | 38 | 40 | 54 | 56 | 105 | 107   stride 8, likewise, with fewer shortcuts
     dla_34                                          stride 2 or 4, by a decoder of 10 or 6 merges
+    vgg_16                                          stride 32, or 8 dilated; no normalization
+    alexnet, googlenet                              stride 32, as Caffe has them
     resnet_tiny, drn_tiny                           stride 4 and small, for studies on a CPU
     dla_tiny                                        stride 2 or 4, likewise
+    vgg_tiny                                        stride 32 or 8, likewise
 
 Heads are listed in `rfjax.models.heads`. Parameters lie under "backbone" and "head".
 

@@ -53,6 +53,14 @@ class Decoder(linen.Module):
     READS: ClassVar[tuple[str, ...]] = (LAST,)
     RESIZE: ClassVar[Callable[..., linen.Module]] = HalfPixelBilinear
 
+    def reading(self, places: Mapping[str, Place]) -> "Decoder":
+        """The decoder for a backbone whose maps lie at `places`, by name and in order.
+
+        One that chooses its maps by where they lie returns itself with other fields.
+        """
+        del places
+        return self
+
     def place(self, places: Mapping[str, Place]) -> Places:
         """Where the scores lie, from where the maps do: by name where the scores are.
 
@@ -135,6 +143,10 @@ class Heads(Decoder):
         read = dict.fromkeys(name for head in self.heads.values() for name in head.READS)
         return (*(name for name in read if name != LAST), *((LAST,) if LAST in read else ()))
 
+    def reading(self, places: Mapping[str, Place]) -> "Heads":
+        """The heads for a backbone."""
+        return self.clone(heads={name: h.reading(places) for name, h in self.heads.items()})
+
     def place(self, places: Mapping[str, Place]) -> dict[str, Places]:
         """Where the scores of each head lie."""
         return {name: head.place(places) for name, head in self.heads.items()}
@@ -213,10 +225,13 @@ def without_background(network: Any) -> Any:
 
     Raises:
       TypeError: it has no head that is a decoder.
+      ValueError: its head has none of the background already.
     """
     head = getattr(network, "head", None)
     if not isinstance(head, Decoder) or isinstance(head, Heads):
         raise TypeError("a null background wants a network with one head, as models.create makes")
+    if getattr(head, "null_background", False):
+        raise ValueError("the head scores the background 0 already, for which sigmoid is the loss")
     return network.clone(head=NullBackground(head))
 
 

@@ -12,6 +12,9 @@
     ccl            context contrast: dense minus dilated convolutions, then scores
     aspp           pyramid of dilated convolutions: v2, a sum of scores; v3, then scores
     classify       mean over the map, then a dense layer: scores of the whole image, [N, K]
+    fcn_32s        1x1 scores of the map of stride 32, enlarged, zero at first
+    fcn_16s, fcn_8s               the same, fused with those of finer strides, down to this one
+    fcn_pool3, fcn_pool4, fcn_pool5   1x1 scores of a map of this name, enlarged: truncated networks
 
 Options of a head are those of its layer, see `rfjax.nn`. Heads that normalise are called with
 (features, train). More heads are made known by `register_head`.
@@ -26,9 +29,13 @@ from flax import linen
 from rfjax import _checks, _names, nn
 from rfjax._registry import Registry
 from rfjax.models.decoders import Classify, Decoder, Head, Heads
+from rfjax.models.fcn import FCN
 
 # What a head is: a class of layers or of decoders, and those of its options that are fixed.
 Entry = tuple[type[linen.Module], dict[str, Any]]
+
+# What a head without finer maps has no use for.
+_ALONE = {"at_once": False, "learn_upsampling": False}
 
 _LAYERS: dict[str, Entry] = {
     "score": (nn.Conv, {"kernel_size": 1}),
@@ -43,6 +50,13 @@ _LAYERS: dict[str, Entry] = {
     "ccl": (nn.CCL, {}),
     "aspp": (nn.ASPP, {}),
     "classify": (Classify, {}),
+    "fcn_32s": (FCN, {"finest": 32, "streams": (), **_ALONE}),
+    "fcn_16s": (FCN, {"finest": 16, "streams": ()}),
+    "fcn_8s": (FCN, {"finest": 8, "streams": ()}),
+    **{
+        f"fcn_{name}": (FCN, {"finest": stride, "streams": (name,), **_ALONE})
+        for name, stride in (("pool3", 8), ("pool4", 16), ("pool5", 32))
+    },
 }
 HEADS: Registry[Entry] = Registry("head", _LAYERS, _names.HEADS)
 

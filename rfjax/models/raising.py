@@ -1,4 +1,4 @@
-"""Learned interpolation to twice the resolution."""
+"""Learned interpolation to twice the resolution: cropped, and as a transposed convolution."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 from flax import linen
 
 from rfjax import _checks
+from rfjax.fully_convolutional import bilinear_kernel
 
 # Of a tap from the finer pixels' centres, which lie at quarters between the coarser ones.
 BILINEAR = np.asarray([0.25, 0.75, 0.75, 0.25], np.float32)
@@ -93,3 +94,55 @@ def raise_by_kernel(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     rows = [jnp.stack([phase(row, column) for column in (0, 1)], 3) for row in (0, 1)]
     return jnp.stack(rows, 2).reshape(number, 2 * height, 2 * width, channels)
+
+
+class LearnedRaise(linen.Module):
+    """The map at twice its resolution by a transposed convolution, zero outside and not cropped.
+
+    y_o(p) = sum_q sum_c w_co(p - 2 q) x_c(q)
+
+    Parameter: `kernel` [k, k, 1, C], of each channel alone; or [k, k, C, C] with `full`. At first
+    it interpolates linearly, channel by channel.
+
+    Attributes:
+      odd: whether k is 3 rather than 4, see `rfjax.bilinear_kernel`.
+      full: whether every channel is made of all.
+      dtype: what is computed in; None keeps the map's type.
+
+    Calling it with x [N, H, W, C] returns [N, 2 (H - 1) + k, 2 (W - 1) + k, C].
+
+    Example:
+      >>> x = jnp.array([4.0, 8.0]).reshape(1, 1, 2, 1)
+      >>> y, _ = LearnedRaise(odd=True).init_with_output(jax.random.key(0), x)
+      >>> print(y[0, 1, :, 0])
+      [2. 4. 6. 8. 4.]
+
+    Reference: Long, Shelhamer & Darrell, "Fully Convolutional Networks", CVPR 2015, section 3.3.
+    """
+
+    odd: bool = False
+    full: bool = False
+    dtype: Any = None
+
+    @linen.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        kernel = self.param("kernel", self._initial, channels)
+        x = x if self.dtype is None else x.astype(self.dtype)
+        margin = kernel.shape[0] - 1
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel[::-1, ::-1].astype(x.dtype),
+            window_strides=(1, 1),
+            padding=[(margin, margin)] * 2,
+            lhs_dilation=(2, 2),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=1 if self.full else channels,
+            preferred_element_type=_checks.accumulation_dtype(x),
+        ).astype(x.dtype)
+
+    def _initial(self, key: jax.Array, channels: int) -> jax.Array:
+        """The taps of the interpolation, whatever the key."""
+        taps = bilinear_kernel(2, odd=self.odd).astype(jnp.float32)
+        mixing = jnp.eye(channels) if self.full else jnp.ones((1, channels))
+        return jnp.einsum("yx,io->yxio", taps, mixing.astype(jnp.float32))

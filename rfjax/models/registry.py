@@ -11,10 +11,11 @@ from flax import linen
 
 from rfjax import _checks, _names, nn
 from rfjax._registry import Registry
-from rfjax.models import dla, drn, heads, resnet
+from rfjax.models import alexnet, dla, drn, googlenet, heads, resnet, vgg
 from rfjax.models.segmentation import Segmenter
 from rfjax.models.stages import Staged, with_last
 from rfjax.nn.selection import Recording
+from rfjax.places import Place
 
 
 class Buildable(Protocol):
@@ -51,6 +52,15 @@ class Importable(Buildable, Protocol):
 
 
 @runtime_checkable
+class Renaming(Importable, Protocol):
+    """What a backbone is built of whose weights have several kinds of names in PyTorch."""
+
+    def canonical(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        """The arrays under the names of the layers here."""
+        ...
+
+
+@runtime_checkable
 class Network(Protocol):
     """What a network is built of that is no backbone with a head."""
 
@@ -78,6 +88,10 @@ _OWN: dict[str, Callable[..., Built]] = {
     "drn_tiny": drn.drn_tiny,
     **{f"drn_c_{depth}": partial(drn.drn_c, depth) for depth in drn.C_FAMILY},
     **{f"drn_d_{depth}": partial(drn.drn_d, depth) for depth in drn.D_FAMILY},
+    "vgg_16": vgg.vgg_16,
+    "vgg_tiny": vgg.vgg_tiny,
+    "alexnet": alexnet.alexnet,
+    "googlenet": googlenet.googlenet,
 }
 ARCHITECTURES: Registry[Callable[..., Built]] = Registry("network", _OWN, _names.NETWORKS)
 
@@ -152,10 +166,12 @@ def create(
       num_classes: number of classes K; or several by name, as {"semantic": 33, "geometric": 3}, for
         as many heads over one backbone.
       head: score | conv3 | composition | dog | gauss_deform | dynamic | deform | stn |
-        static_deform | ccl | aspp | classify, see `rfjax.models.heads`, or one that was registered.
+        static_deform | ccl | aspp | classify | fcn_32s | fcn_16s | fcn_8s | fcn_pool3 | fcn_pool4 |
+        fcn_pool5, see `rfjax.models.heads`, or one that was registered.
       head_options: of the head's layer, as {"sigma": 1.0, "family": "diagonal"}.
       backbone_options: width, depth, output_stride of "resnet_tiny"; width, depth of "drn_tiny";
-        transition of "drn_a_*"; down_ratio of "dla_34"; width, depth, down_ratio of "dla_tiny".
+        transition of "drn_a_*"; down_ratio of "dla_34"; width, depth, down_ratio of "dla_tiny";
+        border, light, output_stride of "vgg_16" and "vgg_tiny"; border, light of "alexnet".
       conv: layer class, or a partial of one, for the backbone's 3x3 convolutions (not its stem),
         such as `functools.partial(rfjax.nn.ComposedConv, sigma=0.3)`; None for plain ones. Or, made
         by `rfjax.nn.select`, a selection of any of its convolutions by their paths.
@@ -202,15 +218,17 @@ def create(
         backbone = built.build(conv=conv, remat=remat, **shared)
         return Segmenter(backbone, decoder, stride=built.stride)
 
-    _check_reads(head, decoder.READS, segmenter(conv).backbone)
+    places = segmenter(conv).backbone.places
+    decoder = decoder.reading(with_last(places))
+    _check_reads(head, decoder.READS, places)
     if isinstance(conv, nn.Selection):
         _check_selection(conv, segmenter)
     return segmenter(conv)
 
 
-def _check_reads(head: str, reads: tuple[str, ...], backbone: Staged) -> None:
+def _check_reads(head: str, reads: tuple[str, ...], places: Mapping[str, Place]) -> None:
     """Raises unless the backbone has the maps that a head reads."""
-    names = tuple(with_last(backbone.places))
+    names = tuple(with_last(places))
     unknown = [read for read in reads if read not in names]
     if unknown:
         raise ValueError(

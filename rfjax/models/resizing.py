@@ -3,6 +3,7 @@
     HalfPixelBilinear(factor)               between pixel centers, edges repeated
     TransposedBilinear(factor)              a transposed convolution, zero outside; even kernels
                                             are aligned by half pixels, odd ones by their indices
+    FittedBilinear(factor)                  that of the two which fits the map
 
 Where a map lies is a `rfjax.places.Place`; crops follow from two of them.
 """
@@ -111,13 +112,57 @@ class TransposedBilinear(linen.Module):
 
     def _size(self) -> int:
         """k."""
-        return 2 * _checks.integer("factor", self.factor) - self._odd()
+        return 2 * _checks.integer("factor", self.factor) - self.odd
 
-    def _odd(self) -> bool:
+    @property
+    def odd(self) -> bool:
+        """Whether the size of the kernel is."""
         return _checks.choose("aligned", self.aligned, ALIGNMENTS)
 
     def _enlarged(self, x: jax.Array) -> jax.Array:
-        return transposed_bilinear(x, self.factor, odd=self._odd())
+        return transposed_bilinear(x, self.factor, odd=self.odd)
+
+
+def fitted(factor: int, place: Place, target: Place) -> TransposedBilinear:
+    """The enlargement that puts a map whole pixels apart from another one.
+
+    The even kernel where that does, else the odd one.
+
+    Args:
+      factor: static.
+      place: of the map that is enlarged.
+      target: of the other one, whose stride is that of the map after it.
+
+    Example:
+      >>> fitted(32, Place(32, 12.5), Place()).aligned, fitted(32, Place(32, 13), Place()).aligned
+      ('half-pixel', 'index')
+
+    Reference: Long, Shelhamer & Darrell, "Fully Convolutional Networks", CVPR 2015, section 4.2.
+    """
+    even = TransposedBilinear(factor, parent=None)
+    raised = even.place(place)
+    offsets = zip(raised.offset, target.offset, target.stride, strict=True)
+    whole = all(abs((a - b) / stride - round((a - b) / stride)) < 1e-6 for a, b, stride in offsets)
+    return even if whole else TransposedBilinear(factor, aligned="index", parent=None)
+
+
+class FittedBilinear(linen.Module):
+    """The map enlarged to the image by the one of two `TransposedBilinear` that fits, see `fitted`.
+
+    Attributes:
+      factor: static, at least 1.
+
+    Example:
+      >>> x = jnp.ones((1, 2, 2, 1))
+      >>> FittedBilinear(4).apply({}, x, Place(4), (6, 5), method="to_image").shape
+      (1, 6, 5, 1)
+    """
+
+    factor: int
+
+    def to_image(self, x: jax.Array, place: Place, size: Sequence[int]) -> jax.Array:
+        """The scores [N, H, W, C] of an image of `size` (H, W), see `TransposedBilinear`."""
+        return fitted(self.factor, place, Place()).to_image(x, place, size)
 
 
 def align(

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from rfjax import nn
-from rfjax.models import registry, torchvision_names
+from rfjax import _checks, nn
+from rfjax.models import caffe_names, registry, torchvision_names
 
 Path = tuple[str, ...]
 
@@ -41,6 +41,7 @@ def import_torch(
     *,
     num_classes: int | Mapping[str, int],
     key: jax.Array | None = None,
+    colors: str = "rgb",
     **options: Any,
 ) -> dict[str, Any]:
     """The variables of a network with weights that PyTorch trained.
@@ -62,11 +63,19 @@ def import_torch(
     pyramid of DeepLabV3; other parts of the classifiers have no place, and a warning lists them.
     The same ResNets without a classifier look like plain ones: the transition is the caller's.
 
+    Of "vgg_16" they are torchvision's, timm's, or those of a port of its dense networks (`conv1_1`,
+    `fc6`, `score_fr`, `score_pool4`; `upscore2`, which is loaded where it is learned, and must be
+    bilinear where it is fixed); of "alexnet" and "googlenet" Caffe's. Of these fc6, fc7 and scores
+    may be missing, or fc6 and fc7 of another width: they are drawn anew, and a warning lists them.
+
     Args:
       name: one of `names()`, of a network with a backbone.
       state_dict: arrays or tensors by name; convolutions [O, I, kh, kw].
       num_classes: number of classes K; or several by name, whose heads are drawn anew.
       key: for what is drawn anew, `jax.random.key(0)` unless given.
+      colors: rgb, or bgr for weights of a network that read blue first, as Caffe's: the kernel that
+        reads the image is turned, so that it reads red first. Names do not tell. For images that
+        are themselves given blue first leave it at rgb.
       **options: the others of `create`.
 
     Returns:
@@ -88,6 +97,7 @@ def import_torch(
     if not isinstance(built, registry.Importable):
         raise ValueError(f"{name} does not say what its parts are called in PyTorch")
 
+    _checks.choose("colors", colors, ("rgb", "bgr"))
     images = jnp.zeros((1, 2 * model.stride, 2 * model.stride, 3))
 
     def initial(rng: jax.Array) -> Any:
@@ -99,20 +109,50 @@ def import_torch(
     if torchvision_names.is_segmentation(_plain(state_dict)):
         torchvision_names.check_transition(name, options.get("backbone_options"))
     score = "fc" if _classifies(wanted) else "seg"
-    given, left = _placeable(_canonical(state_dict, built), wanted, score)
-    absent = tuple(part for part in _OPTIONAL if not any(n.startswith(part) for n in given))
-    placed = {}
+    renaming = isinstance(built, registry.Renaming)
+    given = _canonical(state_dict, built)
+    given, left = _placeable(given, wanted, score, of_torchvision=not renaming)
+    places = {}
     for path, leaf in wanted.items():
         torch_name = None if declared.is_structure(path[1:]) else _torch_name(path, score)
-        if torch_name is not None and not torch_name.startswith(absent):
-            placed[path] = (torch_name, leaf.shape)
+        if torch_name is not None:
+            places[path] = (torch_name, leaf.shape)
+    optional = _OPTIONAL
+    if renaming:
+        given, optional = _of_renamed(name, given, dict(places.values()), built.features)
+    absent = tuple(part for part in optional if not any(n.startswith(part) for n in given))
+    placed = {path: place for path, place in places.items() if not place[0].startswith(absent)}
     _check(name, given, dict(placed.values()))
     if left:
         _warn_of_left_out(name, left)
     values = {path: _convert(given[source], shape) for path, (source, shape) in placed.items()}
+    if colors == "bgr":
+        values = {path: _turned(path, value) for path, value in values.items()}
     rest = [path for path in wanted if path not in values]
     values |= _fresh(initial, rest, jax.random.key(0) if key is None else key)
     return traverse_util.unflatten_dict({path: values[path] for path in wanted})
+
+
+def _of_renamed(
+    name: str, given: dict[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], features: int
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The arrays that have a place, and the layers that may be missing; a warning lists both."""
+    shapes = {entry: _torch_shape(shape) for entry, shape in wanted.items()}
+    given, left = caffe_names.fitted_to(given, shapes, features)
+    layers = dict.fromkeys(entry.rpartition(".")[0] for entry in wanted)
+    optional = [layer for layer in layers if layer.startswith(("fc6", "fc7", "head", "seg", "fc"))]
+    anew = [layer for layer in optional if f"{layer}.weight" not in given]
+    lists = {"left out": left, "drawn anew": anew}
+    told = [f"{what}: {', '.join(names)}" for what, names in lists.items() if names]
+    if told:
+        warnings.warn(f"{name}: {'; '.join(told)}", stacklevel=3)
+    return given, tuple(f"{layer}." for layer in optional)
+
+
+def _turned(path: Path, value: jax.Array) -> jax.Array:
+    """The kernel that reads the image, of the other order of colors; other arrays as they are."""
+    reads_image = path[1] == "backbone" and value.ndim == 4 and value.shape[2] == 3
+    return value[:, :, ::-1] if reads_image else value
 
 
 def _plain(state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,13 +162,19 @@ def _plain(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _placeable(
-    given: dict[str, np.ndarray], wanted: Mapping[Path, Any], score: str
+    given: dict[str, np.ndarray],
+    wanted: Mapping[Path, Any],
+    score: str,
+    *,
+    of_torchvision: bool,
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """The arrays for which there is a place, and the names of torchvision's that have none."""
     unread = ("seg.", "fc.")
     if ("params", "head", "kernel") in wanted:  # a head of several layers has no place for a score
         unread = tuple(part for part in unread if part != f"{score}.")
     given = {entry: array for entry, array in given.items() if not entry.startswith(unread)}
+    if not of_torchvision:
+        return given, []
     pyramid = ("params", "head", "project", "kernel") in wanted
     left = torchvision_names.without_place(given, pyramid=pyramid)
     return {entry: array for entry, array in given.items() if entry not in left}, left
@@ -153,6 +199,8 @@ def _canonical(state_dict: Mapping[str, Any], built: registry.Importable) -> dic
     arrays = _plain(state_dict)
     if torchvision_names.is_segmentation(arrays):
         arrays = torchvision_names.renamed(arrays)
+    if isinstance(built, registry.Renaming):
+        arrays = built.canonical(arrays)
     renamed = {}
     for name, array in arrays.items():
         short = _named(name, built.children)

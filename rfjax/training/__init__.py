@@ -12,7 +12,8 @@ __all__ = _lazy.install(
         "checkpoints": ("CheckpointError",),
         "config": ("ConfigError", "base", "validate"),
         "interruption": ("Interrupted",),
-        "loop": ("TrainingFailed", "evaluate", "train"),
+        "loop": ("TrainingFailed", "train"),
         "reporting": (),
+        "scoring": ("evaluate",),
     },
 )

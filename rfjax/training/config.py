@@ -95,9 +95,7 @@ def _task() -> ConfigDict:
 def _data() -> ConfigDict:
     """The data set and how its training images are varied."""
     data = ConfigDict()
-    # digit_scenes | camvid | cityscapes | voc | pascal_context | nyud | sift_flow, to be segmented;
-    # digit_images | image_folder, classified
-    data.name = "digit_scenes"
+    data.name = "digit_scenes"  # one of `rfjax.data.names()`
     data.dir = ""  # where the data lie or are put; "" is the data set's own default
     data.options = ConfigDict()  # of `rfjax.data.load`; None is the data set's own default
     data.options.enlargement = option(int)  # whole factor, in training and evaluation
@@ -142,9 +140,11 @@ def _model() -> ConfigDict:
     model.backbone_options = ConfigDict()  # width, depth are those of the tiny networks
     model.backbone_options.width = option(int)  # channels of the stem
     model.backbone_options.depth = option(int)
-    model.backbone_options.output_stride = option(int)  # of resnet_tiny: 4 | 8
+    model.backbone_options.output_stride = option(int)  # of resnet_tiny: 4 | 8; of vgg_*: 32 | 8
     model.backbone_options.down_ratio = option(int)  # of dla_*: 2 | 4
     model.backbone_options.transition = option(str)  # of drn_a_*: none | previous | full
+    model.backbone_options.border = option(int)  # of vgg_*, alexnet: 100 | 81 | 0 (none)
+    model.backbone_options.light = option(int)  # of vgg_*, alexnet: channels of fc6 and fc7
     model.batch_norm = ConfigDict()
     model.batch_norm.unbiased = True  # running variances with n / (n - 1), as PyTorch's; or Flax's
     model.dtype = "float32"  # float32 | bfloat16, of the computation; parameters are float32
@@ -199,6 +199,9 @@ def _head_options() -> ConfigDict:
     options.normalize = option(bool)  # whether ccl does
     options.dropout = option(float)  # of aspp v3
     options.extent = option(float)  # of stn, in pixels of the map
+    options.at_once = option(tuple)  # of fcn_16s, fcn_8s: factors of finer maps, (0.01, 0.0001)
+    options.learn_upsampling = option(str)  # of fcn_16s, fcn_8s: class | full
+    options.null_background = option(bool)  # of fcn_*: whether class 0 scores 0
     return options
 
 
@@ -387,8 +390,7 @@ def validate(config: ConfigDict, *, devices: int = 1) -> None:
 
 def _uneven(config: ConfigDict) -> list[str]:
     """Faults of counts of steps that calls of several steps would step over."""
-    calls = config.steps_per_call
-    counts = ("steps", "eval_every", "checkpoint_every", "log_every")
+    calls, counts = config.steps_per_call, ("steps", "eval_every", "checkpoint_every", "log_every")
     uneven = [f"{key}={config[key]}" for key in counts if config[key] % calls]
     wanted = "want a divisor of steps and of all *_every"
     return [f"steps_per_call: got {calls}; {wanted}, not {', '.join(uneven)}"] if uneven else []
@@ -396,11 +398,9 @@ def _uneven(config: ConfigDict) -> list[str]:
 
 def _varied(config: ConfigDict) -> list[str]:
     """Faults of images that are varied although their maps are cached."""
-    section = config.data
-    own, plain = flatten(section), flatten(_data())
-    keys = [key for key in own if key == "pad" or key.startswith("augmentation.")]
-    varied = [key for key in keys if own[key] != plain[key]]
-    if not section.cache.map or not varied:
+    own, plain = flatten(config.data), flatten(_data())
+    varied = [k for k in own if k.startswith(("pad", "augmentation.")) and own[k] != plain[k]]
+    if not config.data.cache.map or not varied:
         return []
     return [f"data.cache.map: maps are those of whole images; unset data.{', data.'.join(varied)}"]
 

@@ -14,7 +14,7 @@ from rfjax import _options, data, tasks
 from rfjax._faults import ConfigError
 from rfjax.tasks import inference
 from rfjax.training import config as configs
-from rfjax.training import loop, steps
+from rfjax.training import scoring, steps
 from rfjax.training.feed import Feed, faults
 from rfjax.training.runs import Trained
 
@@ -120,14 +120,14 @@ def evaluate(
     eval_step = steps.data_parallel(steps.make_eval_step(model, task=task))
     variables = steps.replicate(trained.variables)
     with Feed(_batches(task, dataset, batch_size), "data") as batches:
-        totals = loop.measured(eval_step, variables, batches)
-    return loop.scored(totals, task), totals["measures"]
+        totals = scoring.measured(eval_step, variables, batches)
+    return scoring.scored(totals, task), totals["measures"]
 
 
 def _batches(task: tasks.Task, dataset: data.Dataset, batch_size: int) -> Iterator[dict[str, Any]]:
     return data.eval_batches(
         dataset,
-        batch_size=loop.eval_rows(batch_size),
+        batch_size=scoring.eval_rows(batch_size),
         row=task.row,
         blank=task.blank,
         devices=jax.local_device_count(),

@@ -6,7 +6,7 @@ loop only feeds it, and looks at its metrics one step late.
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,8 @@ from ml_collections import ConfigDict
 from rfjax import data, nn, tasks
 from rfjax._faults import Fault
 from rfjax._lock import held
-from rfjax.tasks import metrics
 from rfjax.training import config as configs
-from rfjax.training import maps, optimizers, pictures, reporting, sigmas, steps, weights
+from rfjax.training import maps, optimizers, pictures, reporting, scoring, sigmas, steps, weights
 from rfjax.training import state as states
 from rfjax.training.checkpoints import Checkpoints, NonFiniteState
 from rfjax.training.composed import build, create_task, facts
@@ -381,68 +380,6 @@ def _recorded(records: list[dict[str, Any]], step: int) -> dict[str, Any] | None
     return None
 
 
-# -- evaluation ------------------------------------------------------------------------------------
-
-
-def evaluate(
-    eval_step: Callable,
-    variables: dict[str, Any],
-    batches: Iterable[dict],
-    *,
-    task: tasks.Task | None = None,
-) -> dict[str, Any]:
-    """The scores of a network over all `batches`.
-
-    Args:
-        eval_step: `steps.make_eval_step`, made parallel.
-        variables: of the network.
-        batches: of this process; padded with rows that count for nothing where there are too few
-            examples. They may differ in the size of their images, and have no rows (then in all
-            processes).
-        task: what is scored; None for segmentation.
-
-    Returns:
-        `loss`, the mean over all that it counts in all processes, and what the task's `summarize`
-        makes of all batches. Without examples all are nan.
-    """
-    return scored(measured(eval_step, variables, batches), task or tasks.Segmentation())
-
-
-def scored(totals: dict[str, Any], task: tasks.Task) -> dict[str, Any]:
-    """The scores that the sums of `measured` make."""
-    loss = totals["loss"] / totals["count"] if totals["count"] else float("nan")
-    return {"loss": loss, **task.summarize(totals["measures"])}
-
-
-def measured(
-    eval_step: Callable, variables: dict[str, Any], batches: Iterable[dict]
-) -> dict[str, Any]:
-    """The sums over all `batches` of what an evaluation step returns, NumPy; see `evaluate`."""
-    totals, pending = {"measures": None, "loss": 0.0, "count": 0.0}, None
-    for batch in batches:
-        if not steps.rows(batch):  # nothing to count, and the partitioner fails on no rows
-            continue
-        found = eval_step(variables, steps.shard(batch, jax.local_device_count()))
-        totals, pending = _add(totals, pending), found
-    return _add(totals, pending)
-
-
-def _add(totals: dict[str, Any], found: dict[str, Any] | None) -> dict[str, Any]:
-    """`totals` with the sums of one batch, in int64 and float64."""
-    if found is None:
-        return totals
-    found = jax.tree.map(metrics.widened, jax.device_get(found))
-    if totals["measures"] is None:
-        return found
-    return jax.tree.map(np.add, totals, found)
-
-
-def eval_rows(batch_size: int) -> int:
-    """The rows of an evaluation batch in this process: enough for all its devices."""
-    devices = jax.device_count()
-    return -(-batch_size // devices) * devices // jax.process_count()
-
-
 def _evaluation(
     run: Run, state: TrainState, step: int, reporter: reporting.Reporter
 ) -> dict[str, Any]:
@@ -450,7 +387,7 @@ def _evaluation(
     started = time.perf_counter()
     batches = data.eval_batches(
         run.eval_data,
-        batch_size=eval_rows(run.config.eval_batch_size),
+        batch_size=scoring.eval_rows(run.config.eval_batch_size),
         row=run.task.row,
         blank=run.task.blank,
         process_index=jax.process_index(),
@@ -458,7 +395,7 @@ def _evaluation(
         devices=jax.local_device_count(),
     )
     with Feed(batches, "data") as feed:
-        scores = evaluate(run.eval_step, state.variables, feed, task=run.task)
+        scores = scoring.evaluate(run.eval_step, state.variables, feed, task=run.task)
     seconds = time.perf_counter() - started
     reporter.evaluation(step, scores, split=EVAL_SPLIT, seconds=seconds)
     if jax.process_index() == 0:

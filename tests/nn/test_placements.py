@@ -10,6 +10,8 @@ import pytest
 from rfjax import nn
 from tests import placements
 
+pytestmark = pytest.mark.usefixtures("few_sums")
+
 X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 8, 8, 4)), jnp.float32)
 
 LAYERS = {
@@ -32,7 +34,22 @@ LAYERS = {
     "GaussianDeformableConv": nn.GaussianDeformableConv(4, mean=True),
     "StaticDeformableConv": nn.StaticDeformableConv(4),
 }
-_FEW = ("N", "shard_map")
+
+# Their parts of a batch are those of the primitive of the same name, in tests/test_placements.py.
+_OF_ONE_PRIMITIVE = {
+    "AffineConv",
+    "BlurredDilatedConv",
+    "ComposedConv",
+    "ComposedConv channel",
+    "ComposedConv multiple",
+    "ComposedConv of groups",
+    "DoGConv",
+    "GaussianBlur",
+}
+
+
+def is_quick(place, name):
+    return place == "N" or (place == "shard_map" and name not in _OF_ONE_PRIMITIVE)
 
 
 @functools.cache
@@ -64,10 +81,13 @@ def test_every_layer_is_here():
     assert {name.split()[0] for name in LAYERS} == layers
 
 
-@pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize(
-    "place",
-    [pytest.param(p, marks=() if p in _FEW else pytest.mark.slow) for p in placements.PLACES],
+    "place, name",
+    [
+        pytest.param(place, name, marks=() if is_quick(place, name) else pytest.mark.slow)
+        for place in placements.PLACES
+        for name in LAYERS
+    ],
 )
 def test_same_values_and_gradients(place, name):
     placements.assert_same(place, *case(name), on_one_device(name))

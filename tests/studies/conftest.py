@@ -13,11 +13,15 @@ NETWORKS = {
 }
 
 
-@pytest.fixture
-def tiny(data_dir, monkeypatch):  # noqa: F811
-    """The scale, which also stands in for the one of digit scenes on a CPU."""
-    scale = scales.Scale(
+@pytest.fixture(scope="session")
+def scale(data_dir):  # noqa: F811
+    return scales.Scale(
         NETWORKS, lambda: tiny_config(data_dir), 0.5, {"ccl": {"dilations": (2,), "width": 4}}
     )
+
+
+@pytest.fixture
+def tiny(scale, monkeypatch):
+    """The scale, which also stands in for the one of digit scenes on a CPU."""
     monkeypatch.setitem(scales.SCALES, ("digit_scenes", "cpu"), scale)
     return scale

@@ -31,10 +31,17 @@ def execute(generations):
     return said
 
 
-def test_children_start_from_their_parents_and_nothing_is_trained_twice(tmp_path, tiny):
-    generations = plan(tmp_path, tiny)
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, scale):
+    """The folder of a study that ran to its end, its generations, and what it said."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    generations = plan(root, scale)
+    return root, generations, execute(generations)
+
+
+def test_children_start_from_their_parents_and_nothing_is_trained_twice(undisturbed, scale):
+    root, generations, said = undisturbed
     parent, child = generations[0][0], generations[1][0]
-    said = execute(generations)
     assert [line.split(":")[0] for line in said] == [
         "[1/2] resnet-score, seed 0",
         "[2/2] resnet-conv3-last_stage, seed 0",
@@ -44,12 +51,13 @@ def test_children_start_from_their_parents_and_nothing_is_trained_twice(tmp_path
     tuned, _, _ = checkpoints.load(child.workdir)
     for tree in ("params", "batch_stats"):  # frozen bit by bit
         chex.assert_trees_all_equal(given[tree]["backbone"], tuned[tree]["backbone"])
-    assert execute(plan(tmp_path, tiny)) == []
+    assert execute(plan(root, scale)) == []
 
 
-def test_a_stopped_study_gives_the_table_of_an_undisturbed_one(tmp_path, tiny, monkeypatch):
-    whole, halved = plan(tmp_path / "whole", tiny), plan(tmp_path / "halved", tiny)
-    execute(whole)
+def test_a_stopped_study_gives_the_table_of_an_undisturbed_one(
+    undisturbed, tmp_path, tiny, monkeypatch
+):
+    whole, halved = undisturbed[1], plan(tmp_path, tiny)
     untouched = training.train
 
     def stopped(config, workdir):
@@ -68,10 +76,9 @@ def test_a_stopped_study_gives_the_table_of_an_undisturbed_one(tmp_path, tiny, m
         assert left[0].outcome()["mean_iu"] == right[0].outcome()["mean_iu"]
 
 
-def test_a_folder_of_another_study_is_refused(tmp_path, tiny):
-    execute(plan(tmp_path, tiny))
+def test_a_folder_of_another_study_is_refused(undisturbed, scale):
     with pytest.raises(runs.StudyError, match=r"other settings \(old -> new\): steps: 8 -> 9"):
-        plan(tmp_path, tiny, steps=9)
+        plan(undisturbed[0], scale, steps=9)
 
 
 def test_what_starts_from_a_diverged_run_has_diverged(tmp_path, tiny):

@@ -9,7 +9,7 @@ from rfjax import data, models, tasks
 from rfjax.data import Dataset
 from rfjax.tasks import inference
 from rfjax.tasks.losses import VOID
-from rfjax.training import loop, pictures, state, steps
+from rfjax.training import pictures, scoring, state, steps
 
 CLASSES = 3
 SIZES = ((24, 24), (17, 32), (24, 24), (32, 17), (17, 32), (24, 24), (24, 24), (24, 24), (17, 32))
@@ -107,8 +107,8 @@ def test_the_loop_adds_them_up_and_compiles_once_a_size(model, variables, alone)
     eval_step, traced = counted_step(model)
     replicated = steps.replicate(variables)
     for _ in range(2):  # the second evaluation compiles nothing
-        batches = data.eval_batches(dataset(), batch_size=loop.eval_rows(3), devices=8)
-        scores = loop.evaluate(eval_step, replicated, batches)
+        batches = data.eval_batches(dataset(), batch_size=scoring.eval_rows(3), devices=8)
+        scores = scoring.evaluate(eval_step, replicated, batches)
     assert len(traced) == len(set(SIZES))
     confusion, loss = alone
     hits = np.diag(confusion)
@@ -121,7 +121,7 @@ def test_the_loop_adds_them_up_and_compiles_once_a_size(model, variables, alone)
 
 def test_a_set_without_images_has_no_scores(model, variables):
     eval_step, traced = counted_step(model)
-    scores = loop.evaluate(eval_step, variables, data.eval_batches(dataset(()), batch_size=8))
+    scores = scoring.evaluate(eval_step, variables, data.eval_batches(dataset(()), batch_size=8))
     assert np.isnan([scores["loss"], scores["mean_iu"], scores["pixel_accuracy"]]).all()
     assert scores["class_iu"] == [] and traced == []
 
@@ -140,10 +140,10 @@ def test_a_batch_without_rows_counts_nothing():
     counts = jax.jit(steps.make_eval_step(Scores(), axis_name=None))({}, batch)
     assert not np.any(counts["measures"]) and counts["loss"] == counts["count"] == 0
     eval_step = steps.data_parallel(steps.make_eval_step(Scores()))
-    assert np.isnan(loop.evaluate(eval_step, {}, [batch])["mean_iu"])
+    assert np.isnan(scoring.evaluate(eval_step, {}, [batch])["mean_iu"])
     label = np.array([0, 1, 2, VOID] * 2)[:, None, None]
     full = {"image": np.eye(3, dtype=np.float32)[label % 3], "label": label}
-    scores = loop.evaluate(eval_step, {"none": np.zeros(1)}, [batch, full, batch])
+    scores = scoring.evaluate(eval_step, {"none": np.zeros(1)}, [batch, full, batch])
     assert scores["class_iu"] == [1.0, 1.0, 1.0]
 
 

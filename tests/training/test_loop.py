@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rfjax import training
-from rfjax.training import interruption, loop, reporting
+from rfjax.training import interruption, loop, reporting, scoring
 from tests.training.runs import arrays, assert_identical, set_key, tiny_config
 
 
@@ -56,8 +56,8 @@ def test_evaluation_counts_every_image_once(finished, data_dir):
         return {"measures": confusion, "loss": np.float32(0), "count": np.float32(1)}
 
     dataset = loop.data.load("digit_scenes", "val", data_dir=str(data_dir), **options)
-    batches = loop.data.eval_batches(dataset, batch_size=loop.eval_rows(3))
-    scores = loop.evaluate(eval_step, {}, batches)
+    batches = loop.data.eval_batches(dataset, batch_size=scoring.eval_rows(3))
+    scores = scoring.evaluate(eval_step, {}, batches)
     assert seen == [(8, 1, 32, 32, 3)]
     assert scores["pixel_accuracy"] == 1.0
     assert len(source) == 5
