@@ -225,10 +225,13 @@ def without_background(network: Any) -> Any:
 
     Raises:
       TypeError: it has no head that is a decoder.
+      ValueError: its head has none of the background already.
     """
     head = getattr(network, "head", None)
     if not isinstance(head, Decoder) or isinstance(head, Heads):
         raise TypeError("a null background wants a network with one head, as models.create makes")
+    if getattr(head, "null_background", False):
+        raise ValueError("the head scores the background 0 already, for which sigmoid is the loss")
     return network.clone(head=NullBackground(head))
 
 

@@ -97,9 +97,7 @@ def _task() -> ConfigDict:
 def _data() -> ConfigDict:
     """The data set and how its training images are varied."""
     data = ConfigDict()
-    # digit_scenes | camvid | cityscapes | voc | pascal_context | nyud | sift_flow, to be segmented;
-    # digit_images | image_folder, classified
-    data.name = "digit_scenes"
+    data.name = "digit_scenes"  # one of `rfjax.data.names()`
     data.dir = ""  # where the data lie or are put; "" is the data set's own default
     data.options = ConfigDict()  # of `rfjax.data.load`; None is the data set's own default
     data.options.enlargement = option(int)  # whole factor, in training and evaluation
@@ -344,8 +342,7 @@ def validate(config: ConfigDict, *, devices: int = 1) -> None:
 
 def _uneven(config: ConfigDict) -> list[str]:
     """Faults of counts of steps that calls of several steps would step over."""
-    calls = config.steps_per_call
-    counts = ("steps", "eval_every", "checkpoint_every", "log_every")
+    calls, counts = config.steps_per_call, ("steps", "eval_every", "checkpoint_every", "log_every")
     uneven = [f"{key}={config[key]}" for key in counts if config[key] % calls]
     wanted = "want a divisor of steps and of all *_every"
     return [f"steps_per_call: got {calls}; {wanted}, not {', '.join(uneven)}"] if uneven else []
@@ -353,11 +350,9 @@ def _uneven(config: ConfigDict) -> list[str]:
 
 def _varied(config: ConfigDict) -> list[str]:
     """Faults of images that are varied although their maps are cached."""
-    section = config.data
-    own, plain = flatten(section), flatten(_data())
-    keys = [key for key in own if key == "pad" or key.startswith("augmentation.")]
-    varied = [key for key in keys if own[key] != plain[key]]
-    if not section.cache.map or not varied:
+    own, plain = flatten(config.data), flatten(_data())
+    varied = [k for k in own if k.startswith(("pad", "augmentation.")) and own[k] != plain[k]]
+    if not config.data.cache.map or not varied:
         return []
     return [f"data.cache.map: maps are those of whole images; unset data.{', data.'.join(varied)}"]
 
