@@ -104,7 +104,7 @@ def _sample(offset: tuple[int, int], x, within, across, attention) -> jax.Array:
     total = x.sum(-1, keepdims=True)
     weights = None
     if attention is not None:
-        flat = attention.reshape(*attention.shape[:-3], -1)
+        flat = attention.reshape(*attention.shape[:-3], within.shape[-3] * size**2)
         weights = _shifted(flat, offset, 1.0).reshape(attention.shape)
     for row in range(size):
         for column in range(size):
