@@ -49,6 +49,11 @@ def head_options() -> ConfigDict:
     options.normalize = option(bool)  # whether ccl does
     options.dropout = option(float)  # of aspp v3
     options.extent = option(float)  # of stn, in pixels of the map
+    options.channels = option(int)  # of lsdfn: channels of its filters' outputs
+    options.samples = option(int)  # of lsdfn: odd number of places that are read along each axis
+    options.sample_strides = option(tuple)  # of lsdfn: their distances, one for each filter
+    options.attention = option(bool)  # of lsdfn: whether samples and positions are weighted
+    options.residual = option(bool)  # of lsdfn: whether its filters start from a mean of channels
     options.at_once = option(tuple)  # of fcn_16s, fcn_8s: factors of finer maps, (0.01, 0.0001)
     options.learn_upsampling = option(str)  # of fcn_16s, fcn_8s: class | full
     options.null_background = option(bool)  # of fcn_*: whether class 0 scores 0
