@@ -124,8 +124,8 @@ LEAST_OUTPUTS = 256
 SPLAT_UNROLL = 4
 
 # Outputs of taps at several dilations, in numbers of a tap's mixed map, that are worked off at a
-# time on a CPU. The gradient on 2 x 64 x 64 x 64 and 1 x 100 x 100 x 256 took 0.7 to 1.1 of 2**15
-# and of 2**17, in a prototype on busy cores.
+# time on a CPU. Chosen from one prototype run on busy cores, whose gradient took 0.7 to 1.5 of that
+# with 2**15 and with 2**17: to be measured again.
 MIXED_BLOCK = 2**19
 
 # Accuracy: bounds

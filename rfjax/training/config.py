@@ -177,9 +177,8 @@ def _optimizer() -> ConfigDict:
     optimizer.accumulation = "mean"  # mean | sum of these gradients
     optimizer.rates = ()  # factors on the learning rate by pattern of paths, as ("*/bias=2",)
     optimizer.decays = ()  # factors on the weight decay, likewise
-    optimizer.rate_in_momentum = (
-        False  # m <- momentum m + lr g, as Caffe; or lr outside, as PyTorch
-    )
+    # Whether the rate is in the momentum, m <- momentum m + lr g, as Caffe has it.
+    optimizer.rate_in_momentum = False
     return optimizer
 
 
