@@ -55,7 +55,7 @@ OPTIONS = {
                "seed process_index process_count threads prefetch train_scenes val_scenes least "
                "count",
     "pair": "kernel_size samples",
-    "step": "stride dilation size target",
+    "step": "stride dilation size target window",
     "Blur": "how",
     "integers": "dilations rates sample_strides",
     "number": "rate spread",
@@ -64,9 +64,9 @@ OPTIONS = {
     "sigma": "sigma sigma_center sigma_surround",
     "fraction": "dropout color keep",
     "flag": "attention residual "
-            "resample use_bias per_channel mean normalize remat flip whole_degrees modulated",
+            "odd resample use_bias per_channel mean normalize remat flip whole_degrees modulated",
     "choice": "padding method support mode family structure variant link fusion algorithm platform "
-              "transition head mapping prior evaluation activation gradient",
+              "transition head mapping prior evaluation activation gradient order",
     "dtype": "dtype",
 }  # fmt: skip
 KIND = {name: kind for kind, names in OPTIONS.items() for name in names.split()}
@@ -79,7 +79,7 @@ RIGHT = {"groups": (np.int64(1),), "down_ratio": (np.int64(2),), "process_index"
 OTHERS = {"x", "params", "params_map", "kernel", "points", "offsets", "means", "positions",
           "center", "surround", "coordinates", "weights", "kernel_init", "name", "parent",
           "axis_name", "norm", "mask", "affine", "delta", "surround_kernel",
-          "updates", "initial", "within", "across", "sample_attention",
+          "function", "updates", "initial", "within", "across", "sample_attention",
           "position_attention"}  # fmt: skip
 
 ARRAYS = {("continuous_dilated_conv", "rates"), ("interpolate", "size"), ("inflate", "factor"),
@@ -135,6 +135,12 @@ FUNCTIONS = {
     ),
     "blurred_dilated_conv": lambda **o: rfjax.blurred_dilated_conv(
         X, KERNEL, **{"dilation": 2} | o
+    ),
+    "bilinear_kernel": lambda **o: rfjax.bilinear_kernel(**{"factor": 2} | o),
+    "transposed_bilinear": lambda **o: rfjax.transposed_bilinear(X, **{"factor": 2} | o),
+    "dense_to_conv": lambda **o: rfjax.dense_to_conv(jnp.ones((36, 4)), **{"window": 3} | o),
+    "shift_and_stitch": lambda **o: rfjax.shift_and_stitch(
+        lambda x: x[:, ::2, ::2], X, **{"stride": 2} | o
     ),
 }  # fmt: skip
 WITHOUT_EFFECT = {
@@ -308,7 +314,7 @@ def kind(where, option):
     owner = where.split(":")[0].split(",")[0]
     if option == "blur" and owner in FUNCTIONS and owner != "blurred_dilated_conv":
         return "Blur"
-    if (owner, option) == ("ContinuousDilationConv", "dilation"):
+    if (owner, option) in (("ContinuousDilationConv", "dilation"), ("shift_and_stitch", "stride")):
         return "integer"
     return "integer" if owner == "Conv of rf" else KIND[option]
 
