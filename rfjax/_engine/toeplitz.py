@@ -14,8 +14,8 @@ import numpy as np
 from rfjax._engine import tuning
 from rfjax._engine.devices import is_known
 from rfjax._engine.layout import precise
-from rfjax._engine.plan import PAD_MODES
 from rfjax._engine.profile import Window, half_profile, half_taps
+from rfjax._engine.shift_add import extended
 from rfjax._engine.totals import counted, folded_profile, total_profile
 
 
@@ -49,18 +49,13 @@ def filter_by_bands(
       size: R, in pixels.
     """
     taps = half_taps(sigma, size, window)
-    y = _apply_bands(taps, _windows(_extended(x, size, padding), x.shape[1], size))
+    wide = extended(x, size, "zero" if padding == "renormalized" else padding)
+    y = _apply_bands(taps, _windows(wide, x.shape[1], size))
     y = y.reshape(x.shape[0], -1, x.shape[2])[:, : x.shape[1]]
     if padding != "renormalized":
         return y
     # The taps that fall inside the map are to sum to 1.
     return y / _mass_beside(taps, x.shape, size)
-
-
-def _extended(x: jax.Array, size: int, padding: str) -> jax.Array:
-    """[M, L, K] with `size` pixels more at either end of L, by the boundary."""
-    mode = PAD_MODES.get(padding, "constant")
-    return jnp.pad(x, ((0, 0), (size, size), (0, 0)), mode=mode)
 
 
 def _windows(x: jax.Array, length: int, size: int) -> jax.Array:
@@ -101,7 +96,7 @@ def _mass_beside(taps: jax.Array, shape: tuple[int, ...], size: int) -> jax.Arra
     rows, length, step = shape
     n, c, _ = taps.shape
     ones = jnp.ones((n, length, c), taps.dtype)
-    mass = _apply_bands(taps, _windows(_extended(ones, size, "zero"), length, size))
+    mass = _apply_bands(taps, _windows(extended(ones, size, "zero"), length, size))
     mass = mass.reshape(n, -1, c)[:, :length]
     # Channels are the fastest of the numbers of a pixel.
     mass = jnp.tile(mass, (1, 1, step // c)) if c > 1 else mass
