@@ -66,7 +66,7 @@ def test_imports_run_one_way():
         ["_checks"],
         ["_engine"],
         ["_sgd"],
-        ["covariance", "fully_convolutional", "clockwork"],
+        ["covariance", "fully_convolutional", "clockwork", "guidance"],
         ["gaussian", "grids"],
         ["filtering", "sampling"],
         ["adaptive", "dynamic", "inflation"],
