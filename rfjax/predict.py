@@ -129,12 +129,20 @@ def write(folder: Path, name: str, image: np.ndarray, trained: Any) -> list[str]
     for layer, scale_map in scale_maps.items():
         panels = visualize.scale_panels([image], [scale_map])
         pictures[f"scales_{parts[layer]}"] = Image.fromarray(visualize.to_rgb(panels))
+    return [*words, *write_pictures(folder, name, pictures)]
+
+
+def write_pictures(folder: Path, name: str, pictures: Mapping[str, Image.Image]) -> list[str]:
+    """Writes pictures as NAME_KIND.png, by kind, all or none of them; returns the paths.
+
+    They get a number more where any file of this `name` exists.
+    """
     for stem in _numbered(name):
         files = {folder / f"{stem}_{kind}.png": picture for kind, picture in pictures.items()}
         if not any(map(os.path.lexists, files)):
             break
     _write_new({path: _png(picture) for path, picture in files.items()})
-    return [*words, *map(str, files)]
+    return [str(path) for path in files]
 
 
 def write_legend(folder: Path, trained: Any) -> Path:
@@ -205,7 +213,7 @@ def _predict(options: argparse.Namespace) -> int:
     pictures, failures = _all_pictures(options.images)
     if not pictures:
         return 1
-    _make_folder(options.output)
+    make_folder(options.output)
     from rfjax.tasks import inference
 
     trained = load(options.workdir, step=options.step)
@@ -236,7 +244,8 @@ def _all_pictures(arguments: Sequence[str]) -> tuple[list[Path], int]:
     return list(found.values()), failures
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Makes the directory for the results, unless it is there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:

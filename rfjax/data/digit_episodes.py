@@ -96,12 +96,12 @@ def load(
     drawn = episodes.Rules(**rules)
     counts = {"train": (train_scenes, train_episodes), "val": (val_scenes, val_episodes)}[split]
     scenes, count = map(_checks.integer, ("scenes", "episodes"), counts)
-    objects = episodes.task_classes(range(10), split, folds, fold, held_out)
-    shown = objects if split == "train" else tuple(range(10))
+    parts = {"folds": folds, "fold": fold, "held_out": held_out}
+    objects = episodes.task_classes(range(10), split, drawn, **parts)
+    shown = tuple(range(10)) if drawn.kind != "dense" and split == "val" else objects
     options = (("size", size), ("min_scale", min_scale), ("max_scale", max_scale))
     seed = _checks.integer("seed", seed, least=0)
     source = _scenes(_Drawn(split, shown, scenes, seed, options))
-    classes = [1 + digit for digit in objects]
-    made = episodes.Episodes(source, drawn, classes, count, (seed, SPLITS.index(split)))
     base = Dataset("digit_episodes", split, source, mean=MEAN, std=STD)
-    return episodes.dataset(base, made, "digit_episodes", drawn)
+    classes = [1 + digit for digit in objects]
+    return episodes.dataset(base, drawn, classes, count, (seed, SPLITS.index(split)))

@@ -10,10 +10,11 @@ objects, 1 the first object, and so on. An example is
     label/support    uint8 [S, H, W], the classes of the marked pixels, 255 where nothing is marked
     id               a string
 
-Episodes are of two kinds. `semantic`: the objects are classes of the data, and S = shots (ways - 1)
+Episodes are of three kinds. `semantic`: the objects are classes, and S = shots (ways - 1) other
 images support, shots of them with each object; marks are of all objects that an image has, so that
 the shots of a class differ in number. `interactive`: the objects are instances, or connected parts
-of classes where the data tell no instances, and are marked in the query.
+of classes where the data tell no instances, and are marked in the query. `dense`: no episodes, but
+images with all classes of training, for networks that learn these as usual.
 
 Reference: Shelhamer, "Local and Adaptive Image-to-Image Learning and Inference", 2019, sections 4.2
 and 4.3.3.
@@ -29,7 +30,7 @@ import numpy as np
 from rfjax import _checks
 from rfjax.data.dataset import VOID, Dataset, Source
 
-KINDS, MISSING = ("semantic", "interactive"), ("unknown", "negative")
+KINDS, MISSING = ("semantic", "interactive", "dense"), ("unknown", "negative")
 SPLITS = ("train", "val")
 RULES = ("kind", "ways", "shots", "points", "missing")
 FOLDS = ("folds", "fold", "held_out")
@@ -37,7 +38,7 @@ COUNTS = ("train_episodes", "val_episodes")
 OPTIONS = ("of", *RULES, *FOLDS, *COUNTS)
 MOST_POINTS = 100  # of a class and image, where their number is drawn
 _LEAST = 32  # pixels, for a class or an instance to be in an image
-_COLORS = np.array(
+COLORS = np.array(
     [(40, 40, 40), (255, 127, 14), (31, 119, 180), (44, 160, 44), (214, 39, 40), (148, 103, 189),
      (140, 86, 75), (227, 119, 194), (188, 189, 34), (23, 190, 207)],
     np.uint8,
@@ -49,7 +50,7 @@ class Rules:
     """How episodes are drawn.
 
     Attributes:
-        kind: semantic | interactive, see the module's docstring.
+        kind: semantic | interactive | dense, see the module's docstring.
         ways: number of classes K, with that of what is no object.
         shots: images that support each object; 1 of interactive episodes.
         points: marks of each class in each image, or all there are if they are fewer; 0 marks every
@@ -74,8 +75,8 @@ class Rules:
             object.__setattr__(self, name, _checks.integer(name, getattr(self, name), least=least))
         points = _checks.integer("points", self.points, least=0, optional=True)
         object.__setattr__(self, "points", points)
-        if self.ways > len(_COLORS):
-            raise ValueError(f"ways must be at most {len(_COLORS)}; got {self.ways}")
+        if self.ways > len(COLORS):
+            raise ValueError(f"ways must be at most {len(COLORS)}; got {self.ways}")
         if self.kind == "interactive" and self.shots != 1:
             raise ValueError(f"interactive episodes have one shot; got shots={self.shots}")
 
@@ -159,6 +160,26 @@ class Episodes:
         """Height and width, of data whose images have one size."""
         del index
         return self._source[0]["label"].shape
+
+
+class Dense:
+    """Random access to images with some classes, numbered from 1.
+
+    Args:
+        source: examples with "image" and "label".
+        classes: of the data; all others are background.
+    """
+
+    def __init__(self, source: Source, classes: Sequence[int]):
+        self._source, self._classes = source, tuple(classes)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = self._source[index]
+        label = numbered(example["label"], self._classes)
+        return {"image": example["image"], "label": label, "id": str(example.get("id", index))}
 
 
 def _members(source: Source, classes: Sequence[int]) -> dict[int, np.ndarray]:
@@ -245,32 +266,43 @@ def of_fold(classes: Sequence[int], folds: int, fold: int) -> tuple[int, ...]:
 
 
 def task_classes(
-    classes: Sequence[int], split: str, folds: int, fold: int, held_out: bool
+    classes: Sequence[int], split: str, rules: Rules, *, folds: int, fold: int, held_out: bool
 ) -> tuple[int, ...]:
     """The classes of a split's objects: in validation those of the fold, in training the others.
 
     With held_out=False training has all of them: what a network can do that has seen the classes.
+    What is dense has those of training in validation as well.
     """
     own = of_fold(classes, folds, fold)
-    if split == "val":
+    if split == "val" and rules.kind != "dense":
         return own
     _checks.flag("held_out", held_out)
     return tuple(one for one in classes if not (held_out and one in own))
 
 
-def dataset(base: Dataset, episodes: Episodes, name: str, rules: Rules) -> Dataset:
-    """Episodes as a data set, normalised as the data that they are of."""
-    objects = ["object"] if rules.ways == 2 else [f"object {k}" for k in range(1, rules.ways)]
-    return Dataset(
-        name=name,
-        split=base.split,
-        source=episodes,
-        num_classes=rules.ways,
+def dataset(
+    base: Dataset, rules: Rules, classes: Sequence[int], count: int, seed: Sequence[int]
+) -> Dataset:
+    """Episodes of a data set, normalised as it is.
+
+    Args:
+        base: images with classes.
+        rules: how episodes are drawn.
+        classes: of the data, which objects are of.
+        count: how many episodes there are.
+        seed: of the episodes.
+    """
+    if rules.kind == "dense":
+        ways, source = 1 + len(classes), Dense(base.source, classes)
+    else:
+        ways, source = rules.ways, Episodes(base.source, rules, classes, count, seed)
+    objects = ["object"] if ways == 2 else [f"object {k}" for k in range(1, ways)]
+    return dataclasses.replace(
+        base,
+        source=source,
+        num_classes=ways,
         class_names=("background", *objects),
-        palette=_COLORS[: rules.ways],
-        mean=base.mean,
-        std=base.std,
-        more=base.more,
+        palette=np.resize(COLORS, (ways, 3)),
     )
 
 
@@ -303,7 +335,8 @@ def load(
     from rfjax.data import registry
 
     drawn, base = Rules(**rules), registry.load(of, split, data_dir=data_dir)
-    classes = task_classes(range(1, base.num_classes), split, folds, fold, held_out)
+    parts = {"folds": folds, "fold": fold, "held_out": held_out}
+    classes = task_classes(range(1, base.num_classes), split, drawn, **parts)
     count = _checks.integer("episodes", {"train": train_episodes, "val": val_episodes}[split])
-    source = Episodes(base.source, drawn, classes, count, (SPLITS.index(split),))
-    return dataset(base, source, "episodes", drawn)
+    base = dataclasses.replace(base, name="episodes")
+    return dataset(base, drawn, classes, count, (SPLITS.index(split),))

@@ -117,7 +117,7 @@ def _data() -> ConfigDict:
     data.options.modality = option(str)  # of nyud: rgb | hha
     data.options.labels = option(str)  # of sift_flow: semantic | geometric
     data.options.of = option(str)  # of episodes: the data set; the rest of both kinds of episodes
-    data.options.kind = option(str)  # semantic | interactive
+    data.options.kind = option(str)  # semantic | interactive | dense
     data.options.ways = option(int)  # classes, with that of what is no object
     data.options.shots = option(int)  # images that support each object
     data.options.points = option(int)  # of each class and image; 0: every pixel; unset: 1 to 100

@@ -38,7 +38,10 @@ def network(fusion="late_global", shared=True, ways=2):
     if "head" in params:
         kernel = params["head"]["kernel"]
         assert not kernel.any()  # scores start at zero
-        params["head"] = {**params["head"], "kernel": jnp.asarray(RNG.normal(size=kernel.shape))}
+        params["head"] = {
+            **params["head"],
+            "kernel": jnp.asarray(np.random.default_rng(1).normal(size=kernel.shape), jnp.float32),
+        }
     return model, {**variables, "params": params}
 
 
