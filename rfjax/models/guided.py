@@ -17,11 +17,12 @@ Guided Networks", 2018; Shelhamer, "Local and Adaptive Image-to-Image Learning a
 sections 4.3.1 and 4.3.2.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen
 from jax.typing import ArrayLike
 
@@ -32,6 +33,7 @@ from rfjax.models.segmentation import Segmenter
 from rfjax.models.stages import LAST, Staged, with_last
 from rfjax.places import Place
 
+FIRST, SECOND = "backbone", "support_backbone"  # where the encoders' variables lie
 JOINT = ("early", "foreground")  # one score map for each class from one map of features
 POOLED = ("late_global", "prototypes")  # what a guide is enough for
 
@@ -352,6 +354,36 @@ def guided(
         at,
         dropout,
     )
+
+
+def for_both_encoders(
+    given: Mapping[str, Any], variables: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Trained variables of one encoder, for a network that may have a second one of the same kind.
+
+    The second starts from what the first does. Where its first kernel has more channels, those of
+    marks, they start from the mean over the colors.
+
+    Args:
+      given: collections of trained variables, with parts "backbone".
+      variables: those of the network, which say what it wants.
+
+    Reference: Xu et al., "Deep Interactive Object Selection", CVPR 2016, section 3.3.
+    """
+    found = {name: dict(tree) for name, tree in given.items()}
+    for name, tree in found.items():
+        if SECOND in variables.get(name, {}) and SECOND not in tree and FIRST in tree:
+            widen = lambda array, wanted: _with_marks(np.asarray(array), np.shape(wanted))
+            tree[SECOND] = jax.tree.map(widen, tree[FIRST], variables[name][SECOND])
+    return found
+
+
+def _with_marks(kernel: np.ndarray, wanted: tuple[int, ...]) -> np.ndarray:
+    """A kernel [h, w, 3, O] with more inputs, each the mean of the three."""
+    more = wanted[2] - kernel.shape[2] if kernel.ndim == 4 and len(wanted) == 4 else 0
+    if more <= 0:
+        return kernel
+    return np.concatenate([kernel, *[kernel.mean(2, keepdims=True)] * more], 2)
 
 
 def _width(network: Segmenter, at: str) -> int:

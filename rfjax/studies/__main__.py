@@ -1,6 +1,7 @@
 """Runs a study.
 
     python -m rfjax.studies blurring --table=4 --data=digit_scenes --seeds=3 --workdir=studies
+    python -m rfjax.studies guided --table=forms --workdir=studies
     python -m rfjax.studies figures --workdir=figures
     python -m rfjax.studies scales --run=RUN --workdir=figures
 
@@ -20,6 +21,7 @@ from rfjax import _names
 from rfjax._console import Parser, guarded, positive
 from rfjax._faults import Fault
 from rfjax.studies import scales
+from rfjax.studies.guided import command as guided
 from rfjax.studies.registry import STUDIES, Study
 from rfjax.training import config as configs
 from rfjax.training import folders
@@ -33,7 +35,8 @@ def _parser() -> argparse.ArgumentParser:
     scaled = studies.add_parser("scales", help="the scales that a trained dynamic head infers")
     scaled.add_argument("--run", required=True, type=Path, help="directory of a training run")
     scaled.add_argument("--data_dir", default="", help="where the data lie")
-    for each in (*tabled, drawn, scaled):
+    asked = guided.add(studies)
+    for each in (*tabled, asked, drawn, scaled):
         each.add_argument("--workdir", required=True, type=Path)
     return parser
 
@@ -121,7 +124,16 @@ def _scales(options: argparse.Namespace) -> None:
     _tell(scale_maps.write(options.run, options.workdir, data_dir=options.data_dir))
 
 
-COMMANDS = {**dict.fromkeys(STUDIES, tabled), "figures": _figures, "scales": _scales}
+def _guided(options: argparse.Namespace) -> None:
+    _tell(guided.run(options))
+
+
+COMMANDS = {
+    **dict.fromkeys(STUDIES, tabled),
+    "guided": _guided,
+    "figures": _figures,
+    "scales": _scales,
+}
 
 
 def _study(options: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from rfjax import models
 from rfjax._faults import CheckpointError, reason
+from rfjax.models.guided import for_both_encoders
 from rfjax.models.torch_import import not_finite
 from rfjax.training import checkpoints, composed
 from rfjax.training import config as configs
@@ -45,7 +46,7 @@ def load(config: ConfigDict, variables: dict[str, Any], *, num_classes: int) -> 
                 if before.task.name != config.task.name:  # its head learned something else
                     given = {name: _without_head(tree) for name, tree in given.items()}
                 networks.append(composed.build_model(before, meta["dataset"]["num_classes"]))
-            return transplant(given, variables, networks)
+            return transplant(for_both_encoders(given, variables), variables, networks)
         return _from_torch(path, config, num_classes)
     except FileNotFoundError as error:
         raise configs.ConfigError(f"model.weights: there is no {path}") from error

@@ -49,6 +49,7 @@ from rfjax.visualize.search import trajectories as trajectories
 from rfjax.visualize.studies import sampling_points as sampling_points
 from rfjax.visualize.studies import scale_scatter as scale_scatter
 from rfjax.visualize.studies import seed_bars as seed_bars
+from rfjax.visualize.studies import seed_curves as seed_curves
 from rfjax.visualize.training import confusion as confusion
 from rfjax.visualize.training import sigma_curves as sigma_curves
 from rfjax.visualize.training import training_curves as training_curves
