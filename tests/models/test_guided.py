@@ -217,7 +217,7 @@ MISTAKES = [
     (
         lambda: applied()(SUPPORT, MARKS[:, :1], QUERY),
         ValueError,
-        r"want a support \[N, S, H, W, 3\] or None, marks .* got \(2, 3, 48, 48, 3\), \(2, 1, 48",
+        r"want a support \[N, S, H, W, 3\] or None, .* got \(2, 3, 48, 48, 3\), \(2, 1, 48, 48, 2",
     ),
     (
         lambda: applied("late_local")(SUPPORT, MARKS, QUERY),
