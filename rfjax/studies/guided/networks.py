@@ -27,7 +27,8 @@ def _guided(parent: Spec = ENCODER, **settings: Any) -> Spec:
 
 
 GUIDED, FOREGROUND, ORACLE = "late global", "foreground", "oracle"
-SEPARATE, EARLY, INTERACTIVE = "separate encoders", "early", "interactive"
+SEPARATE, EARLY, INTERACTIVE = "separate encoders", "early", "interactive, late global"
+LOCAL, EARLY_INTERACTIVE = "interactive, late local", "interactive, early"
 SPECS = {
     GUIDED: _guided(),
     SEPARATE: _guided(task__shared=False),
@@ -40,6 +41,8 @@ SPECS = {
         replace(ENCODER, settings=(*ENCODER.settings, _KNOWS_ALL)), data__options__held_out=False
     ),
     INTERACTIVE: _guided(data__options__kind="interactive"),
+    LOCAL: _guided(data__options__kind="interactive", task__fusion="late_local"),
+    EARLY_INTERACTIVE: _guided(data__options__kind="interactive", task__fusion="early"),
 }
 
 
