@@ -116,6 +116,7 @@ def _data() -> ConfigDict:
     data.options.sbd = option(bool)  # of voc: whether to train on SBD where it lies there
     data.options.modality = option(str)  # of nyud: rgb | hha
     data.options.labels = option(str)  # of sift_flow: semantic | geometric
+    data.options.turns = option(int)  # of digit episodes: positions of a digit, 1 to 8
     data.options.of = option(str)  # of episodes: the data set; the rest of both kinds of episodes
     data.options.kind = option(str)  # semantic | interactive | dense
     data.options.ways = option(int)  # classes, with that of what is no object
@@ -300,7 +301,7 @@ _OPTION_RULES = {
             ("enlargement", "size", "train_scenes", "val_scenes", "train_images", "val_images"),
             _COUNT,
         ),
-        **dict.fromkeys(("shots", "train_episodes", "val_episodes"), _COUNT),
+        **dict.fromkeys(("shots", "train_episodes", "val_episodes", "turns"), _COUNT),
         **dict.fromkeys(("ways", "folds"), rules.integer(2)),
         **dict.fromkeys(("points", "fold"), rules.integer(0)),
         **dict.fromkeys(("min_scale", "max_scale"), _POSITIVE),
