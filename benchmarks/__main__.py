@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 SUITES = ("gaussian", "deform", "resample", "search", "train", "data")
-EXTRA = ("tuning",)  # only where it is named
+EXTRA = ("tuning", "guide")  # only where they are named
 
 
 def main(arguments: list[str] | None = None) -> int:
