@@ -3,7 +3,7 @@
 The scenes are those of `rfjax.data.scenes`, drawn when they are first needed and kept in memory.
 The digits are divided into folds, of which one is held out: scenes of training have none of its
 digits, and the objects of validation are of them, among all others. As ten classes are few to learn
-from what a class is, a digit is one in each of eight positions: turned by quarters, and mirrored.
+from what a class is, a digit is another one when it is turned or mirrored, in up to eight positions.
 """
 
 import dataclasses
@@ -86,12 +86,12 @@ def load(
     data_dir: str | None,
     *,
     size: int = 64,
-    min_scale: float = 16.0,
-    max_scale: float = 32.0,
+    min_scale: float = 20.0,
+    max_scale: float = 36.0,
     train_scenes: int = 2048,
     val_scenes: int = 1024,
     seed: int = 0,
-    turns: int = 8,
+    turns: int = 2,
     folds: int = 5,
     fold: int = 0,
     held_out: bool = True,

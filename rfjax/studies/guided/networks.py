@@ -53,9 +53,6 @@ def config() -> ConfigDict:
     made.batch_size = 16
     made.eval_batch_size = 32
     made.data.name = DATA
-    made.data.options.min_scale = 20.0
-    made.data.options.max_scale = 36.0
-    made.data.options.folds = 3  # of which the first holds four digits
     made.data.options.val_episodes = 128
     made.optimizer.learning_rate = 0.1
     made.optimizer.warmup_steps = 50
