@@ -3,7 +3,7 @@
 The scenes are those of `rfjax.data.scenes`, drawn when they are first needed and kept in memory.
 The digits are divided into folds, of which one is held out: scenes of training have none of its
 digits, and the objects of validation are of them, among all others. As ten classes are few to learn
-from what a class is, a digit is another one when it is turned or mirrored, in up to eight positions.
+from what a class is, a digit is another when it is turned or mirrored, in up to eight positions.
 """
 
 import dataclasses
