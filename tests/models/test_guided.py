@@ -192,7 +192,8 @@ def gradients(shared):
         mean = model.apply(own, shots, MARKS, method="guide")["mean"]
         return model.apply(own, features, mean, (SIDE, SIDE), method="segment")[0, 9, 9, 0]
 
-    return {stop: jax.grad(loss)(variables["params"], stop) for stop in ("query", "support")}
+    gradient = jax.jit(jax.grad(loss), static_argnums=1)
+    return {stop: gradient(variables["params"], stop) for stop in ("query", "support")}
 
 
 @pytest.mark.parametrize("shared", [True, False])
