@@ -61,6 +61,7 @@ DATA_SETS: dict[str, tuple[str, ...]] = {
         *("size", "min_scale", "max_scale", "train_images", "val_images", "seed", "enlargement"),
     ),
     "image_folder": ("enlargement",),
+    "folder": ("enlargement", "images", "masks", "holdout", "seed", "ignore"),
     "voc": ("enlargement", "year", "sbd"),
     "pascal_context": ("enlargement",),
     "nyud": ("enlargement", "modality"),

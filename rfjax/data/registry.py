@@ -31,7 +31,7 @@ def _module(name: str) -> Callable[[], Entry]:
 
 
 _BUILT_IN = (
-    *("digit_scenes", "camvid", "cityscapes", "digit_images", "image_folder"),
+    *("digit_scenes", "camvid", "cityscapes", "digit_images", "image_folder", "folder"),
     *("voc", "pascal_context", "nyud", "sift_flow"),
 )
 
@@ -75,8 +75,9 @@ def load(name: str, split: str, *, data_dir: str | None = None, **options: Any) 
 
     Args:
         name: "digit_scenes" (drawn here, nothing to download), "camvid", "cityscapes", "voc",
-            "pascal_context", "nyud" or "sift_flow", to be segmented; "digit_images" (likewise
-            drawn here) or "image_folder", to be classified; or what was registered.
+            "pascal_context", "nyud", "sift_flow" or "folder" (your own), to be segmented;
+            "digit_images" (drawn here, too) or "image_folder", to be classified; or what was
+            registered.
         split: "train", "val", or, except for the digits, "test".
         data_dir: where the data is or shall be kept; see the data set's module for its default.
         **options: `enlargement` (a whole factor, for every data set), and those of

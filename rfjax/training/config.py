@@ -112,6 +112,10 @@ def _data() -> ConfigDict:
     data.options.year = option(int)  # of voc
     data.options.sbd = option(bool)  # of voc: whether to train on SBD where it lies there
     data.options.modality = option(str)  # of nyud: rgb | hha
+    data.options.images = option(str)  # of folder: patterns of paths, with {split} and *
+    data.options.masks = option(str)
+    data.options.holdout = option(float)  # share of training for validation, where it has no folder
+    data.options.ignore = option(str)  # value, or color #RRGGBB, of pixels without a class
     data.options.labels = option(str)  # of sift_flow: semantic | geometric
 
     data.normalization = "dataset"  # its own mean and deviation | imagenet | caffe
@@ -286,6 +290,7 @@ _OPTION_RULES = {
             _COUNT,
         ),
         **dict.fromkeys(("min_scale", "max_scale"), _POSITIVE),
+        "holdout": rules.number(0, 1, open_low=True),
     },
     "model.backbone_options": dict.fromkeys(
         ("width", "depth", "output_stride", "down_ratio"), _COUNT
