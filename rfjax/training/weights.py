@@ -1,5 +1,6 @@
 """Starting from trained weights: a file of torch-named arrays, or another run."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from flax import linen, traverse_util
 from ml_collections import ConfigDict
 
 from rfjax import models
+from rfjax._console import tell
 from rfjax._faults import CheckpointError, reason
+from rfjax.models import matching, weight_files
 from rfjax.models.torch_import import not_finite
 from rfjax.training import checkpoints, composed
 from rfjax.training import config as configs
@@ -59,11 +62,13 @@ def _without_head(collection: dict[str, Any]) -> dict[str, Any]:
 
 def _from_torch(path: Path, config: ConfigDict, num_classes: int) -> dict[str, Any]:
     """The variables that a file of torch-named arrays makes."""
-    with np.load(path, allow_pickle=False) as stored:
-        state_dict = {name: stored[name] for name in stored.files}
+    state_dict, notes = weight_files.read(path)
+    for note in notes:
+        tell(f"model.weights: {path}: {note}")
     section = config.model
     null_background = config.task.cross_entropy == "null_background"  # which has no score
-    return models.import_torch(
+    imported = functools.partial(
+        models.import_torch,
         section.name,
         state_dict,
         num_classes=num_classes - null_background,
@@ -73,6 +78,14 @@ def _from_torch(path: Path, config: ConfigDict, num_classes: int) -> dict[str, A
         backbone_options=configs.options(section.backbone_options),
         conv=composed.convolutions(config),
     )
+    try:
+        return imported()
+    except ValueError as error:
+        best = matching.nearest(state_dict)
+        if best.name == section.name or not best.found:
+            raise
+        told = f"{error}; of the networks here they fit {best.name} best"
+        raise ValueError(f"{told} ({best.found} of {best.wanted} arrays)") from error
 
 
 def transplant(
