@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rfjax import _names
 from rfjax._checks import choose
@@ -47,8 +48,8 @@ def _run(options: argparse.Namespace) -> int:
         if options.model is not None:
             choose("--model", options.model, tuple(_names.NETWORKS))
         arrays, notes = weight_files.read(options.input)
-        fit = matching.nearest(arrays) if options.model is None else None
-        fit = fit or matching.match(options.model, arrays)
+        model = options.model
+        fit = matching.nearest(arrays) if model is None else matching.match(model, arrays)
         given = torch_import.canonical(fit.name, arrays) if fit.found else {}
     except ValueError as error:
         raise Fault(str(error)) from error
@@ -88,7 +89,8 @@ def _write(path: Path, arrays: dict) -> None:
     from rfjax._files import replacing
 
     with replacing(path) as file:
-        np.savez(file, **{name: np.asarray(array, np.float32) for name, array in arrays.items()})
+        plain: dict[str, Any] = {name: np.asarray(a, np.float32) for name, a in arrays.items()}
+        np.savez(file, **plain)
 
 
 if __name__ == "__main__":
