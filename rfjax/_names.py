@@ -65,6 +65,12 @@ DATA_SETS: dict[str, tuple[str, ...]] = {
     "pascal_context": ("enlargement",),
     "nyud": ("enlargement", "modality"),
     "sift_flow": ("enlargement", "labels"),
+    "digit_clips": (
+        *("size", "min_scale", "max_scale", "train_clips", "val_clips", "length", "fastest"),
+        *("seed", "enlargement"),
+    ),
+    "davis": ("enlargement", "frames"),
+    "cityscapes_clips": ("enlargement", "frames"),
 }
 
 TASKS: dict[str, tuple[str, ...]] = {

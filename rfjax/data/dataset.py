@@ -7,6 +7,7 @@ predictions; other tasks want other entries. Examples of one data set may differ
 
 import dataclasses
 import functools
+import itertools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +26,8 @@ class Source(Protocol):
     """Random access to examples.
 
     A source may also have a method `shape(index)`, which returns height and width of an example
-    without reading its pixels; evaluation is quicker to begin with it.
+    without reading its pixels; evaluation is quicker to begin with it. Of video a method
+    `clip(index)` names the clip that a frame is of; the frames of a clip are in a row.
     """
 
     def __len__(self) -> int: ...
@@ -81,6 +83,14 @@ class Dataset:
         """Height and width of each example, read once."""
         return tuple(_shape(self.source, index) for index in range(len(self.source)))
 
+    @functools.cached_property
+    def clips(self) -> tuple[range, ...]:
+        """The indices of the frames of each clip, in their order; of stills each is its own."""
+        clip = getattr(self.source, "clip", lambda index: index)
+        runs = itertools.groupby(range(len(self.source)), clip)
+        indices = [list(run) for _, run in runs]
+        return tuple(range(run[0], run[-1] + 1) for run in indices)
+
 
 def _shape(source: Source, index: int) -> tuple[int, ...]:
     """Height and width of an example."""
@@ -128,6 +138,9 @@ class EnlargedSource:
     def shape(self, index: int) -> tuple[int, int]:
         height, width = _shape(self._source, index)
         return height * self._factor, width * self._factor
+
+    def clip(self, index: int) -> Any:
+        return getattr(self._source, "clip", lambda index: index)(index)
 
 
 def enlarged(source: Source, factor: int) -> Source:

@@ -113,6 +113,11 @@ def _data() -> ConfigDict:
     data.options.sbd = option(bool)  # of voc: whether to train on SBD where it lies there
     data.options.modality = option(str)  # of nyud: rgb | hha
     data.options.labels = option(str)  # of sift_flow: semantic | geometric
+    data.options.train_clips = option(int)  # of digit clips
+    data.options.val_clips = option(int)
+    data.options.length = option(int)  # of digit clips, in frames
+    data.options.fastest = option(float)  # speed in digit clips, in pixels per frame
+    data.options.frames = option(str)  # of davis, cityscapes_clips: labeled | all
 
     data.normalization = "dataset"  # its own mean and deviation | imagenet | caffe
     data.augmentation = ConfigDict()
