@@ -113,8 +113,8 @@ def scored(place: Place, way: Way, clips: str) -> dict[str, Any]:
                 if t >= FILL or len(clip) <= FILL:
                     confusion += _confusions(example["label"], seen.classes, len(confusion[0]))
         return {
-            "confusion": confusion[0],
-            "boundary": confusion[1],
+            "confusion": confusion[0].tolist(),
+            "boundary": confusion[1].tolist(),
             "ran": np.mean(fired, 0),
             "schedule": str(stream.schedule),
             "frames": len(fired),

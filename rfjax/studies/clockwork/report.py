@@ -122,9 +122,7 @@ class Filled:
         ]
         text = f"## Table {self.name}. {self.table.title}\n\n{self._data}: in %, mean ± standard "
         text += f"deviation over {len(self._places)} seeds; ms a frame and its time in % of the "
-        text += (
-            "oracle's, measured in turns; deepest: on how many of the frames that stage ran.\n\n"
-        )
+        text += "oracle's, measured in turns; deepest: % of frames on which that stage ran.\n\n"
         text += markdown(heading, [self._line(row, clips) for row, clips in self._found])
         lines = [[c["claim"], c["verdict"], f"{c['difference']:+.2f}"] for c in self.claims()]
         if lines:
