@@ -78,7 +78,8 @@ class Filled:
         found = []
         for claim in self.table.claims:
             try:
-                lower, higher = (side(self.values, self.values) for side in claim[1:3])
+                sides = claim.lower, claim.higher
+                lower, higher = (side(self.values, self.values) for side in sides)
             except KeyError:
                 continue
             difference = float(np.mean(higher - lower))
