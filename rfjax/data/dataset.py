@@ -149,6 +149,49 @@ def enlarged(source: Source, factor: int) -> Source:
     return source if factor == 1 else EnlargedSource(source, factor)
 
 
+class ReducedSource:
+    """The examples of `source` at a whole fraction of their size.
+
+    A pixel of an image is the mean of those that it covers, one of a label the nearest of them.
+    What does not fill a pixel at the right and below is left out.
+    """
+
+    def __init__(self, source: Source, factor: int):
+        self._source, self._factor = source, factor
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = dict(self._source[index])
+        height, width = _fraction(example["label"].shape, self._factor)
+        whole = (slice(height * self._factor), slice(width * self._factor))
+        for key, interpolation in (
+            ("image", cv2.INTER_AREA),
+            ("label", cv2.INTER_NEAREST_EXACT),
+        ):
+            kept = np.ascontiguousarray(example[key][whole])
+            example[key] = cv2.resize(kept, (width, height), interpolation=interpolation)
+        return example
+
+    def shape(self, index: int) -> tuple[int, int]:
+        return _fraction(_shape(self._source, index), self._factor)
+
+
+def _fraction(shape: tuple[int, ...], factor: int) -> tuple[int, int]:
+    """Height and width after a reduction."""
+    height, width = (n // factor for n in shape[:2])
+    if not height or not width:
+        raise ValueError(f"an image of {shape[0]}x{shape[1]} pixels has none at 1/{factor}")
+    return height, width
+
+
+def reduced(source: Source, factor: int) -> Source:
+    """`source` itself for factor 1, else its examples at 1/`factor` of their size."""
+    factor = _checks.integer("reduction", factor)
+    return source if factor == 1 else ReducedSource(source, factor)
+
+
 def data_folder(data_dir: str | os.PathLike | None) -> Path:
     """`data_dir` as a path; for None the folder of tensorflow-datasets.
 

@@ -48,7 +48,7 @@ def _add_tabled(studies: Any, name: str, study: Study) -> argparse.ArgumentParse
     data, scale = next(iter(study.scales))
     parser.add_argument("--data", default=data, choices=tuple(_names.DATA_SETS))
     parser.add_argument("--data_dir", default="", help="where the data lie")
-    parser.add_argument("--scale", default=scale, choices=("cpu", "gpu", "paper"))
+    parser.add_argument("--scale", default=scale, choices=("quick", "cpu", "gpu", "paper"))
     parser.add_argument("--seeds", type=positive, default=3)
     parser.add_argument("--steps", type=positive, help="of a full training, not the scale's")
     parser.add_argument("--jobs", type=positive, default=1, help="trainings at once (on a CPU)")
