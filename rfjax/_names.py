@@ -55,7 +55,7 @@ SEARCHED_HEADS = ("composition", "dog", "dynamic")  # those whose covariances a 
 _SCENES = ("size", "min_scale", "max_scale", "train_scenes", "val_scenes", "seed")
 DATA_SETS: dict[str, tuple[str, ...]] = {
     "digit_scenes": (*_SCENES, "enlargement"),
-    "camvid": ("enlargement",),
+    "camvid": ("enlargement", "reduction"),
     "cityscapes": ("enlargement",),
     "digit_images": (
         *("size", "min_scale", "max_scale", "train_images", "val_images", "seed", "enlargement"),
@@ -66,6 +66,12 @@ DATA_SETS: dict[str, tuple[str, ...]] = {
     "pascal_context": ("enlargement",),
     "nyud": ("enlargement", "modality"),
     "sift_flow": ("enlargement", "labels"),
+    "digit_clips": (
+        *("size", "min_scale", "max_scale", "train_clips", "val_clips", "length", "fastest"),
+        *("seed", "enlargement"),
+    ),
+    "davis": ("enlargement", "frames"),
+    "cityscapes_clips": ("enlargement", "frames"),
 }
 
 TASKS: dict[str, tuple[str, ...]] = {

@@ -129,7 +129,7 @@ def write(folder: Path, name: str, image: np.ndarray, trained: Any) -> list[str]
     for layer, scale_map in scale_maps.items():
         panels = visualize.scale_panels([image], [scale_map])
         pictures[f"scales_{parts[layer]}"] = Image.fromarray(visualize.to_rgb(panels))
-    for stem in _numbered(name):
+    for stem in numbered(name):
         files = {folder / f"{stem}_{kind}.png": picture for kind, picture in pictures.items()}
         if not any(map(os.path.lexists, files)):
             break
@@ -144,7 +144,7 @@ def write_legend(folder: Path, trained: Any) -> Path:
     facts = trained.task.facts
     legend = visualize.legend(facts["class_names"], np.asarray(facts["palette"], np.uint8))
     content = _png(Image.fromarray(visualize.to_rgb(legend)))
-    paths = (folder / f"{stem}.png" for stem in _numbered("legend"))
+    paths = (folder / f"{stem}.png" for stem in numbered("legend"))
     path = next(p for p in paths if not os.path.lexists(p) or _holds(p, content))
     if not os.path.lexists(path):
         _write_new({path: content})
@@ -155,7 +155,7 @@ def _holds(path: Path, content: bytes) -> bool:
     return path.is_file() and path.read_bytes() == content
 
 
-def _numbered(name: str) -> Iterator[str]:
+def numbered(name: str) -> Iterator[str]:
     """NAME, NAME_2, NAME_3, ..."""
     yield name
     for number in itertools.count(2):
@@ -205,7 +205,7 @@ def _predict(options: argparse.Namespace) -> int:
     pictures, failures = _all_pictures(options.images)
     if not pictures:
         return 1
-    _make_folder(options.output)
+    make_folder(options.output)
     from rfjax.tasks import inference
 
     trained = load(options.workdir, step=options.step)
@@ -236,7 +236,12 @@ def _all_pictures(arguments: Sequence[str]) -> tuple[list[Path], int]:
     return list(found.values()), failures
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Makes the folder of the results, where it is not there.
+
+    Raises:
+        PredictionError: a file is in the way.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:

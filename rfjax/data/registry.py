@@ -33,6 +33,7 @@ def _module(name: str) -> Callable[[], Entry]:
 _BUILT_IN = (
     *("digit_scenes", "camvid", "cityscapes", "digit_images", "image_folder", "folder"),
     *("voc", "pascal_context", "nyud", "sift_flow"),
+    *("digit_clips", "davis", "cityscapes_clips"),
 )
 
 DATA_SETS: Registry[Callable[[], Entry]] = Registry(
@@ -76,7 +77,8 @@ def load(name: str, split: str, *, data_dir: str | None = None, **options: Any) 
     Args:
         name: "digit_scenes" (drawn here, nothing to download), "camvid", "cityscapes", "voc",
             "pascal_context", "nyud", "sift_flow" or "folder" (your own), to be segmented;
-            "digit_images" (drawn here, too) or "image_folder", to be classified; or what was
+            "digit_images" (drawn here, too) or "image_folder", to be classified; of video, to be
+            segmented, "digit_clips" (likewise drawn here), "davis" or "cityscapes_clips"; or what was
             registered.
         split: "train", "val", or, except for the digits, "test".
         data_dir: where the data is or shall be kept; see the data set's module for its default.

@@ -101,6 +101,7 @@ def _data() -> ConfigDict:
     data.dir = ""  # where the data lie or are put; "" is the data set's own default
     data.options = ConfigDict()  # of `rfjax.data.load`; None is the data set's own default
     data.options.enlargement = option(int)  # whole factor, in training and evaluation
+    data.options.reduction = option(int)  # of camvid: whole factor, likewise
     data.options.size = option(int)  # of digit scenes, in pixels; the rest is theirs, too
     data.options.min_scale = option(float)  # of digits, in pixels
     data.options.max_scale = option(float)
@@ -117,13 +118,18 @@ def _data() -> ConfigDict:
     data.options.holdout = option(float)  # share of training for validation, where it has no folder
     data.options.ignore = option(str)  # value, or color #RRGGBB, of pixels without a class
     data.options.labels = option(str)  # of sift_flow: semantic | geometric
+    data.options.train_clips = option(int)  # of digit clips
+    data.options.val_clips = option(int)
+    data.options.length = option(int)  # of digit clips, in frames
+    data.options.fastest = option(float)  # speed in digit clips, in pixels per frame
+    data.options.frames = option(str)  # of davis, cityscapes_clips: labeled | all
 
     data.normalization = "dataset"  # its own mean and deviation | imagenet | caffe
     data.augmentation = ConfigDict()
     data.cache = ConfigDict()
-    data.cache.map = (
-        ""  # the network starts from this map, as "pool4", computed once; "" from images
-    )
+    # The network starts from this map, as "pool4", or from several, as "pool3, pool4", in the order
+    # in which it makes them; they are computed once. "" from images
+    data.cache.map = ""
     data.cache.dir = ""  # where the maps lie; "" is "maps" in the run's directory
     data.cache.dtype = "float16"  # float16 | float32, of the files
     data.pad = (0, 0)  # least height, width of a batch: zeros and void below and on the right
@@ -156,6 +162,7 @@ def _model() -> ConfigDict:
     model.dtype = "float32"  # float32 | bfloat16, of the computation; parameters are float32
     model.remat = False  # recompute activations in the backward pass to save memory
     model.weights = ""  # start from an .npz of torch-named arrays, or from the best of another run
+    model.anew = ""  # patterns of the paths of parameters that start as drawn all the same
     return model
 
 
@@ -286,7 +293,15 @@ _OPTION_RULES = {
     "data.options": {
         "seed": rules.integer(0, 2**32 - 1),
         **dict.fromkeys(
-            ("enlargement", "size", "train_scenes", "val_scenes", "train_images", "val_images"),
+            (
+                "enlargement",
+                "reduction",
+                "size",
+                "train_scenes",
+                "val_scenes",
+                "train_images",
+                "val_images",
+            ),
             _COUNT,
         ),
         **dict.fromkeys(("min_scale", "max_scale"), _POSITIVE),

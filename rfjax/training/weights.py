@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from rfjax import models
 from rfjax._console import tell
 from rfjax._faults import CheckpointError, reason
+from rfjax._sgd import matches
 from rfjax.models import matching, weight_files
 from rfjax.models.torch_import import not_finite
 from rfjax.training import checkpoints, composed
@@ -31,7 +32,7 @@ def load(config: ConfigDict, variables: dict[str, Any], *, num_classes: int) -> 
     Args:
         config: of the run; `model.weights` is the path of an .npz of torch-named arrays, or the
             directory of another run, whose best checkpoint is taken; of a run with another task all
-            but the head.
+            but the head. What `model.anew` matches stays as it is in `variables`.
         variables: freshly drawn ones, which say what is wanted.
         num_classes: of the data.
 
@@ -48,12 +49,23 @@ def load(config: ConfigDict, variables: dict[str, Any], *, num_classes: int) -> 
                 if before.task.name != config.task.name:  # its head learned something else
                     given = {name: _without_head(tree) for name, tree in given.items()}
                 networks.append(composed.build_model(before, meta["dataset"]["num_classes"]))
-            return transplant(given, variables, networks)
-        return _from_torch(path, config, num_classes)
+            found = transplant(given, variables, networks)
+        else:
+            found = _from_torch(path, config, num_classes)
+        return _but_for(config.model.anew, found, variables)
     except FileNotFoundError as error:
         raise configs.ConfigError(f"model.weights: there is no {path}") from error
     except (CheckpointError, *_UNREADABLE) as error:
         raise configs.ConfigError(f"model.weights: {path}: {reason(error)}") from error
+
+
+def _but_for(patterns: str, given: dict[str, Any], drawn: dict[str, Any]) -> dict[str, Any]:
+    """`given` but for what the patterns match, which is as drawn."""
+    flat, fresh = traverse_util.flatten_dict(given), traverse_util.flatten_dict(drawn)
+    chosen = {path: fresh[path] for path in flat if patterns and matches(path[1:], patterns)}
+    if patterns and not chosen:
+        raise ValueError(f"model.anew={patterns!r} matches no parameter of this model")
+    return traverse_util.unflatten_dict(flat | chosen)
 
 
 def _without_head(collection: dict[str, Any]) -> dict[str, Any]:
