@@ -53,6 +53,10 @@ HEADS: dict[str, tuple[str, ...]] = {
 SEARCHED_HEADS = ("composition", "dog", "dynamic")  # those whose covariances a search sets
 
 _SCENES = ("size", "min_scale", "max_scale", "train_scenes", "val_scenes", "seed")
+_EPISODES = (
+    *("kind", "ways", "shots", "points", "missing", "folds", "fold", "held_out"),
+    *("train_episodes", "val_episodes"),
+)
 DATA_SETS: dict[str, tuple[str, ...]] = {
     "digit_scenes": (*_SCENES, "enlargement"),
     "camvid": ("enlargement", "reduction"),
@@ -72,13 +76,19 @@ DATA_SETS: dict[str, tuple[str, ...]] = {
     ),
     "davis": ("enlargement", "frames"),
     "cityscapes_clips": ("enlargement", "frames"),
+    "digit_episodes": (*_SCENES, *_EPISODES),
+    "episodes": ("of", *_EPISODES),
 }
 
 TASKS: dict[str, tuple[str, ...]] = {
     "segmentation": ("cross_entropy", "sampling", "cell"),
     "classification": (),
     "segmentations": ("cross_entropy", "sampling", "cell"),
+    "guided": ("fusion", "shared", "map"),
 }
+
+# Of guided networks, see `rfjax.models.guided`.
+FUSIONS = ("late_global", "late_local", "prototypes", "early", "masked", "foreground")
 
 NORMALIZATIONS = ("count", "none")  # of the loss of a batch
 CROSS_ENTROPIES = ("softmax", "sigmoid", "null_background")  # of a segmentation

@@ -129,12 +129,20 @@ def write(folder: Path, name: str, image: np.ndarray, trained: Any) -> list[str]
     for layer, scale_map in scale_maps.items():
         panels = visualize.scale_panels([image], [scale_map])
         pictures[f"scales_{parts[layer]}"] = Image.fromarray(visualize.to_rgb(panels))
+    return [*words, *write_pictures(folder, name, pictures)]
+
+
+def write_pictures(folder: Path, name: str, pictures: Mapping[str, Image.Image]) -> list[str]:
+    """Writes pictures as NAME_KIND.png, by kind, all or none of them; returns the paths.
+
+    They get a number more where any file of this `name` exists.
+    """
     for stem in numbered(name):
         files = {folder / f"{stem}_{kind}.png": picture for kind, picture in pictures.items()}
         if not any(map(os.path.lexists, files)):
             break
     _write_new({path: _png(picture) for path, picture in files.items()})
-    return [*words, *map(str, files)]
+    return [str(path) for path in files]
 
 
 def write_legend(folder: Path, trained: Any) -> Path:

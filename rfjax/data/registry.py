@@ -34,6 +34,7 @@ _BUILT_IN = (
     *("digit_scenes", "camvid", "cityscapes", "digit_images", "image_folder", "folder"),
     *("voc", "pascal_context", "nyud", "sift_flow"),
     *("digit_clips", "davis", "cityscapes_clips"),
+    *("digit_episodes", "episodes"),
 )
 
 DATA_SETS: Registry[Callable[[], Entry]] = Registry(
@@ -78,7 +79,8 @@ def load(name: str, split: str, *, data_dir: str | None = None, **options: Any) 
         name: "digit_scenes" (drawn here, nothing to download), "camvid", "cityscapes", "voc",
             "pascal_context", "nyud", "sift_flow" or "folder" (your own), to be segmented;
             "digit_images" (drawn here, too) or "image_folder", to be classified; of video, to be
-            segmented, "digit_clips" (likewise drawn here), "davis" or "cityscapes_clips"; or what was
+            segmented, "digit_clips" (drawn here), "davis" or "cityscapes_clips"; "digit_episodes"
+            (drawn here) or "episodes" of another data set, to be segmented by marks; or what was
             registered.
         split: "train", "val", or, except for the digits, "test".
         data_dir: where the data is or shall be kept; see the data set's module for its default.

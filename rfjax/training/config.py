@@ -91,6 +91,9 @@ def _task() -> ConfigDict:
     task.cross_entropy = option(str)  # of segmentation: softmax | sigmoid | null_background
     task.sampling = option(float)  # probability that a cell of the last layer has a loss in a step
     task.cell = option(int)  # height and width of such a cell in pixels
+    task.fusion = option(str)  # of guided: late_global | early | …, see models.guided
+    task.shared = option(bool)  # of guided: whether one encoder reads support and query
+    task.map = option(str)  # of guided: that features are taken from
     return task
 
 
@@ -123,6 +126,17 @@ def _data() -> ConfigDict:
     data.options.length = option(int)  # of digit clips, in frames
     data.options.fastest = option(float)  # speed in digit clips, in pixels per frame
     data.options.frames = option(str)  # of davis, cityscapes_clips: labeled | all
+    data.options.of = option(str)  # of episodes: the data set; the rest of both kinds of episodes
+    data.options.kind = option(str)  # semantic | interactive | dense
+    data.options.ways = option(int)  # classes, with that of what is no object
+    data.options.shots = option(int)  # images that support each object
+    data.options.points = option(int)  # of each class and image; 0: every pixel; unset: 1 to 100
+    data.options.missing = option(str)  # what has no mark: unknown | negative
+    data.options.folds = option(int)  # parts of the classes, of which one is held out
+    data.options.fold = option(int)  # which one
+    data.options.held_out = option(bool)  # whether training leaves it out
+    data.options.train_episodes = option(int)
+    data.options.val_episodes = option(int)
 
     data.normalization = "dataset"  # its own mean and deviation | imagenet | caffe
     data.augmentation = ConfigDict()
@@ -289,6 +303,7 @@ _OPTION_RULES = {
         "cross_entropy": rules.one_of(_names.CROSS_ENTROPIES),
         "sampling": rules.number(0, 1, open_low=True),
         "cell": _COUNT,
+        "fusion": rules.one_of(_names.FUSIONS),
     },
     "data.options": {
         "seed": rules.integer(0, 2**32 - 1),
@@ -304,6 +319,9 @@ _OPTION_RULES = {
             ),
             _COUNT,
         ),
+        **dict.fromkeys(("shots", "train_episodes", "val_episodes"), _COUNT),
+        **dict.fromkeys(("ways", "folds"), rules.integer(2)),
+        **dict.fromkeys(("points", "fold"), rules.integer(0)),
         **dict.fromkeys(("min_scale", "max_scale"), _POSITIVE),
         "holdout": rules.number(0, 1, open_low=True),
     },

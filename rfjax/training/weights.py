@@ -18,6 +18,7 @@ from rfjax._console import tell
 from rfjax._faults import CheckpointError, reason
 from rfjax._sgd import matches
 from rfjax.models import matching, weight_files
+from rfjax.models.guided import for_both_encoders
 from rfjax.models.torch_import import not_finite
 from rfjax.training import checkpoints, composed
 from rfjax.training import config as configs
@@ -49,7 +50,7 @@ def load(config: ConfigDict, variables: dict[str, Any], *, num_classes: int) -> 
                 if before.task.name != config.task.name:  # its head learned something else
                     given = {name: _without_head(tree) for name, tree in given.items()}
                 networks.append(composed.build_model(before, meta["dataset"]["num_classes"]))
-            found = transplant(given, variables, networks)
+            found = transplant(for_both_encoders(given, variables), variables, networks)
         else:
             found = _from_torch(path, config, num_classes)
         return _but_for(config.model.anew, found, variables)
