@@ -9,9 +9,10 @@ _TINY = ("width", "depth")
 _MERGED = ("down_ratio",)
 _TRANSITION = ("transition",)
 _SLIDING = ("border", "light")
+_DILATED = ("output_stride",)
 
 NETWORKS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("resnet_18", "resnet_34", "resnet_50", "resnet_101"), ()),
+    **dict.fromkeys(("resnet_18", "resnet_34", "resnet_50", "resnet_101"), _DILATED),
     "resnet_tiny": (*_TINY, "output_stride"),
     "dla_34": _MERGED,
     "dla_tiny": (*_TINY, *_MERGED),
@@ -22,6 +23,7 @@ NETWORKS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("vgg_16", "vgg_tiny"), (*_SLIDING, "output_stride")),
     "alexnet": _SLIDING,
     "googlenet": (),
+    **dict.fromkeys(("mobilenet_v2", "xception_65"), _DILATED),
 }
 
 _TAPS = ("dilation", "kernel_size")
@@ -44,6 +46,7 @@ HEADS: dict[str, tuple[str, ...]] = {
     "adadr": _TAPS,
     "ccl": (*_TAPS, "blur", "dilations", "fusion", "normalize", "width"),
     "aspp": (*_TAPS, "blur", "dropout", "rates", "variant", "width"),
+    "deeplab_v3_plus": ("blur", "depth", "dropout", "low", "rates", "width"),
     "lsdfn": ("attention", "channels", "residual", "sample_strides", "samples"),
     "classify": (),
     "fcn_32s": _SCORES,

@@ -64,6 +64,8 @@ def import_torch(
     pyramid of DeepLabV3; other parts of the classifiers have no place, and a warning lists them.
     The same ResNets without a classifier look like plain ones: the transition is the caller's.
 
+    Of "mobilenet_v2" they are timm's or torchvision's, of "xception_65" timm's.
+
     Of "vgg_16" they are torchvision's, timm's, or those of a port of its dense networks (`conv1_1`,
     `fc6`, `score_fr`, `score_pool4`; `upscore2`, which is loaded where it is learned, and must be
     bilinear where it is fixed); of "alexnet" and "googlenet" Caffe's. Of these fc6, fc7 and scores
@@ -108,17 +110,17 @@ def import_torch(
     if torchvision_names.is_segmentation(_plain(state_dict)):
         torchvision_names.check_transition(name, options.get("backbone_options"))
     score = "fc" if _classifies(wanted) else "seg"
-    renaming = isinstance(built, registry.Renaming)
+    sliding = isinstance(built, registry.Sliding)
     given = _canonical(state_dict, built)
-    given, left = _placeable(given, wanted, score, of_torchvision=not renaming)
+    given, left = _placeable(given, wanted, score, of_torchvision=not sliding)
     places = {}
     for path, leaf in wanted.items():
         torch_name = None if declared.is_structure(path[1:]) else _torch_name(path, score)
         if torch_name is not None:
             places[path] = (torch_name, leaf.shape)
     optional = _OPTIONAL
-    if renaming:
-        given, optional = _of_renamed(name, given, dict(places.values()), built.features)
+    if sliding:
+        given, optional = _of_sliding(name, given, dict(places.values()), built)
     absent = tuple(part for part in optional if not any(n.startswith(part) for n in given))
     placed = {path: place for path, place in places.items() if not place[0].startswith(absent)}
     _check(name, given, dict(placed.values()))
@@ -168,14 +170,18 @@ def _importable(name: str, options: Mapping[str, Any] | None = None) -> registry
     return built
 
 
-def _of_renamed(
-    name: str, given: dict[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], features: int
+def _of_sliding(
+    name: str,
+    given: dict[str, np.ndarray],
+    wanted: Mapping[str, tuple[int, ...]],
+    built: registry.Sliding,
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """The arrays that have a place, and the layers that may be missing; a warning lists both."""
     shapes = {entry: _torch_shape(shape) for entry, shape in wanted.items()}
-    given, left = caffe_names.fitted_to(given, shapes, features)
+    given, left = caffe_names.fitted_to(given, shapes, built.features)
     layers = dict.fromkeys(entry.rpartition(".")[0] for entry in wanted)
-    optional = [layer for layer in layers if layer.startswith(("fc6", "fc7", "head", "seg", "fc"))]
+    others = (*built.sliding, "head", "seg", "fc")
+    optional = [layer for layer in layers if layer.startswith(others)]
     anew = [layer for layer in optional if f"{layer}.weight" not in given]
     lists = {"left out": left, "drawn anew": anew}
     told = [f"{what}: {', '.join(names)}" for what, names in lists.items() if names]
