@@ -54,7 +54,7 @@ SEARCHED_HEADS = ("composition", "dog", "dynamic")  # those whose covariances a 
 
 _SCENES = ("size", "min_scale", "max_scale", "train_scenes", "val_scenes", "seed")
 DATA_SETS: dict[str, tuple[str, ...]] = {
-    "digit_scenes": (*_SCENES, "enlargement"),
+    "digit_scenes": (*_SCENES, "enlargement", "modality", "labels"),
     "camvid": ("enlargement",),
     "cityscapes": ("enlargement",),
     "digit_images": (

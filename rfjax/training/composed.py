@@ -1,6 +1,5 @@
 """The network and the task of a run, from its config, and what the layers declare."""
 
-import dataclasses
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -109,7 +108,7 @@ def create_task(config: ConfigDict, facts: Mapping[str, Any]) -> tasks.Task:
 def facts(config: ConfigDict, dataset: data.Dataset) -> dict[str, Any]:
     """What a task wants to know of a data set, images normalised as the config says."""
     scheme = SCHEMES.get(config.data.normalization)
-    own = {} if scheme is None else dataclasses.asdict(scheme)
+    own = {} if scheme is None else scheme.of_pictures(dataset.facts)
     return {**dataset.facts, **own}
 
 

@@ -111,8 +111,8 @@ def _data() -> ConfigDict:
     data.options.seed = option(int)
     data.options.year = option(int)  # of voc
     data.options.sbd = option(bool)  # of voc: whether to train on SBD where it lies there
-    data.options.modality = option(str)  # of nyud: rgb | hha
-    data.options.labels = option(str)  # of sift_flow: semantic | geometric
+    data.options.modality = option(str)  # of digit scenes: rgb | depth | rgbd; of nyud: also hha
+    data.options.labels = option(str)  # of digit scenes, sift_flow: semantic | geometric | both
 
     data.normalization = "dataset"  # its own mean and deviation | imagenet | caffe
     data.augmentation = ConfigDict()
