@@ -250,7 +250,7 @@ def load(
         **options: the fields of `DigitScenesConfig` but depth.
     """
     channels = choose("modality", modality, MODALITIES)
-    choose("labels", labels, dict.fromkeys(LABELS))
+    choose("labels", labels, LABELS)
     config = DigitScenesConfig(**options, depth=modality != "rgb")
     default = DigitScenes.BUILDER_CONFIGS[0]  # tfds wants its own object for a name it knows
     config = default if config.name == default.name else config

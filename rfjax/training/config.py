@@ -111,7 +111,7 @@ def _data() -> ConfigDict:
     data.options.seed = option(int)
     data.options.year = option(int)  # of voc
     data.options.sbd = option(bool)  # of voc: whether to train on SBD where it lies there
-    data.options.modality = option(str)  # of digit scenes: rgb | depth | rgbd; of nyud: also hha
+    data.options.modality = option(str)  # rgb | depth | rgbd; of nyud also hha | rgb_hha
     data.options.labels = option(str)  # of digit scenes, sift_flow: semantic | geometric | both
 
     data.normalization = "dataset"  # its own mean and deviation | imagenet | caffe
@@ -151,7 +151,12 @@ def _model() -> ConfigDict:
     model.batch_norm.unbiased = True  # running variances with n / (n - 1), as PyTorch's; or Flax's
     model.dtype = "float32"  # float32 | bfloat16, of the computation; parameters are float32
     model.remat = False  # recompute activations in the backward pass to save memory
-    model.weights = ""  # start from an .npz of torch-named arrays, or from the best of another run
+    # Channels of each of several networks whose scores are averaged, as (3, 1) of colors and depth;
+    # () for one network of all channels.
+    model.late_fusion = ()
+    # Start from an .npz of torch-named arrays, or from the best of another run; with late_fusion
+    # perhaps one for each network, with a comma between.
+    model.weights = ""
     return model
 
 
@@ -252,6 +257,7 @@ RULES = {
         (rules.is_text, "a text that is not empty, a pattern of paths")
     ),
     "model.batch_norm.unbiased": rules.flag(),
+    "model.late_fusion": rules.several(rules.integer(1)),
     "model.dtype": rules.one_of(DTYPES),
     "model.remat": rules.flag(),
     "optimizer.learning_rate": rules.number(0, open_low=True),
