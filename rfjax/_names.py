@@ -61,7 +61,7 @@ _EPISODES = (
     *("train_episodes", "val_episodes"),
 )
 DATA_SETS: dict[str, tuple[str, ...]] = {
-    "digit_scenes": (*_SCENES, "enlargement"),
+    "digit_scenes": (*_SCENES, "enlargement", "modality", "labels"),
     "camvid": ("enlargement", "reduction"),
     "cityscapes": ("enlargement",),
     "digit_images": (

@@ -1,7 +1,7 @@
 """Networks by name."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,7 +11,18 @@ from flax import linen
 
 from rfjax import _checks, _names, nn
 from rfjax._registry import Registry
-from rfjax.models import alexnet, dla, drn, googlenet, heads, mobilenet, resnet, vgg, xception
+from rfjax.models import (
+    alexnet,
+    dla,
+    drn,
+    fusion,
+    googlenet,
+    heads,
+    mobilenet,
+    resnet,
+    vgg,
+    xception,
+)
 from rfjax.models.segmentation import Segmenter
 from rfjax.models.stages import Staged, with_last
 from rfjax.nn.selection import Recording
@@ -170,6 +181,7 @@ def create(
     axis_name: str | None = None,
     remat: bool = False,
     norm: Callable[..., linen.Module] | None = None,
+    late_fusion: Sequence[int] | None = None,
 ) -> linen.Module:
     """The network of this name.
 
@@ -198,10 +210,13 @@ def create(
         for `rfjax.nn.BatchNorm`, whose running variance is PyTorch's, as the references of these
         networks were trained. `functools.partial(rfjax.nn.BatchNorm, unbiased=False)` is Flax's.
         The tree of variables is the same.
+      late_fusion: the channels that each of several networks reads, as (3, 1) of colors and depth,
+        the mean of whose scores is enlarged; their parameters lie under "backbone/stream_0",
+        "head/stream_0" and so on. None for one network, which reads all channels that there are.
 
     Returns:
       A `rfjax.models.segmentation.Segmenter`, or the module of a network that was registered as a
-      whole: a Linen module of (images [N, H, W, 3], train=False) that returns float32 logits
+      whole: a Linen module of (images [N, H, W, C], train=False) that returns float32 logits
       [N, H, W, K], those of "classify" [N, K], several by name; with method="features", the map
       that the head reads, with method="maps", the maps of all stages by name. Its parameters lie
       under "backbone" and "head", those of several heads under "head/<name>".
@@ -223,13 +238,18 @@ def create(
     _checks.float_dtype("dtype", dtype)
     shared = {"dtype": dtype, "axis_name": axis_name, "norm": norm or nn.BatchNorm}
     conv = nn.Conv if conv is None else conv
+    split = fusion.check_split(late_fusion)
     if isinstance(built, Network):
+        if split:
+            raise ValueError(f"late_fusion is of backbones with heads; {name!r} is whole")
         own = {"num_classes": num_classes, "head": head, "head_options": head_options}
         return built.network(**own, conv=conv, remat=remat, **shared)
     decoder = heads.create_decoder(head, num_classes, options=head_options, **shared)
+    decoder = fusion.MeanOfStreams(decoder, len(split)) if split else decoder
 
     def segmenter(conv: Callable[..., linen.Module] | nn.Selection) -> Segmenter:
         backbone = built.build(conv=conv, remat=remat, **shared)
+        backbone = fusion.Streams(backbone=backbone, split=split) if split else backbone
         return Segmenter(backbone, decoder, stride=built.stride)
 
     places = segmenter(conv).backbone.places
@@ -255,6 +275,6 @@ def _check_selection(conv: nn.Selection, segmenter: Callable[..., Segmenter]) ->
     """Raises if a pattern matches no convolution of the network's backbone."""
     recording = Recording(conv.patterns, conv.layer, conv.otherwise)
     model = segmenter(recording)
-    images = jnp.zeros((1, 2 * model.stride, 2 * model.stride, 3))
+    images = jnp.zeros((1, 2 * model.stride, 2 * model.stride, model.channels))
     jax.eval_shape(model.init, jax.random.key(0), images)
     recording.check()

@@ -10,6 +10,7 @@ have the names of its parts after `base.`.
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ import numpy as np
 from flax import traverse_util
 
 from rfjax import _checks, nn
-from rfjax.models import caffe_names, registry, torchvision_names, weight_files
+from rfjax.models import caffe_names, fusion, registry, torchvision_names, weight_files
 
 Path = tuple[str, ...]
 
@@ -43,6 +44,7 @@ def import_torch(
     num_classes: int | Mapping[str, int],
     key: jax.Array | None = None,
     colors: str = "rgb",
+    channels: int = fusion.COLORS,
     **options: Any,
 ) -> dict[str, Any]:
     """The variables of a network with weights that PyTorch trained.
@@ -79,7 +81,9 @@ def import_torch(
       colors: rgb, or bgr for weights of a network that read blue first, as Caffe's: the kernel that
         reads the image is turned, so that it reads red first. Names do not tell. For images that
         are themselves given blue first leave it at rgb.
-      **options: the others of `create`.
+      channels: of the images. Of others than 3 the kernel that reads the image has the colors' mean
+        for those that are no colors: the fourth, or a single one.
+      **options: the others of `create` but late_fusion, each of whose networks is imported alone.
 
     Returns:
       {"params": ..., "batch_stats": ...}, float32, as `create(...).init` returns them.
@@ -96,9 +100,12 @@ def import_torch(
       ...     print(str(error)[:70])
       resnet_18 and the state dict do not fit: missing 121: bn1.* (4), layer
     """
+    if options.get("late_fusion"):
+        raise ValueError("weights are of one network: import those of each stream alone")
     model = registry.create(name, num_classes=num_classes, **options)
     built = _importable(name, options.get("backbone_options"))
     _checks.choose("colors", colors, ("rgb", "bgr"))
+    channels = _checks.integer("channels", channels)
     images = jnp.zeros((1, 2 * model.stride, 2 * model.stride, 3))
 
     def initial(rng: jax.Array) -> Any:
@@ -128,7 +135,10 @@ def import_torch(
         _warn_of_left_out(name, left)
     values = {path: _convert(given[source], shape) for path, (source, shape) in placed.items()}
     if colors == "bgr":
-        values = {path: _turned(path, value) for path, value in values.items()}
+        values = {path: _of_image(path, value, _turned) for path, value in values.items()}
+    if channels != fusion.COLORS:
+        widen = partial(fusion.of_channels, channels=channels)
+        values = {path: _of_image(path, value, widen) for path, value in values.items()}
     rest = [path for path in wanted if path not in values]
     values |= _fresh(initial, rest, jax.random.key(0) if key is None else key)
     return traverse_util.unflatten_dict({path: values[path] for path in wanted})
@@ -190,10 +200,15 @@ def _of_sliding(
     return given, tuple(f"{layer}." for layer in optional)
 
 
-def _turned(path: Path, value: jax.Array) -> jax.Array:
-    """The kernel that reads the image, of the other order of colors; other arrays as they are."""
-    reads_image = path[1] == "backbone" and value.ndim == 4 and value.shape[2] == 3
-    return value[:, :, ::-1] if reads_image else value
+def _of_image(path: Path, value: jax.Array, change: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """The kernel that reads the image, changed; other arrays as they are."""
+    reads_image = path[1] == "backbone" and value.ndim == 4 and value.shape[2] == fusion.COLORS
+    return change(value) if reads_image else value
+
+
+def _turned(kernel: jax.Array) -> jax.Array:
+    """A kernel of the other order of colors."""
+    return kernel[:, :, ::-1]
 
 
 def _plain(state_dict: Mapping[str, Any]) -> dict[str, Any]:

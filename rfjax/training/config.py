@@ -115,12 +115,12 @@ def _data() -> ConfigDict:
     data.options.seed = option(int)
     data.options.year = option(int)  # of voc
     data.options.sbd = option(bool)  # of voc: whether to train on SBD where it lies there
-    data.options.modality = option(str)  # of nyud: rgb | hha
+    data.options.modality = option(str)  # rgb | depth | rgbd; of nyud also hha | rgb_hha
+    data.options.labels = option(str)  # of digit scenes, sift_flow: semantic | geometric | both
     data.options.images = option(str)  # of folder: patterns of paths, with {split} and *
     data.options.masks = option(str)
     data.options.holdout = option(float)  # share of training for validation, where it has no folder
     data.options.ignore = option(str)  # value, or color #RRGGBB, of pixels without a class
-    data.options.labels = option(str)  # of sift_flow: semantic | geometric
     data.options.train_clips = option(int)  # of digit clips
     data.options.val_clips = option(int)
     data.options.length = option(int)  # of digit clips, in frames
@@ -175,7 +175,12 @@ def _model() -> ConfigDict:
     model.batch_norm.unbiased = True  # running variances with n / (n - 1), as PyTorch's; or Flax's
     model.dtype = "float32"  # float32 | bfloat16, of the computation; parameters are float32
     model.remat = False  # recompute activations in the backward pass to save memory
-    model.weights = ""  # start from an .npz of torch-named arrays, or from the best of another run
+    # Channels of each of several networks whose scores are averaged, as (3, 1) of colors and depth;
+    # () for one network of all channels.
+    model.late_fusion = ()
+    # Start from a file of torch-named arrays (.npz, .safetensors, .pth), or from the best of another
+    # run; with late_fusion perhaps one for each network, with a comma between.
+    model.weights = ""
     model.anew = ""  # patterns of the paths of parameters that start as drawn all the same
     return model
 
@@ -277,6 +282,7 @@ RULES = {
         (rules.is_text, "a text that is not empty, a pattern of paths")
     ),
     "model.batch_norm.unbiased": rules.flag(),
+    "model.late_fusion": rules.several(rules.integer(1)),
     "model.dtype": rules.one_of(DTYPES),
     "model.remat": rules.flag(),
     "optimizer.learning_rate": rules.number(0, open_low=True),
