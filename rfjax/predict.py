@@ -12,18 +12,23 @@ A network of colors and depth reads the latter from pictures of the same names i
 `--depth` names: grey ones, in levels as those of training, or with 16 bits in millimeters; or in
 three channels. A network of depth alone is given pictures of depth.
 
+`--window` cuts large pictures into windows that overlap, and averages what the network says of each
+pixel; memory is then that of a band of windows. `--probabilities` writes `NAME_probabilities.npy`,
+float16 [H, W, K]. With either there are no maps of scales.
+
 Takes the checkpoint of the highest score unless `--step` names another. Pictures may have any size;
 each new size compiles the network anew. They are read as training reads them (see
 `rfjax.data.decoding`), which does not turn them by their EXIF orientation.
 """
 
 import argparse
+import contextlib
 import glob
 import io
 import itertools
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +42,7 @@ if fault := _extras.missing("rfjax.predict", "PIL"):
 
 from PIL import Image
 
-from rfjax._console import Parser, guarded, tell
+from rfjax._console import Parser, guarded, positive, tell
 from rfjax._faults import Fault
 from rfjax.training import folders
 
@@ -180,6 +185,68 @@ def write(folder: Path, name: str, image: np.ndarray, trained: Any) -> list[str]
     return [*words, *write_pictures(folder, name, pictures)]
 
 
+def write_probabilities(
+    folder: Path,
+    name: str,
+    image: np.ndarray,
+    trained: Any,
+    *,
+    window: int | None = None,
+    overlap: float = 0.25,
+    keep: bool = True,
+) -> list[str]:
+    """Writes what a segmentation makes of a picture by its probabilities; see `write`.
+
+    Args:
+        folder, name: where, and how it is called.
+        image: uint8 [H, W, C].
+        trained: the run.
+        window, overlap: as in `rfjax.training.windows.bands`; None for the whole picture at once.
+        keep: whether the probabilities are written as well.
+    """
+    from rfjax.training import windows
+
+    size = max(image.shape[:2]) if window is None else window
+    found = windows.bands(windows.probabilities(trained), image, window=size, overlap=overlap)
+    kinds = ("classes.png", "overlay.png", "probabilities.npy")
+    stem = next(
+        stem
+        for stem in numbered(name)
+        if not any(os.path.lexists(folder / f"{stem}_{kind}") for kind in kinds)
+    )
+    path, classes = folder / f"{stem}_probabilities.npy", []
+    with _new_array(path, image.shape[:2]) if keep else contextlib.nullcontext() as write_rows:
+        for band in found:
+            classes.append(band.argmax(-1).astype(np.int32))
+            if write_rows is not None:
+                write_rows(band)
+        words, pictures = trained.task.answer(image, np.concatenate(classes))
+        paths = write_pictures(folder, stem, pictures)
+    return [*words, *paths, *([str(path)] if keep else [])]
+
+
+@contextlib.contextmanager
+def _new_array(path: Path, shape: tuple[int, ...]) -> Iterator[Callable[[np.ndarray], None]]:
+    """Writes a new .npy file float16 [*shape, K] by its rows; if anything fails, none is left."""
+    try:
+        with path.open("xb") as file:
+
+            def write_rows(rows: np.ndarray) -> None:
+                if not file.tell():
+                    facts = {"descr": "<f2", "fortran_order": False}
+                    np.lib.format.write_array_header_1_0(
+                        file, facts | {"shape": (*shape, rows.shape[-1])}
+                    )
+                file.write(rows.astype("<f2").tobytes())
+
+            yield write_rows
+    except BaseException as error:
+        path.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
+        raise PredictionError(f"{path}: cannot be written ({error.strerror})") from error
+
+
 def write_pictures(folder: Path, name: str, pictures: Mapping[str, Image.Image]) -> list[str]:
     """Writes pictures as NAME_KIND.png, by kind, all or none of them; returns the paths.
 
@@ -248,6 +315,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--depth", type=Path, help="folder of the channels after the colors, by the pictures' names"
     )
+    parser.add_argument("--window", type=positive, help="pixels along each axis of the windows")
+    parser.add_argument(
+        "--overlap", type=float, help="least share of a window that its neighbor has (default: .25)"
+    )
+    parser.add_argument(
+        "--probabilities", action="store_true", help="write those of all classes as well"
+    )
     parser.add_argument("--step", type=int, help="checkpoint to take (default: the best one)")
     return parser
 
@@ -260,6 +334,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     """Answers for the pictures that the options name."""
+    if options.overlap is not None and (options.window is None or not 0 <= options.overlap < 1):
+        raise PredictionError(f"--overlap is of --window, from 0 to below 1; got {options.overlap}")
     folders.check(options.workdir, step=options.step)
     pictures, failures = _all_pictures(options.images)
     if not pictures:
@@ -320,11 +396,23 @@ def _answer(path: Path, options: argparse.Namespace, name: str, trained: Any) ->
         note = f"{path} is taken as stored, as in training; EXIF orientation {turned} would turn it"
         tell(f"rfjax.predict: note: {note}")
     try:
-        return write(options.output, name, image, trained)
+        if options.window is None and not options.probabilities:
+            return write(options.output, name, image, trained)
+        return write_probabilities(
+            options.output,
+            name,
+            image,
+            trained,
+            window=options.window,
+            overlap=0.25 if options.overlap is None else options.overlap,
+            keep=options.probabilities,
+        )
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         height, width = image.shape[:2]
         reason = next(iter(str(error).splitlines()), "out of memory")
-        raise PredictionError(f"{path}: {height}x{width} pixels are too many: {reason}") from error
+        raise PredictionError(
+            f"{path}: {height}x{width} pixels are too many: {reason}; --window cuts them"
+        ) from error
 
 
 def _tell(error: Exception) -> int:
