@@ -64,9 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         help="oracle, skip, alternating, exponential, pipeline2, pipeline3, adaptive:THETA, "
         "pixels:THETA, confidence:THETA, NAME:N%%, or rates as 1,1,2 (default: adaptive:0.25)",
     )
-    parser.add_argument(
-        "--cuts", type=_names, help="maps that end a stage (default: those that are fused)"
-    )
+    parser.add_argument("--cuts", type=_names, help="maps that end a stage (default: those fused)")
     parser.add_argument("--output", required=True, type=Path, help="directory for the results")
     parser.add_argument("--animation", choices=("gif", "mp4"), default="gif")
     parser.add_argument("--frames", type=positive, help="how many at most (default: all)")
