@@ -34,8 +34,9 @@ class _Moving:
 
 def stages(model):
     """What is bright is class 1; the deep stage alone sees it."""
-    score = lambda variables, maps: {"score": maps["images"][..., :1] * jnp.array([0.0, 1.0])}
-    deep = lambda variables, maps: {"deep": maps["score"] - jnp.array([0.0, 0.5])}
+    bright, even = jnp.array([[[[0.0, 1.0]]]]), jnp.array([[[[0.0, 0.5]]]])
+    score = lambda variables, maps: {"score": maps["images"][..., :1] * bright}
+    deep = lambda variables, maps: {"deep": maps["score"] - even}
     return score, deep, lambda variables, maps: maps["deep"]
 
 
