@@ -39,6 +39,13 @@ _MAX_DISTRACTORS = 5  # in a scene of 64x64
 _NOISE_CELLS = (2, 6, 16)  # pixels
 _NOISE = 0.05  # standard deviation of the ground at each cell size
 _PIXEL_NOISE = 0.03
+# Of the map of depth, in logarithms of meters.
+_GROUND_DEPTH = float(np.log(3.0))
+_TILT = 0.1  # the largest, from the middle of the scene to its border
+_NEARER = (0.15, 0.75)  # than the ground: the first digit to be laid at least, the last one
+_RELIEF = 0.1  # by which ink stands out of its ellipse
+_DEPTH_NOISE = 0.02  # standard deviation at each cell size
+DEPTHS = (0.0, float(np.log(4.0)))  # of the levels 0 and 255
 
 
 @functools.cache
@@ -86,6 +93,7 @@ def compose_scene(
     size: int = 64,
     min_scale: float = 20.0,
     max_scale: float = 48.0,
+    depth: np.random.Generator | None = None,
 ) -> dict[str, Any]:
     """One scene: its image, class and instance masks, and the scale of each instance.
 
@@ -99,17 +107,24 @@ def compose_scene(
     ellipse, and pixels in two ellipses. Everything else is decided: `label` is 0 (background)
     just where `instances` is 0, and 1 + the digit inside.
 
+    Depth is measured by a sensor with noise: a tilted ground 3 m away, on which the ellipses lie as
+    plates, each nearer than those that it may cover, with the ink of their digits in relief. Scraps
+    of strokes are flat, so that depth does not show them.
+
     Args:
         rng: the source of all randomness.
         images: float [M, 8, 8], ink in 0..1.
         values: integers [M] in 0..9.
         size: height and width of the scene in pixels.
         min_scale, max_scale: limits of the scale in pixels.
+        depth: the source of the randomness of depth; None for no depth. The rest of the scene is
+            the same with it and without.
 
     Returns:
         "image" uint8 [size, size, 3]; "label" uint8 [size, size]; "instances" uint8 [size, size],
         0 or the number of the instance from 1 (the later one where two overlap); "scales"
-        float32 [64], the scale of instance k at k - 1, then zeros.
+        float32 [64], the scale of instance k at k - 1, then zeros; and with depth "depth" uint8
+        [size, size], its logarithm from that of 1 m at 0 to that of 4 m at 255.
 
     Example:
         >>> scene = compose_scene(np.random.default_rng(0), *digits("val"))
@@ -120,7 +135,7 @@ def compose_scene(
     canvas = littered_ground(rng, images, size, min_scale, max_scale)
     area = (size / 64) ** 2
     masks: list[np.ndarray] = []
-    classes, scales = [], []
+    classes, scales, inks = [], [], []
     for _ in range(max(1, round(_TRIES * area))):
         index = rng.integers(len(images))
         scale = log_uniform(rng, min_scale, max_scale)
@@ -133,11 +148,13 @@ def compose_scene(
         masks.append(mask)
         classes.append(1 + values[index])
         scales.append(scale)
+        inks.append((ink, top, left))
     image = levels(rng, canvas)
     label, instances = label_maps(masks, classes, size)
     padded = np.zeros(MAX_INSTANCES, np.float32)
     padded[: len(scales)] = scales
-    return {"image": image, "label": label, "instances": instances, "scales": padded}
+    scene = {"image": image, "label": label, "instances": instances, "scales": padded}
+    return scene if depth is None else {**scene, "depth": _depth(depth, inks, instances)}
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
@@ -159,14 +176,46 @@ def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
     """A colour and smooth noise at several sizes of cell, float32 [size, size, 3]."""
     canvas = np.empty((size, size, 3), np.float32)
     canvas[:] = rng.uniform(0.1, 0.45, 3)
+    _add_noise(rng, canvas, _NOISE)
+    return canvas
+
+
+def _add_noise(rng: np.random.Generator, canvas: np.ndarray, deviation: float) -> None:
+    """Adds smooth noise of a standard deviation at every size of cell to [size, size, C]."""
+    size, _, channels = canvas.shape
     for cell in _NOISE_CELLS:
         cells = -(-size // cell) + 1
-        noise = rng.normal(0.0, _NOISE, (cells, cells, 3)).astype(np.float32)
+        noise = rng.normal(0.0, deviation, (cells, cells, channels)).astype(np.float32)
         width = cells * cell
         noise = cv2.resize(noise, (width, width), interpolation=cv2.INTER_CUBIC)
         top, left = rng.integers(0, width - size + 1, 2)
-        canvas += noise[top : top + size, left : left + size]
-    return canvas
+        canvas += noise.reshape(width, width, channels)[top : top + size, left : left + size]
+
+
+def _depth(
+    rng: np.random.Generator,
+    inks: list[tuple[np.ndarray, int, int]],
+    instances: np.ndarray,
+) -> np.ndarray:
+    """The levels of depth of a scene, uint8 [size, size].
+
+    Args:
+        rng: the source of all randomness.
+        inks: of each instance its ink, and where it begins.
+        instances: which of them is seen at each pixel, 0 for none.
+    """
+    size = len(instances)
+    across = np.linspace(-1, 1, size, dtype=np.float32)
+    down, right = rng.uniform(-_TILT, _TILT, 2) / 2
+    canvas = (_GROUND_DEPTH + down * across[:, None] + right * across).astype(np.float32)
+    nearest, spread = _NEARER[0], _NEARER[1] - _NEARER[0]
+    canvas -= (nearest + spread * instances / len(inks)) * (instances > 0)
+    for number, (ink, top, left) in enumerate(inks, 1):
+        window = (slice(top, top + ink.shape[0]), slice(left, left + ink.shape[1]))
+        canvas[window] -= _RELIEF * ink * (instances[window] == number)
+    _add_noise(rng, canvas[..., None], _DEPTH_NOISE)
+    low, high = DEPTHS
+    return np.rint(np.clip((canvas - low) / (high - low), 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
 def _padded(ink: np.ndarray) -> np.ndarray:

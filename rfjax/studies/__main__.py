@@ -2,6 +2,7 @@
 
     python -m rfjax.studies blurring --table=4 --data=digit_scenes --seeds=3 --workdir=studies
     python -m rfjax.studies clockwork --table=3.5 --workdir=studies
+    python -m rfjax.studies guided --table=forms --workdir=studies
     python -m rfjax.studies figures --workdir=figures
     python -m rfjax.studies scales --run=RUN --workdir=figures
 
@@ -22,6 +23,7 @@ from rfjax._console import Parser, guarded, positive
 from rfjax._faults import Fault
 from rfjax.studies import scales
 from rfjax.studies.clockwork import command as clockwork
+from rfjax.studies.guided import command as guided
 from rfjax.studies.registry import STUDIES, Study
 from rfjax.training import config as configs
 from rfjax.training import folders
@@ -36,7 +38,8 @@ def _parser() -> argparse.ArgumentParser:
     scaled = studies.add_parser("scales", help="the scales that a trained dynamic head infers")
     scaled.add_argument("--run", required=True, type=Path, help="directory of a training run")
     scaled.add_argument("--data_dir", default="", help="where the data lie")
-    for each in (*tabled, clocked, drawn, scaled):
+    asked = guided.add(studies)
+    for each in (*tabled, clocked, asked, drawn, scaled):
         each.add_argument("--workdir", required=True, type=Path)
     return parser
 
@@ -130,9 +133,14 @@ def _clockwork(options: argparse.Namespace) -> None:
     _tell(clockwork.run(options))
 
 
+def _guided(options: argparse.Namespace) -> None:
+    _tell(guided.run(options))
+
+
 COMMANDS = {
     **dict.fromkeys(STUDIES, tabled),
     "clockwork": _clockwork,
+    "guided": _guided,
     "figures": _figures,
     "scales": _scales,
 }

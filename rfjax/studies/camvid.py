@@ -36,7 +36,9 @@ def _staged() -> dict[str, Spec]:
         weights="wanted",
         label="32s",
     )
-    middle = replace(coarse, head="fcn_16s", parent=coarse, settings=(), label="16s")
+    middle = replace(
+        coarse, head="fcn_16s", parent=coarse, settings=(), label="16s", learning_rate=1 / 3
+    )
     fine = replace(middle, head="fcn_8s", parent=middle, label="8s")
     at_once = replace(coarse, head="fcn_8s", label="8s-at-once")
     return {"FCN-32s": coarse, "FCN-16s": middle, "FCN-8s": fine, "FCN-8s at once": at_once}
@@ -116,8 +118,8 @@ def _half(epochs: int) -> ConfigDict:
     config.data.normalization = "caffe"
     config.data.options.reduction = 2
     config.data.cache.map = "pool3, pool4"
-    config.optimizer.learning_rate = 1e-3
-    config.optimizer.warmup_steps = 20
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.warmup_steps = 50
     config.optimizer.weight_decay = 5e-4
     # Scores read features of a norm of about 100, on which they would outrun all other layers.
     config.optimizer.rates = ("head/*=0.1",)

@@ -108,6 +108,33 @@ def _points(axes: Axes, positions: np.ndarray, params: ArrayLike | None, title: 
     axes.set_title(title, fontsize=10, color=INK)
 
 
+def seed_curves(
+    values: Mapping[tuple[str, str], ArrayLike], *, title: str, along: str, score: str
+) -> Figure:
+    """Scores along the columns of a table, a curve a row: the mean of the seeds and their range.
+
+    Args:
+        values: by (row, column), [seeds].
+        title: over it.
+        along, score: what the axes are.
+    """
+    rows, columns = (tuple(dict.fromkeys(names)) for names in zip(*values, strict=True))
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    for number, row in enumerate(rows):
+        color = LINES[number % len(LINES)]
+        here = [at for at, column in enumerate(columns) if (row, column) in values]
+        seeds = [np.asarray(values[row, columns[at]]) for at in here]
+        axes.fill_between(
+            here, [s.min() for s in seeds], [s.max() for s in seeds], color=color, alpha=0.15
+        )
+        axes.plot(here, [s.mean() for s in seeds], "o-", color=color, markersize=4, label=row)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_ylabel(score, color=MUTED)
+    finish(axes, title=title, xlabel=along)
+    return figure
+
+
 def scale_scatter(
     true: ArrayLike, inferred: ArrayLike, *, layer: str, correlation: float
 ) -> Figure:

@@ -37,6 +37,16 @@ def test_same_seed_same_scene():
     assert (first["image"] != other["image"]).mean() > 0.5
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_nearer_digits_cover_others_and_depth_changes_nothing_else(seed):
+    plain, deep = compose(seed), compose(seed, depth=np.random.default_rng(seed))
+    for key in plain:
+        np.testing.assert_array_equal(plain[key], deep[key])
+    count = int(plain["instances"].max())
+    medians = [np.median(deep["depth"][plain["instances"] == n]) for n in range(count + 1)]
+    assert medians == sorted(medians, reverse=True) and len(set(medians)) == count + 1
+
+
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("scales", [(20.0, 48.0), (10.0, 24.0)])
 def test_masks_agree(seed, scales):
