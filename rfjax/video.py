@@ -104,15 +104,14 @@ def _video(options: argparse.Namespace) -> int:
 
 def _streams(options: argparse.Namespace, trained: Any) -> tuple[Any, Any]:
     """The network under the schedule, and with everything run."""
-    from rfjax import clockwork
+    from rfjax.clockwork.networks import stages
     from rfjax.tasks.video import Stream
 
     if not trained.task.facts.get("palette"):
         raise VideoError(f"{options.workdir}: want a run that segments, with colors of classes")
     try:
         cuts = options.cuts or tuple(trained.model.head.READS[:-1])
-        stages = clockwork.stages(trained.model, cuts)
-        given = stages, trained.variables, trained.task.normalization
+        given = stages(trained.model, cuts), trained.variables, trained.task.normalization
         tuned_on = [_first_frames(options)] if str(options.schedule).endswith("%") else ()
         return Stream(*given, options.schedule, tuned_on=tuned_on), Stream(*given, "oracle")
     except (ValueError, TypeError) as error:
