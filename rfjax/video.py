@@ -64,9 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         help="oracle, skip, alternating, exponential, pipeline2, pipeline3, adaptive:THETA, "
         "pixels:THETA, confidence:THETA, NAME:N%%, or rates as 1,1,2 (default: adaptive:0.25)",
     )
-    parser.add_argument(
-        "--cuts", type=_names, help="maps that end a stage (default: those that are fused)"
-    )
+    parser.add_argument("--cuts", type=_names, help="maps that end a stage (default: those fused)")
     parser.add_argument("--output", required=True, type=Path, help="directory for the results")
     parser.add_argument("--animation", choices=("gif", "mp4"), default="gif")
     parser.add_argument("--frames", type=positive, help="how many at most (default: all)")
@@ -106,15 +104,14 @@ def _video(options: argparse.Namespace) -> int:
 
 def _streams(options: argparse.Namespace, trained: Any) -> tuple[Any, Any]:
     """The network under the schedule, and with everything run."""
-    from rfjax import clockwork
+    from rfjax.clockwork.networks import stages
     from rfjax.tasks.video import Stream
 
     if not trained.task.facts.get("palette"):
         raise VideoError(f"{options.workdir}: want a run that segments, with colors of classes")
     try:
         cuts = options.cuts or tuple(trained.model.head.READS[:-1])
-        stages = clockwork.stages(trained.model, cuts)
-        given = stages, trained.variables, trained.task.normalization
+        given = stages(trained.model, cuts), trained.variables, trained.task.normalization
         tuned_on = [_first_frames(options)] if str(options.schedule).endswith("%") else ()
         return Stream(*given, options.schedule, tuned_on=tuned_on), Stream(*given, "oracle")
     except (ValueError, TypeError) as error:

@@ -65,7 +65,7 @@ MISTAKES = {
     TRAIN + "--config.optimizer.learning_rate=nan": "optimizer.learning_rate: got nan",
     TRAIN + "--config.data.augmentation.scale=('a','b')": "data.augmentation.scale: got ('a'",
     TRAIN + "--config.data.options.size=-4": "data.options.size: got -4",
-    TRAIN + "--config.data.name=camvid --config.data.options.size=4": "camvid takes enlargement;",
+    TRAIN + "--config.data.name=camvid --config.data.options.size=4": "camvid takes enlargement,",
     TRAIN + "--config.model.head=conv3 --config.model.head_options.sigma=1": "takes dilation; got",
     TRAIN + "--num_processes=2": "given together or not at all",
     SEARCH + "--config.optimizr.x=1": "the config has no key 'optimizr'",

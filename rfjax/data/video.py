@@ -13,7 +13,6 @@ from rfjax import _checks
 from rfjax.data import decoding
 from rfjax.data.dataset import Dataset, size_of
 
-SHIFTS = (0.03, 0.06)  # of the longer side per frame: 16 and 32 pixels of 500
 FRAMES = 6
 
 

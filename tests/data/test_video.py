@@ -117,7 +117,7 @@ def test_cityscapes_layout(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(20, 100), (100, 20)])
-@pytest.mark.parametrize("shift", video.SHIFTS)
+@pytest.mark.parametrize("shift", [0.03, 0.06])
 def test_translated_stills(shape, shift):
     """The window, the number of frames, the whole shift; labels move with the image."""
     rng = np.random.default_rng(0)

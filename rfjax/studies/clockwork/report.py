@@ -162,6 +162,7 @@ class Filled:
         curves = {
             clock: [(100 * self.ran(row, clips), self.values(row, clips)) for row in rows]
             for clock, rows in groups.items()
+            if rows
         }
         fixed = [row for row in self.ways if not row.startswith(CLOCKS)]
         points = {row: (100 * self.ran(row, clips), self.values(row, clips)) for row in fixed}

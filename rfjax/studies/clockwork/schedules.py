@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from rfjax.data import video
-from rfjax.data.dataset import Dataset
 from rfjax.studies.specs import Spec
+
+# Of the longer side a frame, by which stills slide; see `rfjax.data.video.translated`.
+SLOW, FAST = 0.03, 0.06
 
 # A network that ends at a map learns less, and sooner.
 NETWORKS = {
@@ -54,14 +56,16 @@ class Clips:
     """
 
     title: str
-    of: Callable[[Dataset, int], Dataset]
+    of: Callable[[Any, int], Any]
 
 
-def _slid(dataset: Dataset, stills: int, shift: float) -> Dataset:
+def _slid(dataset: Any, stills: int, shift: float) -> Any:
+    """Clips of some stills."""
+    from rfjax.data import video  # which imports JAX, that a command line does without
+
     return video.translations(dataset, shift, every=-(-len(dataset) // stills))
 
 
-SLOW, FAST = video.SHIFTS
 CLIPS = {
     "video": Clips("video", lambda dataset, stills: dataset),
     "slow": Clips(f"stills, {100 * SLOW:.0f} % a frame", partial(_slid, shift=SLOW)),

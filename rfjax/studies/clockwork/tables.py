@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rfjax.studies.clockwork.schedules import CUT, ORACLE, Way, sweep
+from rfjax.studies.clockwork.schedules import CUT, NETWORKS, ORACLE, Way, sweep
 from rfjax.studies.specs import Claim, below
 
 MEAN, WEIGHTED = "mean IU", "fwIU"
@@ -85,23 +85,6 @@ _CLOCKED = {
 _SWEPT = {**{row: way for row, way in _RATES.items() if row != "exponential"}, **sweep()}
 
 TABLES = {
-    "3.3": Table(
-        "pipelines and truncated networks, on stills that slide",
-        _PIPELINES,
-        _SLID,
-        claims=_claims(_SLID, *_PIPELINED),
-        paper=_printed(
-            _SLID, _PIPELINES, (9.2, 56.0, 22.5, 63.3, 65.9), (9.2, 45.5, 22.4, 57.8, 65.6)
-        ),
-    ),
-    "3.4": Table(
-        "pipelines and truncated networks, on video and on stills that slide",
-        _PIPELINES,
-        ("video", "slow"),
-        measures=(MEAN, WEIGHTED),
-        claims=_claims(("video",), *_PIPELINED),
-        paper=_printed(("slow",), _PIPELINES, _PIPELINES_SLOW),
-    ),
     "3.5": Table(
         "fixed rates, on stills that slide",
         _RATES,
@@ -136,6 +119,23 @@ TABLES = {
             ("confidence 50 %", "adaptive 50 %"),
         ),
     ),
+    "3.3": Table(
+        "pipelines and truncated networks, on stills that slide",
+        _PIPELINES,
+        _SLID,
+        claims=_claims(_SLID, *_PIPELINED),
+        paper=_printed(
+            _SLID, _PIPELINES, (9.2, 56.0, 22.5, 63.3, 65.9), (9.2, 45.5, 22.4, 57.8, 65.6)
+        ),
+    ),
+    "3.4": Table(
+        "pipelines and truncated networks, on video and on stills that slide",
+        _PIPELINES,
+        ("video", "slow"),
+        measures=(MEAN, WEIGHTED),
+        claims=_claims(("video",), *_PIPELINED),
+        paper=_printed(("slow",), _PIPELINES, _PIPELINES_SLOW),
+    ),
 }
 CHANGES = "3.1"  # the table of what changes from frame to frame, which is of another form
 # By network: the name of what is scored, and what the paper prints of change and accuracy.
@@ -145,4 +145,15 @@ LAYERS = {
     "fcn_pool4": ("pool4", 0.11, 20.7),
     "fcn_32s": ("fc7", 0.02, 65.5),
 }
-NAMES = (CHANGES, *TABLES)
+NAMES = (*TABLES, CHANGES)
+
+
+def heads(name: str) -> tuple[str, ...]:
+    """The heads of the networks that a table needs, first of the one that has stages.
+
+    Example:
+      >>> heads("3.3"), heads("sweep")
+      (('fcn_8s', 'fcn_pool3', 'fcn_pool4'), ('fcn_8s',))
+    """
+    wanted = LAYERS if name == CHANGES else [way.head for way in TABLES[name].ways.values()]
+    return tuple(head for head in NETWORKS if head == CUT or head in wanted)
