@@ -85,6 +85,10 @@ class _Files:
     def shape(self, index: int) -> tuple[int, int]:
         return decoding.read_size(self._pairs[index][0])
 
+    def clip(self, index: int) -> str:
+        """The drive that a frame is of: its name without the frame's number."""
+        return self._pairs[index][0].stem.rstrip("0123456789")
+
 
 def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     """The pictures of a folder by their names without suffix, sorted."""

@@ -46,6 +46,11 @@ class Segmenter(linen.Module):
     head: Decoder
     stride: int
 
+    @property
+    def channels(self) -> int:
+        """Of the images that the network is tried with."""
+        return self.backbone.channels
+
     def features(self, images: ArrayLike, train: bool = False) -> jax.Array:
         """The map that the head reads, [N, ceil(H / stride), ceil(W / stride), D]; the last if it
         reads several."""
