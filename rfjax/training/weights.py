@@ -105,9 +105,11 @@ def _load(
 
 def _but_for(patterns: str, given: dict[str, Any], drawn: dict[str, Any]) -> dict[str, Any]:
     """`given` but for what the patterns match, which is as drawn."""
+    if not patterns:
+        return given
     flat, fresh = traverse_util.flatten_dict(given), traverse_util.flatten_dict(drawn)
-    chosen = {path: fresh[path] for path in flat if patterns and matches(path[1:], patterns)}
-    if patterns and not chosen:
+    chosen = {path: fresh[path] for path in flat if matches(path[1:], patterns)}
+    if not chosen:
         raise ValueError(f"model.anew={patterns!r} matches no parameter of this model")
     return traverse_util.unflatten_dict(flat | chosen)
 
