@@ -87,7 +87,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--seconds", type=float, help=f"of the whole call ({TOTAL}; {SMALL_TOTAL} with --small)"
     )
+    parser.add_argument(
+        "--choose",
+        metavar="RESULT",
+        help="measure nothing: fill the engine's table of choices by the times of an "
+        "accelerator.json, or by the model's predictions (model)",
+    )
     options = parser.parse_args(arguments)
+    if options.choose:
+        return _choose(parser, options.choose)
     seconds = options.seconds
     if seconds is None:
         seconds = SMALL_TOTAL if options.small else TOTAL
@@ -96,6 +104,18 @@ def main(arguments: list[str] | None = None) -> int:
     # PyTorch and the processes that are killed share the card's memory with this one.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     return run(parts(small=options.small, seconds=seconds), options.output)
+
+
+def _choose(parser: argparse.ArgumentParser, source: str) -> int:
+    """Fills the table of choices."""
+    from benchmarks.accelerator import choosing
+
+    try:
+        count = choosing.choose(source)
+    except (OSError, ValueError, KeyError) as error:
+        parser.error(f"--choose: {error}")
+    print(f"{count} rows by {source}: see rfjax/_engine/choices.py")
+    return 0
 
 
 def parts(*, small: bool, seconds: float) -> list[Part]:
