@@ -167,13 +167,14 @@ import sys
 from importlib.metadata import packages_distributions, requires
 from packaging.requirements import Requirement
 
-WANTED, todo = set(), ["rfjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint"]
+WANTED, todo = set(), ["jax", "jaxlib", "flax", "optax", "orbax-checkpoint"]
 while todo:
     name = todo.pop().lower().replace("_", "-")
     if name not in WANTED:
         WANTED.add(name)
         wanted = map(Requirement, requires(name) or ())
         todo += [r.name for r in wanted if r.marker is None or r.marker.evaluate({"extra": ""})]
+WANTED.add("rfjax")
 OWNERS = packages_distributions()
 
 class Alone:

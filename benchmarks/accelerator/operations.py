@@ -34,17 +34,18 @@ GIB = 2.0**30
 
 
 def cases(*, small: bool) -> list[Case]:
-    """The largest map first: what is cut short is what is known best."""
+    """The largest map and the kernels first: what is cut short is what is known best."""
     shapes = ((1, 24, 40, 8),) if small else (LARGE, *model.SHAPES[:4])
     sigmas, titles = SIGMAS[:1] if small else SIGMAS, ("forward", "forward + backward")
-    found = [
+    blurs = [
         case(f"gaussian {size(shape)} {titles[gradient]}", gaussian, shape, sigmas, gradient)
         for shape in shapes
         for gradient in (False, True)
     ]
-    found += [case(f"full covariance {size(shape)}", full, shape) for shape in shapes]
     deformed = (((1, 12, 12, 8), 8),) if small else tuple(deform.CASES)
-    found += [case(f"deformation {deform.case(*sizes)}", deformation, *sizes) for sizes in deformed]
+    read = [case(f"deformation {deform.case(*sizes)}", deformation, *sizes) for sizes in deformed]
+    found = [*blurs[:2], *read, *blurs[2:]]
+    found += [case(f"full covariance {size(shape)}", full, shape) for shape in shapes]
     found += [case(f"sampling {deform.case(*sizes)}", sampling, *sizes) for sizes in deformed]
     local = (1, 8, 8, 4) if small else (1, 128, 128, 64)
     found.append(case(f"local filtering {size(local)}", local_filtering, local))

@@ -131,7 +131,7 @@ def _choose(parser: argparse.ArgumentParser, source: str) -> int:
 
 
 def parts(*, small: bool, seconds: float) -> list[Part]:
-    """All parts; their budgets are shares of the whole time."""
+    """All parts; their budgets are shares of the whole time, where they are not small."""
     from benchmarks.accelerator import correctness, networks, operations, resuming
 
     shares: list[tuple[str, float, Callable[..., Sequence[Case]]]] = [
@@ -141,7 +141,10 @@ def parts(*, small: bool, seconds: float) -> list[Part]:
         ("search", 0.1, networks.searches),
         ("networks", 0.3, networks.steps),
     ]
-    return [Part(name, share * seconds, cases(small=small)) for name, share, cases in shares]
+    return [
+        Part(name, seconds * (1.0 if small else share), cases(small=small))
+        for name, share, cases in shares
+    ]
 
 
 @contextlib.contextmanager
