@@ -100,3 +100,7 @@ SCHEMES = ("dataset", "imagenet", "caffe")  # by which images are normalised
 MAPPINGS = ("auto", "loop", "map", "vmap")  # of a search's candidates to devices
 FAMILIES = ("own", "spherical", "diagonal", "full")  # of covariances that a search starts from
 PUBLISHED = ("fcn_alexnet", "fcn_vgg16", "googlenet")  # networks of which the fields are known
+
+# How a step is spread over devices, and how gradients of several steps are joined.
+PARALLEL = ("pmap", "shard_map")
+ACCUMULATIONS = ("mean", "sum")

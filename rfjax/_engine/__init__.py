@@ -27,6 +27,7 @@ Reading: y(p) = sum_k theta_k^T v(p + p_k), v the bilinear interpolation of x
 Choosing
     blur         the options that all blurs share, and their checks
     plan         which form serves which axes on which platform, in which static sizes
+    choices      which form serves maps of which size on a GPU or TPU: a table that a program writes
     tuning       every number that was chosen, and what chose it
 
 What the compiler wants

@@ -4,7 +4,8 @@ Numbers of speed were chosen on a CPU. `python -m benchmarks tuning` sets each a
 of it; the ratios below are its times with the number that is set by those with the other one, on
 two shared x86 cores in float32, forward and backward unless told otherwise. Such a machine varies
 by a fifth: between 0.8 and 1.2 there is no difference to tell. Numbers of accuracy were chosen by
-errors in float32 against float64.
+errors in float32 against float64. What other devices take for which map is a table by itself,
+`rfjax._engine.choices`.
 """
 
 # Speed: which form, and in which static sizes
@@ -27,20 +28,6 @@ SHORT_SHARE, SHORT_SUM, LONG_AXIS, LONG_SUM = 4, 16, 256, 32
 # Banded products: their half sizes, each a branch to compile, and the rows of a block, which reads
 # twice the half size beyond its own. By the model of `benchmarks/accelerator`; not measured.
 BAND_SIZES, BAND_BLOCK = (16, 64, 128), 64
-
-# On a GPU, by the model of `python -m benchmarks.accelerator.model` for an H100; not measured.
-# Toeplitz products serve but for axes of at least GPU_LONG_AXIS pixels in maps where a product is
-# at least GPU_LEAST_WORK multiplications, beside which the switch that asks the host counts little.
-# There sums serve up to the half size GPU_SUM, and banded products up to half sizes on axes of a
-# least length each. On 1 x 1024 x 2048 x 64 that is predicted to take, of the Toeplitz product,
-#   sigma 1 (R = 2)     0.06
-#   sigma 8 (R = 16)    0.11
-#   sigma 32 (R = 64)   0.17
-#   sigma 64 (R = 128)  0.26
-# The kernels in Pallas are predicted to be faster than both up to a half size of 8, and are used
-# where they are asked for alone, until a card has run them.
-GPU_LONG_AXIS, GPU_LEAST_WORK, GPU_SUM = 192, 2**30, 4
-GPU_BANDS = ((16, 192), (64, 384), (128, 640))
 
 # Kernels in Pallas: the half size up to which they serve, which need be no larger since their cost
 # grows with the half size; the numbers of a tile, of which up to TILE_NUMBERS belong to one pixel.

@@ -13,22 +13,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from rfjax import _names
+from rfjax import _extras, _names
 from rfjax import _rules as rules
 from rfjax._faults import ConfigError as ConfigError
 from rfjax._options import choose
 from rfjax._runs import Difference, differences, refuse
 from rfjax._runs import flatten as flatten
+
+# Steps, state and checkpoints do without configs.
+if fault := _extras.missing("rfjax.training", "ml_collections"):
+    raise fault
+
+from ml_collections import ConfigDict
+
 from rfjax.training.layer_options import composition_options, head_options
 from rfjax.training.layer_options import option as option
 
 TRAINABLE = ("all", "last_stage", "structure")
 DTYPES = ("float32", "bfloat16")
-PARALLEL = ("pmap", "shard_map")
 CACHED = ("float16", "float32")  # types of cached maps
-ACCUMULATIONS = ("mean", "sum")
 
 # Keys that may differ from those of the run that is resumed: none of them changes what is learned.
 FREE_ON_RESUME = (
@@ -233,11 +236,6 @@ def options(config: ConfigDict) -> dict[str, Any]:
 _LARGEST_BATCH = 2**16
 
 
-def is_patterns(value: Any) -> bool:
-    """Whether `value` is a text of patterns of paths, which commas separate."""
-    return rules.is_text(value) and ("/" in value or "*" in value)
-
-
 def _is_factor(value: Any) -> bool:
     """Whether `value` is "PATTERN=FACTOR"."""
     pattern, _, factor = value.rpartition("=") if rules.is_text(value) else ("", "", "")
@@ -257,7 +255,7 @@ _SIZE = rules.pair(
 
 RULES = {
     "seed": rules.integer(0, 2**32 - 1),
-    "parallel": rules.one_of(PARALLEL),
+    "parallel": rules.one_of(_names.PARALLEL),
     "steps": rules.integer(1),
     "steps_per_call": rules.integer(1),
     "batch_size": rules.integer(1, _LARGEST_BATCH),
@@ -293,7 +291,7 @@ RULES = {
     "optimizer.grad_clip": rules.number(0),
     "optimizer.covariance_multiplier": rules.number(0),
     "optimizer.covariance_decay": rules.flag(),
-    "optimizer.accumulation": rules.one_of(ACCUMULATIONS),
+    "optimizer.accumulation": rules.one_of(_names.ACCUMULATIONS),
     "optimizer.accumulate": rules.integer(1),
     "optimizer.rates": _FACTORS,
     "optimizer.decays": _FACTORS,
@@ -403,7 +401,7 @@ def _varied(config: ConfigDict) -> list[str]:
 def _choices(config: ConfigDict) -> Iterator[str]:
     """Faults of the keys that name something, and of the options of what they name."""
     model, data = config.model, config.data
-    if config.trainable not in TRAINABLE and not is_patterns(config.trainable):
+    if config.trainable not in TRAINABLE and not rules.is_patterns(config.trainable):
         yield (
             f"trainable is one of {', '.join(TRAINABLE)}, or patterns of paths, as 'head/*'; got "
             f"{config.trainable!r}"

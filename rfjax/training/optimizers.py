@@ -5,22 +5,27 @@ network say: `is_structure` is a function of a parameter's path, such as that of
 `rfjax.nn.structure(model, variables)`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import optax
 from flax import traverse_util
-from ml_collections import ConfigDict
 
 from rfjax import _checks, _sgd
 from rfjax._checks import choose
+from rfjax._names import ACCUMULATIONS
+from rfjax._rules import is_patterns
 from rfjax._sgd import IsStructure as IsStructure
 from rfjax._sgd import Path as Path
 from rfjax._sgd import matches as matches
 from rfjax._sgd import poly_schedule as poly_schedule
-from rfjax.training.config import ACCUMULATIONS, is_patterns
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 SELECTIONS: dict[str, Callable[[Path, IsStructure], bool]] = {
     "all": lambda path, is_structure: True,

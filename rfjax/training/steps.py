@@ -20,9 +20,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from rfjax import nn, tasks
+from rfjax._names import PARALLEL
 from rfjax._options import choose
 from rfjax.training import optimizers
-from rfjax.training.config import PARALLEL
 from rfjax.training.sigmas import standard_deviations
 from rfjax.training.state import TrainState
 
