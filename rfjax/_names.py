@@ -10,6 +10,7 @@ _MERGED = ("down_ratio",)
 _TRANSITION = ("transition",)
 _SLIDING = ("border", "light")
 _DILATED = ("output_stride",)
+_FLOWING = ("context", "samples", "sample_stride")
 
 NETWORKS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("resnet_18", "resnet_34", "resnet_50", "resnet_101"), _DILATED),
@@ -24,6 +25,7 @@ NETWORKS: dict[str, tuple[str, ...]] = {
     "alexnet": _SLIDING,
     "googlenet": (),
     **dict.fromkeys(("mobilenet_v2", "xception_65"), _DILATED),
+    **dict.fromkeys(("flownet_s", "flownet_thin", "flownet_c"), _FLOWING),
 }
 
 _TAPS = ("dilation", "kernel_size")
@@ -68,12 +70,15 @@ DATA_SETS: dict[str, tuple[str, ...]] = {
     "pascal_context": ("enlargement",),
     "nyud": ("enlargement", "modality"),
     "sift_flow": ("enlargement", "labels"),
+    "digit_flow": ("size", "motion", "digits", "train_pairs", "val_pairs", "seed"),
+    "flying_chairs": (),
 }
 
 TASKS: dict[str, tuple[str, ...]] = {
     "segmentation": ("cross_entropy", "sampling", "cell"),
     "classification": (),
     "segmentations": ("cross_entropy", "sampling", "cell"),
+    "flow": (),
 }
 
 NORMALIZATIONS = ("count", "none")  # of the loss of a batch

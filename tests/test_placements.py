@@ -202,6 +202,11 @@ CASES = {
             normal(N, SIDE, SIDE, 2, 3, 3),
         ),
     ),
+    "correlation": (
+        with_options(rfjax.correlation, max_displacement=2, displacement_stride=2),
+        (EACH, EACH),
+        (X, jnp.tanh(X)),
+    ),
     "inflate": (
         lambda x, factor: rfjax.inflate(x, factor, max_factor=2.0)[0],
         (EACH, SHARED),

@@ -32,7 +32,7 @@ def _module(name: str) -> Callable[[], Entry]:
 
 _BUILT_IN = (
     *("digit_scenes", "camvid", "cityscapes", "digit_images", "image_folder"),
-    *("voc", "pascal_context", "nyud", "sift_flow"),
+    *("voc", "pascal_context", "nyud", "sift_flow", "digit_flow", "flying_chairs"),
 )
 
 DATA_SETS: Registry[Callable[[], Entry]] = Registry(
@@ -76,7 +76,8 @@ def load(name: str, split: str, *, data_dir: str | None = None, **options: Any) 
     Args:
         name: "digit_scenes" (drawn here, nothing to download), "camvid", "cityscapes", "voc",
             "pascal_context", "nyud" or "sift_flow", to be segmented; "digit_images" (likewise
-            drawn here) or "image_folder", to be classified; or what was registered.
+            drawn here) or "image_folder", to be classified; "digit_flow" (drawn here as well) or
+            "flying_chairs", pairs of images; or what was registered.
         split: "train", "val", or, except for the digits, "test".
         data_dir: where the data is or shall be kept; see the data set's module for its default.
         **options: `enlargement` (a whole factor, for every data set), and those of

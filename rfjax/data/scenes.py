@@ -117,7 +117,7 @@ def compose_scene(
         ((64, 64, 3), True)
     """
     check_options(size, min_scale, max_scale)
-    canvas = _ground(rng, size)
+    canvas = ground(rng, size)
     area = (size / 64) ** 2
     for _ in range(rng.integers(0, round(_MAX_DISTRACTORS * area) + 1)):
         _paste_distractor(rng, canvas, images, _log_uniform(rng, min_scale, max_scale))
@@ -126,7 +126,7 @@ def compose_scene(
     for _ in range(max(1, round(_TRIES * area))):
         index = rng.integers(len(images))
         scale = _log_uniform(rng, min_scale, max_scale)
-        ink = _digit_ink(images[index], scale)
+        ink = digit_ink(images[index], scale)
         top, left = rng.integers(0, size - ink.shape[0] + 1, 2)
         mask = _ellipse(ink, top, left, size)
         if len(masks) == MAX_INSTANCES or not _fits(mask, masks):
@@ -135,7 +135,7 @@ def compose_scene(
         masks.append(mask)
         classes.append(1 + values[index])
         scales.append(scale)
-    image = _levels(rng, canvas)
+    image = levels(rng, canvas)
     label, instances = _masks(masks, classes, size)
     padded = np.zeros(MAX_INSTANCES, np.float32)
     padded[: len(scales)] = scales
@@ -146,7 +146,7 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
+def ground(rng: np.random.Generator, size: int) -> np.ndarray:
     """A colour and smooth noise at several sizes of cell, float32 [size, size, 3]."""
     canvas = np.empty((size, size, 3), np.float32)
     canvas[:] = rng.uniform(0.1, 0.45, 3)
@@ -169,7 +169,7 @@ def _resized_ink(ink: np.ndarray, height: float, width: float) -> np.ndarray:
     return np.clip(cv2.resize(ink, size, interpolation=cv2.INTER_CUBIC), 0.0, 1.0)
 
 
-def _digit_ink(digit: np.ndarray, scale: float) -> np.ndarray:
+def digit_ink(digit: np.ndarray, scale: float) -> np.ndarray:
     """The ink of a digit at a scale, with a margin that keeps its strokes whole."""
     width = digit.shape[0] * scale * _MARGIN / 8  # 1.25 s for eight pixels
     return _resized_ink(_padded(digit), width, width)
@@ -264,16 +264,16 @@ def compose_digit(
         ((64, 64, 3), True)
     """
     check_options(size, min_scale, max_scale)
-    canvas = _ground(rng, size)
+    canvas = ground(rng, size)
     for _ in range(rng.integers(0, round(_MAX_DISTRACTORS * (size / 64) ** 2) + 1)):
         _paste_distractor(rng, canvas, images, _log_uniform(rng, min_scale, max_scale))
     index, scale = rng.integers(len(images)), _log_uniform(rng, min_scale, max_scale)
-    ink = _digit_ink(images[index], scale)
+    ink = digit_ink(images[index], scale)
     _paste(rng, canvas, ink, *rng.integers(0, size - ink.shape[0] + 1, 2))
-    return {"image": _levels(rng, canvas), "label": int(values[index]), "scale": scale}
+    return {"image": levels(rng, canvas), "label": int(values[index]), "scale": scale}
 
 
-def _levels(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
+def levels(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
     """The canvas with the noise of pixels, uint8."""
     canvas += np.float32(_PIXEL_NOISE) * rng.standard_normal(canvas.shape, np.float32)
     return np.rint(np.clip(canvas, 0.0, 1.0) * 255.0).astype(np.uint8)

@@ -11,7 +11,18 @@ from flax import linen
 
 from rfjax import _checks, _names, nn
 from rfjax._registry import Registry
-from rfjax.models import alexnet, dla, drn, googlenet, heads, mobilenet, resnet, vgg, xception
+from rfjax.models import (
+    alexnet,
+    dla,
+    drn,
+    flownet,
+    googlenet,
+    heads,
+    mobilenet,
+    resnet,
+    vgg,
+    xception,
+)
 from rfjax.models.segmentation import Segmenter
 from rfjax.models.stages import Staged, with_last
 from rfjax.nn.selection import Recording
@@ -87,6 +98,19 @@ class Network(Protocol):
         ...
 
 
+@runtime_checkable
+class ImportableNetwork(Network, Protocol):
+    """What a whole network is built of for which there are weights of PyTorch."""
+
+    def inputs(self) -> tuple[jax.Array, ...]:
+        """What the network is called with, of any size, to make variables of."""
+        ...
+
+    def canonical(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        """The arrays under the names of the layers here, with outputs before inputs."""
+        ...
+
+
 Built = Buildable | Network
 
 _OWN: dict[str, Callable[..., Built]] = {
@@ -104,6 +128,9 @@ _OWN: dict[str, Callable[..., Built]] = {
     "googlenet": googlenet.googlenet,
     "mobilenet_v2": mobilenet.mobilenet_v2,
     "xception_65": xception.xception_65,
+    "flownet_s": flownet.flownet_s,
+    "flownet_thin": flownet.flownet_thin,
+    "flownet_c": flownet.flownet_c,
 }
 ARCHITECTURES: Registry[Callable[..., Built]] = Registry("network", _OWN, _names.NETWORKS)
 
@@ -185,7 +212,8 @@ def create(
       backbone_options: width, depth, output_stride of "resnet_tiny"; width, depth of "drn_tiny";
         transition of "drn_a_*"; down_ratio of "dla_34"; width, depth, down_ratio of "dla_tiny";
         border, light, output_stride of "vgg_16" and "vgg_tiny"; border, light of "alexnet";
-        output_stride of "resnet_*", "mobilenet_v2" and "xception_65".
+        output_stride of "resnet_*", "mobilenet_v2" and "xception_65"; context, samples,
+        sample_stride of "flownet_*".
       conv: layer class, or a partial of one, for the backbone's 3x3 convolutions (not its stem),
         such as `functools.partial(rfjax.nn.ComposedConv, sigma=0.3)`; None for plain ones. Or, made
         by `rfjax.nn.select`, a selection of any of its convolutions by their paths.

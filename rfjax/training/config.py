@@ -29,6 +29,7 @@ DTYPES = ("float32", "bfloat16")
 PARALLEL = ("pmap", "shard_map")
 CACHED = ("float16", "float32")  # types of cached maps
 ACCUMULATIONS = ("mean", "sum")
+UPDATES = ("momentum", "adam")
 
 # Keys that may differ from those of the run that is resumed: none of them changes what is learned.
 FREE_ON_RESUME = (
@@ -112,6 +113,10 @@ def _data() -> ConfigDict:
     data.options.year = option(int)  # of voc
     data.options.sbd = option(bool)  # of voc: whether to train on SBD where it lies there
     data.options.modality = option(str)  # of nyud: rgb | hha
+    data.options.motion = option(float)  # of digit_flow: largest displacement in pixels
+    data.options.digits = option(int)  # of digit_flow: in a picture
+    data.options.train_pairs = option(int)  # of digit_flow
+    data.options.val_pairs = option(int)
     data.options.labels = option(str)  # of sift_flow: semantic | geometric
 
     data.normalization = "dataset"  # its own mean and deviation | imagenet | caffe
@@ -147,6 +152,9 @@ def _model() -> ConfigDict:
     model.backbone_options.transition = option(str)  # of drn_a_*: none | previous | full
     model.backbone_options.border = option(int)  # of vgg_*, alexnet: 100 | 81 | 0 (none)
     model.backbone_options.light = option(int)  # of vgg_*, alexnet: channels of fc6 and fc7
+    model.backbone_options.context = option(str)  # of flownet_*: none | lsdfn | adadr
+    model.backbone_options.samples = option(int)  # of flownet_*, of lsdfn
+    model.backbone_options.sample_stride = option(int)  # likewise
     model.batch_norm = ConfigDict()
     model.batch_norm.unbiased = True  # running variances with n / (n - 1), as PyTorch's; or Flax's
     model.dtype = "float32"  # float32 | bfloat16, of the computation; parameters are float32
@@ -168,7 +176,8 @@ def _optimizer() -> ConfigDict:
     optimizer.learning_rate = 0.01
     optimizer.poly_power = 0.9  # lr (1 - step/steps)^power; 0 keeps it constant
     optimizer.warmup_steps = 0  # linear from learning_rate / warmup_steps
-    optimizer.momentum = 0.9
+    optimizer.rule = "momentum"  # momentum | adam
+    optimizer.momentum = 0.9  # of adam: of the gradient's mean
     optimizer.weight_decay = 1e-4  # added to the gradient, before momentum
     optimizer.grad_clip = 0.0  # largest global norm of the gradient; 0 is no clipping
     optimizer.covariance_multiplier = 1.0  # of the learning rate, for covariances and offsets
@@ -257,6 +266,7 @@ RULES = {
     "optimizer.learning_rate": rules.number(0, open_low=True),
     "optimizer.poly_power": rules.number(0),
     "optimizer.warmup_steps": rules.integer(0),
+    "optimizer.rule": rules.one_of(UPDATES),
     "optimizer.momentum": rules.number(0, 1),
     "optimizer.weight_decay": rules.number(0),
     "optimizer.grad_clip": rules.number(0),
@@ -282,13 +292,18 @@ _OPTION_RULES = {
     "data.options": {
         "seed": rules.integer(0, 2**32 - 1),
         **dict.fromkeys(
-            ("enlargement", "size", "train_scenes", "val_scenes", "train_images", "val_images"),
+            (
+                *("enlargement", "size", "train_scenes", "val_scenes", "train_images"),
+                *("val_images", "train_pairs", "val_pairs"),
+            ),
             _COUNT,
         ),
+        "digits": rules.integer(0),
+        "motion": rules.number(0),
         **dict.fromkeys(("min_scale", "max_scale"), _POSITIVE),
     },
     "model.backbone_options": dict.fromkeys(
-        ("width", "depth", "output_stride", "down_ratio"), _COUNT
+        ("width", "depth", "output_stride", "down_ratio", "samples", "sample_stride"), _COUNT
     ),
     "model.composed": {"components": _COUNT, "sigma": _POSITIVE, "truncate": _POSITIVE},
     "model.head_options": {

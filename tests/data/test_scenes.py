@@ -66,7 +66,7 @@ def test_a_digit_lies_inside_its_mask():
     # On one digit without its surroundings: the ink that is painted, against the ellipse.
     images, _ = scenes.digits("val")
     for digit in images[:40]:
-        ink = scenes._digit_ink(digit, 24.0)
+        ink = scenes.digit_ink(digit, 24.0)
         mask = scenes._ellipse(ink, 5, 9, 64)
         painted = np.zeros((64, 64), np.float32)
         painted[5 : 5 + len(ink), 9 : 9 + len(ink)] = ink
