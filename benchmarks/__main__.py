@@ -13,7 +13,7 @@ import importlib
 import sys
 from pathlib import Path
 
-SUITES = ("gaussian", "deform", "resample", "search", "train", "data")
+SUITES = ("gaussian", "deform", "resample", "adaptive", "search", "train", "data")
 EXTRA = ("tuning",)  # only where it is named
 
 
