@@ -50,6 +50,9 @@ HEADS: dict[str, tuple[str, ...]] = {
     "aspp": (*_TAPS, "blur", "dropout", "rates", "variant", "width"),
     "deeplab_v3_plus": ("blur", "depth", "dropout", "low", "rates", "width"),
     "lsdfn": ("attention", "channels", "residual", "sample_strides", "samples"),
+    "lsdfn_concat": (
+        *("attention", "channels", "outputs", "residual", "sample_stride", "samples", "width"),
+    ),
     "classify": (),
     "fcn_32s": _SCORES,
     **dict.fromkeys(("fcn_16s", "fcn_8s"), _FUSED),

@@ -63,7 +63,7 @@ OPTIONS = {
     "positive": "truncate bound max_surround extent min_scale max_scale temperature",
     "sigma": "sigma sigma_center sigma_surround",
     "fraction": "dropout color keep",
-    "flag": "attention residual "
+    "flag": "attention residual per_image "
             "odd resample use_bias per_channel mean normalize remat flip whole_degrees modulated",
     "choice": "padding method support mode family structure variant link fusion algorithm platform "
               "transition head mapping prior evaluation activation gradient order",

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rfjax import data
+from rfjax import data, tasks
 from rfjax.data.flow_files import flow_size, read_flow, write_flow
 
 
@@ -132,3 +132,11 @@ def test_without_digits_everything_moves_alike():
 def test_wrong_options_are_refused(option, value):
     with pytest.raises(ValueError, match=option):
         data.load("digit_flow", "train", **{option: value})
+
+
+def test_batches_hold_pairs_and_fill_up_with_nothing():
+    pairs = data.load("digit_flow", "val", size=16, val_pairs=3)
+    task = tasks.create("flow", pairs.facts)
+    (first, second) = data.eval_batches(pairs, batch_size=2, row=task.row, blank=task.blank)
+    assert first["flow"].shape == (2, 16, 16, 2) and list(second["id"]) == ["val_00002", ""]
+    assert second["valid"][0].all() and not second["valid"][1].any()

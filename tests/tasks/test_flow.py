@@ -24,7 +24,7 @@ def _outputs(batch, offset=(0.0, 0.0)):
     levels = []
     for stride in (4, 8, 16, 32, 64):
         cells = [np.arange(0, n, stride) for n in (height, width)]
-        add = lambda a: np.add.reduceat(np.add.reduceat(a, cells[0], 1), cells[1], 2)  # noqa: B023
+        add = lambda a: np.add.reduceat(np.add.reduceat(a, cells[0], 1), cells[1], 2)
         known = np.asarray(batch["valid"])[..., None]
         truth = add(np.asarray(batch["flow"]) * known) / np.maximum(add(known), 1)
         levels.append(jnp.asarray((truth + offset) / 20))
