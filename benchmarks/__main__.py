@@ -14,7 +14,7 @@ import importlib
 import sys
 from pathlib import Path
 
-SUITES = ("gaussian", "deform", "resample", "search", "train", "data")
+SUITES = ("gaussian", "deform", "resample", "adaptive", "search", "train", "data")
 EXTRA = ("tuning", "clockwork")  # only where it is named
 
 

@@ -10,6 +10,7 @@ _MERGED = ("down_ratio",)
 _TRANSITION = ("transition",)
 _SLIDING = ("border", "light")
 _DILATED = ("output_stride",)
+_FLOWING = ("context", "samples", "sample_stride")
 
 NETWORKS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("resnet_18", "resnet_34", "resnet_50", "resnet_101"), _DILATED),
@@ -24,6 +25,7 @@ NETWORKS: dict[str, tuple[str, ...]] = {
     "alexnet": _SLIDING,
     "googlenet": (),
     **dict.fromkeys(("mobilenet_v2", "xception_65"), _DILATED),
+    **dict.fromkeys(("flownet_s", "flownet_thin", "flownet_c"), _FLOWING),
 }
 
 _TAPS = ("dilation", "kernel_size")
@@ -48,6 +50,9 @@ HEADS: dict[str, tuple[str, ...]] = {
     "aspp": (*_TAPS, "blur", "dropout", "rates", "variant", "width"),
     "deeplab_v3_plus": ("blur", "depth", "dropout", "low", "rates", "width"),
     "lsdfn": ("attention", "channels", "residual", "sample_strides", "samples"),
+    "lsdfn_concat": (
+        *("attention", "channels", "outputs", "residual", "sample_stride", "samples", "width"),
+    ),
     "classify": (),
     "fcn_32s": _SCORES,
     **dict.fromkeys(("fcn_16s", "fcn_8s"), _FUSED),
@@ -81,6 +86,8 @@ DATA_SETS: dict[str, tuple[str, ...]] = {
     "cityscapes_clips": ("enlargement", "frames"),
     "digit_episodes": (*_SCENES, *_EPISODES),
     "episodes": ("of", *_EPISODES),
+    "digit_flow": ("size", "motion", "digits", "train_pairs", "val_pairs", "seed"),
+    "flying_chairs": (),
 }
 
 TASKS: dict[str, tuple[str, ...]] = {
@@ -88,6 +95,7 @@ TASKS: dict[str, tuple[str, ...]] = {
     "classification": (),
     "segmentations": ("cross_entropy", "sampling", "cell"),
     "guided": ("fusion", "shared", "map"),
+    "flow": (),
 }
 
 # Of guided networks, see `rfjax.models.guided`.

@@ -31,6 +31,11 @@ blur, deform = rfjax.gaussian_blur, rfjax.deformable_conv
 
 # A function, which of its operands belong to the examples, and the operands.
 CASES = {
+    "correlation": (
+        with_options(rfjax.correlation, max_displacement=2, displacement_stride=2),
+        (EACH, EACH),
+        (X, jnp.tanh(X)),
+    ),
     "gaussian_blur": (blur, (EACH, SHARED), (X, SIGMA)),
     "gaussian_blur diagonal, edge": (
         with_options(blur, padding="edge"),

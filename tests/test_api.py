@@ -69,7 +69,7 @@ def test_imports_run_one_way():
         ["covariance", "fully_convolutional", "clockwork", "guidance"],
         ["gaussian", "grids"],
         ["filtering", "sampling"],
-        ["adaptive", "dynamic", "inflation"],
+        ["adaptive", "dynamic", "inflation", "matching"],
         ["composition"],
         ["compound"],
         ["dilation"],

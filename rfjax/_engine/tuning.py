@@ -111,9 +111,10 @@ LEAST_OUTPUTS = 256
 SPLAT_UNROLL = 4
 
 # Outputs of taps at several dilations, in numbers of a tap's mixed map, that are worked off at a
-# time on a CPU. Chosen from one prototype run on busy cores, whose gradient took 0.7 to 1.5 of that
-# with 2**15 and with 2**17: to be measured again.
-MIXED_BLOCK = 2**19
+# time on a CPU. Forward and backward take 1.66, 1.52, 1.50 and 1.96 of a plain convolution with
+# 2**15, 2**16, 2**17 and 2**19, and forward 1.6 to 2.0: of three dilations, 1 x 64 x 64 x 128 to
+# 128, medians of 7 interleaved rounds on one busy core.
+MIXED_BLOCK = 2**17
 
 # Kernels in Pallas that read: outputs, channels and features of a tile. With four warps that is 16
 # numbers a thread of each corner and 32 of the sum. The outputs whose part of the weights' gradient

@@ -108,11 +108,12 @@ def _shape(source: Source, index: int) -> tuple[int, ...]:
 
 
 def size_of(example: Mapping[str, Any]) -> tuple[int, ...]:
-    """Height and width of an example: those of its label's pixels, or of its image.
+    """Height and width of an example: those of its label's pixels, of its image or of its flow.
 
-    () for an example without either, of a data set whose examples are all alike.
+    () for an example without any, of a data set whose examples are all alike.
     """
-    shapes = (np.shape(example.get("label")), np.shape(example.get("image"))[:2])
+    label, *images = (np.shape(example.get(name)) for name in ("label", "image", "flow"))
+    shapes = (label, *(shape[:2] for shape in images))
     return next((shape for shape in shapes if len(shape) == 2), ())
 
 

@@ -166,13 +166,13 @@ def littered_ground(
     rng: np.random.Generator, images: np.ndarray, size: int, min_scale: float, max_scale: float
 ) -> np.ndarray:
     """The ground of a scene with scraps of strokes, float32 [size, size, 3]."""
-    canvas = _ground(rng, size)
+    canvas = ground(rng, size)
     for _ in range(rng.integers(0, round(_MAX_DISTRACTORS * (size / 64) ** 2) + 1)):
         _paste_distractor(rng, canvas, images, log_uniform(rng, min_scale, max_scale))
     return canvas
 
 
-def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
+def ground(rng: np.random.Generator, size: int) -> np.ndarray:
     """A colour and smooth noise at several sizes of cell, float32 [size, size, 3]."""
     canvas = np.empty((size, size, 3), np.float32)
     canvas[:] = rng.uniform(0.1, 0.45, 3)

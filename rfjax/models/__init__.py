@@ -8,6 +8,7 @@
     vgg_16                                          stride 32, or 8 dilated; no normalization
     alexnet, googlenet                              stride 32, as Caffe has them
     mobilenet_v2, xception_65                       stride 32, or 16 or 8 dilated; depthwise
+    flownet_s, flownet_thin, flownet_c              flow from one image to the next
     resnet_tiny, drn_tiny                           stride 4 and small, for studies on a CPU
     dla_tiny                                        stride 2 or 4, likewise
     vgg_tiny                                        stride 32 or 8, likewise

@@ -15,6 +15,7 @@ from rfjax.models import (
     alexnet,
     dla,
     drn,
+    flownet,
     fusion,
     googlenet,
     heads,
@@ -98,6 +99,19 @@ class Network(Protocol):
         ...
 
 
+@runtime_checkable
+class ImportableNetwork(Network, Protocol):
+    """What a whole network is built of for which there are weights of PyTorch."""
+
+    def inputs(self) -> tuple[jax.Array, ...]:
+        """What the network is called with, of any size, to make variables of."""
+        ...
+
+    def canonical(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        """The arrays under the names of the layers here, with outputs before inputs."""
+        ...
+
+
 Built = Buildable | Network
 
 _OWN: dict[str, Callable[..., Built]] = {
@@ -115,6 +129,9 @@ _OWN: dict[str, Callable[..., Built]] = {
     "googlenet": googlenet.googlenet,
     "mobilenet_v2": mobilenet.mobilenet_v2,
     "xception_65": xception.xception_65,
+    "flownet_s": flownet.flownet_s,
+    "flownet_thin": flownet.flownet_thin,
+    "flownet_c": flownet.flownet_c,
 }
 ARCHITECTURES: Registry[Callable[..., Built]] = Registry("network", _OWN, _names.NETWORKS)
 
@@ -190,14 +207,15 @@ def create(
       num_classes: number of classes K; or several by name, as {"semantic": 33, "geometric": 3}, for
         as many heads over one backbone.
       head: score | conv3 | composition | dog | gauss_deform | dynamic | deform | stn |
-        static_deform | adadr | ccl | aspp | deeplab_v3_plus | lsdfn | classify | fcn_32s |
-        fcn_16s | fcn_8s | fcn_pool3 | fcn_pool4 | fcn_pool5, see `rfjax.models.heads`, or one that
-        was registered.
+        static_deform | adadr | ccl | aspp | deeplab_v3_plus | lsdfn | lsdfn_concat | classify |
+        fcn_32s | fcn_16s | fcn_8s | fcn_pool3 | fcn_pool4 | fcn_pool5, see `rfjax.models.heads`,
+        or one that was registered.
       head_options: of the head's layer, as {"sigma": 1.0, "family": "diagonal"}.
       backbone_options: width, depth, output_stride of "resnet_tiny"; width, depth of "drn_tiny";
         transition of "drn_a_*"; down_ratio of "dla_34"; width, depth, down_ratio of "dla_tiny";
         border, light, output_stride of "vgg_16" and "vgg_tiny"; border, light of "alexnet";
-        output_stride of "resnet_*", "mobilenet_v2" and "xception_65".
+        output_stride of "resnet_*", "mobilenet_v2" and "xception_65"; context, samples,
+        sample_stride of "flownet_*".
       conv: layer class, or a partial of one, for the backbone's 3x3 convolutions (not its stem),
         such as `functools.partial(rfjax.nn.ComposedConv, sigma=0.3)`; None for plain ones. Or, made
         by `rfjax.nn.select`, a selection of any of its convolutions by their paths.

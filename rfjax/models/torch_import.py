@@ -68,13 +68,16 @@ def import_torch(
 
     Of "mobilenet_v2" they are timm's or torchvision's, of "xception_65" timm's.
 
+    Of "flownet_*" they are those of PyTorch's ports; what sees further behind conv3 starts anew.
+
     Of "vgg_16" they are torchvision's, timm's, or those of a port of its dense networks (`conv1_1`,
     `fc6`, `score_fr`, `score_pool4`; `upscore2`, which is loaded where it is learned, and must be
     bilinear where it is fixed); of "alexnet" and "googlenet" Caffe's. Of these fc6, fc7 and scores
     may be missing, or fc6 and fc7 of another width: they are drawn anew, and a warning lists them.
 
     Args:
-      name: one of `names()`, of a network with a backbone.
+      name: one of `names()`, of a network that was not registered from outside, or that says what
+        its parts are called in PyTorch.
       state_dict: arrays or tensors by name; convolutions [O, I, kh, kw].
       num_classes: number of classes K; or several by name, whose heads are drawn anew.
       key: for what is drawn anew, `jax.random.key(0)` unless given.
@@ -103,6 +106,9 @@ def import_torch(
     if options.get("late_fusion"):
         raise ValueError("weights are of one network: import those of each stream alone")
     model = registry.create(name, num_classes=num_classes, **options)
+    whole = registry.architecture(name, options.get("backbone_options"))
+    if isinstance(whole, registry.ImportableNetwork):
+        return _import_whole(name, model, whole, state_dict, key)
     built = _importable(name, options.get("backbone_options"))
     _checks.choose("colors", colors, ("rgb", "bgr"))
     channels = _checks.integer("channels", channels)
@@ -178,6 +184,35 @@ def _importable(name: str, options: Mapping[str, Any] | None = None) -> registry
     if not isinstance(built, registry.Importable):
         raise ValueError(f"{name} does not say what its parts are called in PyTorch")
     return built
+
+
+def _import_whole(
+    name: str,
+    model: Any,
+    built: registry.ImportableNetwork,
+    state_dict: Mapping[str, Any],
+    key: jax.Array | None,
+) -> dict[str, Any]:
+    """The variables of a network without backbone and head; its layers lie at the top."""
+    inputs = built.inputs()
+
+    def initial(rng: jax.Array) -> Any:
+        return model.init(rng, *inputs)
+
+    variables = jax.eval_shape(initial, jax.random.key(0))
+    wanted: dict[Path, Any] = traverse_util.flatten_dict(variables)
+    given = {entry: _numpy(array) for entry, array in built.canonical(_plain(state_dict)).items()}
+    # A layer within a layer is one that the reference does not have.
+    placed = {
+        path: (f"{path[1]}.{_ARRAYS[path[2]]}", leaf.shape)
+        for path, leaf in wanted.items()
+        if len(path) == 3
+    }
+    _check(name, given, dict(placed.values()))
+    values = {path: _convert(given[source], shape) for path, (source, shape) in placed.items()}
+    rest = [path for path in wanted if path not in values]
+    values |= _fresh(initial, rest, jax.random.key(0) if key is None else key)
+    return traverse_util.unflatten_dict({path: values[path] for path in wanted})
 
 
 def _of_sliding(

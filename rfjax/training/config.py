@@ -32,6 +32,7 @@ from rfjax.training.layer_options import option as option
 TRAINABLE = ("all", "last_stage", "structure")
 DTYPES = ("float32", "bfloat16")
 CACHED = ("float16", "float32")  # types of cached maps
+UPDATES = ("momentum", "adam")
 
 # Keys that may differ from those of the run that is resumed: none of them changes what is learned.
 FREE_ON_RESUME = (
@@ -140,6 +141,9 @@ def _data() -> ConfigDict:
     data.options.held_out = option(bool)  # whether training leaves it out
     data.options.train_episodes = option(int)
     data.options.val_episodes = option(int)
+    data.options.motion = option(float)  # of digit_flow: largest displacement in pixels
+    data.options.digits = option(int)  # of digit_flow: in a picture
+    data.options.train_pairs = option(int)  # of digit_flow
 
     data.normalization = "dataset"  # its own mean and deviation | imagenet | caffe
     data.augmentation = ConfigDict()
@@ -174,6 +178,9 @@ def _model() -> ConfigDict:
     model.backbone_options.transition = option(str)  # of drn_a_*: none | previous | full
     model.backbone_options.border = option(int)  # of vgg_*, alexnet: 100 | 81 | 0 (none)
     model.backbone_options.light = option(int)  # of vgg_*, alexnet: channels of fc6 and fc7
+    model.backbone_options.context = option(str)  # of flownet_*: none | lsdfn | adadr
+    model.backbone_options.samples = option(int)  # of flownet_*, of lsdfn
+    model.backbone_options.sample_stride = option(int)  # likewise
     model.batch_norm = ConfigDict()
     model.batch_norm.unbiased = True  # running variances with n / (n - 1), as PyTorch's; or Flax's
     model.dtype = "float32"  # float32 | bfloat16, of the computation; parameters are float32
@@ -201,7 +208,8 @@ def _optimizer() -> ConfigDict:
     optimizer.learning_rate = 0.01
     optimizer.poly_power = 0.9  # lr (1 - step/steps)^power; 0 keeps it constant
     optimizer.warmup_steps = 0  # linear from learning_rate / warmup_steps
-    optimizer.momentum = 0.9
+    optimizer.rule = "momentum"  # momentum | adam
+    optimizer.momentum = 0.9  # of adam: of the gradient's mean
     optimizer.weight_decay = 1e-4  # added to the gradient, before momentum
     optimizer.grad_clip = 0.0  # largest global norm of the gradient; 0 is no clipping
     optimizer.covariance_multiplier = 1.0  # of the learning rate, for covariances and offsets
@@ -286,6 +294,7 @@ RULES = {
     "optimizer.learning_rate": rules.number(0, open_low=True),
     "optimizer.poly_power": rules.number(0),
     "optimizer.warmup_steps": rules.integer(0),
+    "optimizer.rule": rules.one_of(UPDATES),
     "optimizer.momentum": rules.number(0, 1),
     "optimizer.weight_decay": rules.number(0),
     "optimizer.grad_clip": rules.number(0),
@@ -313,16 +322,13 @@ _OPTION_RULES = {
         "seed": rules.integer(0, 2**32 - 1),
         **dict.fromkeys(
             (
-                "enlargement",
-                "reduction",
-                "size",
-                "train_scenes",
-                "val_scenes",
-                "train_images",
-                "val_images",
+                *("enlargement", "reduction", "size", "train_scenes", "val_scenes"),
+                *("train_images", "val_images", "train_pairs", "val_pairs"),
             ),
             _COUNT,
         ),
+        "digits": rules.integer(0),
+        "motion": rules.number(0),
         **dict.fromkeys(("shots", "train_episodes", "val_episodes"), _COUNT),
         **dict.fromkeys(("ways", "folds"), rules.integer(2)),
         **dict.fromkeys(("points", "fold"), rules.integer(0)),
@@ -330,7 +336,7 @@ _OPTION_RULES = {
         "holdout": rules.number(0, 1, open_low=True),
     },
     "model.backbone_options": dict.fromkeys(
-        ("width", "depth", "output_stride", "down_ratio"), _COUNT
+        ("width", "depth", "output_stride", "down_ratio", "samples", "sample_stride"), _COUNT
     ),
     "model.composed": {"components": _COUNT, "sigma": _POSITIVE, "truncate": _POSITIVE},
     "model.head_options": {

@@ -53,7 +53,9 @@ def head_options() -> ConfigDict:
     options.normalize = option(bool)  # whether ccl does
     options.dropout = option(float)  # of aspp v3 and deeplab_v3_plus
     options.extent = option(float)  # of stn, in pixels of the map
-    options.channels = option(int)  # of lsdfn: channels of its filters' outputs
+    options.channels = option(int)  # of lsdfn: channels that its filters read
+    options.outputs = option(int)  # of lsdfn_concat: channels of its filters' outputs
+    options.sample_stride = option(int)  # of lsdfn_concat: distance of the places that are read
     options.samples = option(int)  # of lsdfn: odd number of places that are read along each axis
     options.sample_strides = option(tuple)  # of lsdfn: their distances, one for each filter
     options.attention = option(bool)  # of lsdfn: whether samples and positions are weighted

@@ -101,6 +101,7 @@ def from_config(
         rates=factors(options.rates),
         decays=factors(options.decays),
         rate_in_momentum=options.rate_in_momentum,
+        rule=options.rule,
     )
     optimizer = accumulated(optimizer, every, options.accumulation)
     return optimizer, lambda step: schedule(step // every)
@@ -151,6 +152,7 @@ def sgd(
     rates: Mapping[str, float] = MappingProxyType({}),
     decays: Mapping[str, float] = MappingProxyType({}),
     rate_in_momentum: bool = False,
+    rule: str = "momentum",
 ) -> optax.GradientTransformation:
     """Gradient descent in which weight decay is added before momentum, as in the references.
 
@@ -162,7 +164,11 @@ def sgd(
         m <- momentum * m + lr(t) * multiplier * g;   p <- p - m
 
     which is the same while the rate is constant. Where it drops, what the momentum has gathered
-    goes on at the rate of its own steps.
+    goes on at the rate of its own steps. By the rule "adam" (Kingma & Ba 2015)
+
+        p <- p - lr(t) * multiplier * m / (sqrt(v) + 1e-8)
+
+    with means m of g and v of g^2 that keep `momentum` and .999 of themselves, without bias.
 
     Args:
         schedule: the learning rate as a function of the step.
@@ -175,12 +181,14 @@ def sgd(
         rates, decays: factors on the learning rate and on the weight decay by patterns of paths, as
             {"*/bias": 2.0}; of several that match the last one holds, and 1 where none does.
         rate_in_momentum: whether the rate is in the momentum, as Caffe has it.
+        rule: momentum | adam.
 
     Returns:
         An `optax.GradientTransformation` on nested dictionaries of parameters.
 
     Raises:
-        ValueError: there are options for structure, but `is_structure` is not given.
+        ValueError: there are options for structure, but `is_structure` is not given; or there is
+            no such rule, or it has no momentum for the rate.
 
     Reference: Sutskever et al. 2013, equation 1, in the form of torch.optim.SGD.
     """
@@ -207,4 +215,5 @@ def sgd(
         rates=rates,
         decays=decays,
         rate_in_momentum=rate_in_momentum,
+        rule=rule,
     )

@@ -4,6 +4,7 @@ images       label maps as colors and over images; panels of images, labels, sca
 covariances  Gaussians over the pixels of their maps, and what they blur
 episodes     what is marked in a support, and what is segmented by it
 fields       receptive fields
+flow         flows as colors
 training     curves of a training run
 search       candidates of a search against an enumeration
 studies      seeds of a table, sampling points, scales
@@ -34,6 +35,9 @@ from rfjax.visualize.covariances import covariance_ellipses as covariance_ellips
 from rfjax.visualize.episodes import episode_panels as episode_panels
 from rfjax.visualize.episodes import marked_image as marked_image
 from rfjax.visualize.fields import receptive_field as receptive_field
+from rfjax.visualize.flow import flow_colors as flow_colors
+from rfjax.visualize.flow import flow_panels as flow_panels
+from rfjax.visualize.flow import flow_wheel as flow_wheel
 from rfjax.visualize.images import VOID_COLOR as VOID_COLOR
 from rfjax.visualize.images import captioned_images as captioned_images
 from rfjax.visualize.images import colorize as colorize

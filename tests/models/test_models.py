@@ -79,6 +79,7 @@ def test_every_network_has_a_published_count():
     tiny = {"resnet_tiny", "drn_tiny", "dla_tiny"}
     of_others = {"dla_34", "vgg_16", "vgg_tiny", "alexnet", "googlenet"}  # test_dla, test_fcn
     of_others |= {"mobilenet_v2", "xception_65"}  # test_separable
+    of_others |= {"flownet_s", "flownet_thin", "flownet_c"}  # test_flownet
     assert set(models.names()) == set(PARAMETERS) | tiny | of_others
 
 

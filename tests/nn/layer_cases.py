@@ -14,6 +14,12 @@ LAYERS = {
     "DynamicFilter": nn.DynamicFilter(4, channels=5),
     "LSDFN": nn.LSDFN(4, channels=5, samples=3, sample_strides=(1, 2)),
     "Inflated": nn.Inflated(nn.Conv(4), initial=1.3, bounds=(0.5, 1.5)),
+    "DynamicFilter released": nn.DynamicFilter(
+        4, channels=3, variant="released", fusion="mean", sample_stride=2
+    ),
+    "Inflated of each image": nn.Inflated(
+        nn.Conv(4), initial=1.3, bounds=(0.5, 1.5), gradient="true", per_image=True
+    ),
     "AdaptiveDilationConv": nn.AdaptiveDilationConv(4, evaluation="expected"),
     "AdaptiveDilationConv gated": nn.AdaptiveDilationConv(4, prior="gated", evaluation="expected"),
     "ContinuousDilationConv": nn.ContinuousDilationConv(4),
