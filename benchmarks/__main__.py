@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 SUITES = ("gaussian", "deform", "resample", "adaptive", "search", "train", "data")
-EXTRA = ("tuning", "clockwork")  # only where it is named
+EXTRA = ("tuning", "clockwork", "guide")  # only where they are named
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -84,7 +84,7 @@ DATA_SETS: dict[str, tuple[str, ...]] = {
     ),
     "davis": ("enlargement", "frames"),
     "cityscapes_clips": ("enlargement", "frames"),
-    "digit_episodes": (*_SCENES, *_EPISODES),
+    "digit_episodes": (*_SCENES, "turns", *_EPISODES),
     "episodes": ("of", *_EPISODES),
     "digit_flow": ("size", "motion", "digits", "train_pairs", "val_pairs", "seed"),
     "flying_chairs": (),

@@ -68,6 +68,7 @@ def downsample_mask(
     *_, height, width, _ = mask.shape
     rows = _weights(height, sizes[0], strides[0], offsets[0], dtype)
     columns = _weights(width, sizes[1], strides[1], offsets[1], dtype)
+    # The weights are a product of those along y and along x: one sum after the other.
     cells = jnp.einsum("iy,...yxk->...ixk", rows, mask.astype(dtype), precision="highest")
     cells = jnp.einsum("jx,...ixk->...ijk", columns, cells, precision="highest")
     return cells.astype(mask.dtype)
@@ -83,6 +84,7 @@ def _offsets(offset: Sequence[float]) -> tuple[float, float]:
 
 def _weights(pixels: int, cells: int, stride: float, offset: float, dtype: jnp.dtype) -> jax.Array:
     """[cells, pixels], w(y - y_i) along an axis."""
+    # y_i, and the distances y - y_i
     centers = stride * jnp.arange(cells, dtype=dtype) + offset
     distances = jnp.abs(jnp.arange(pixels, dtype=dtype)[None] - centers[:, None])
     return jnp.maximum(0.0, 1.0 - distances / stride) / stride
@@ -208,9 +210,11 @@ def update(guide: Mapping[str, ArrayLike], features: ArrayLike, masks: ArrayLike
         )
     _, present = _normalized(masks)
     shots = tuple(range(present.ndim - 1))
+    # n_k' - n_k
     added = jnp.sum(present, shots, dtype=count.dtype)
     dtype = _checks.accumulation_dtype(features, mean)
     wide = lambda x: x.astype(dtype)
+    # sum_s z_sk, to which shots without the class add zero
     total = jnp.sum(pool(wide(features), wide(masks)), shots)
     new, weight = count + added, wide(added)[:, None]
     change = (total - weight * wide(mean)) / jnp.maximum(wide(new), 1.0)[:, None]
@@ -265,6 +269,7 @@ def fuse(features: ArrayLike, guide: ArrayLike, kernel: ArrayLike, bias: ArrayLi
             f"kernel and bias must have shapes [{2 * channels}, D] and [D] for features of "
             f"{channels} channels; got {kernel.shape} and {bias.shape}"
         )
+    # W_1^T features(p), once for all classes, then W_2^T z_k + b, once for all places
     of_query = (features @ kernel[:channels].astype(features.dtype))[..., None, :, :, :]
     of_guide = guide.astype(features.dtype) @ kernel[channels:].astype(features.dtype)
     of_guide = of_guide + jnp.broadcast_to(bias.astype(features.dtype), of_guide.shape)

@@ -322,20 +322,27 @@ def _clicked(guided: Guided, path: Path, image: np.ndarray, clicks: Sequence[Cli
     return f"{len(clicks)} clicks in {path}; a further one takes {1e3 * seconds:.1f} ms"
 
 
-def _answered(guided: Guided, pictures: Sequence[Path], output: Path) -> int:
+def _answered(guided: Guided, paths: Sequence[Path], output: Path) -> int:
     """Segments and writes; returns 1 if a picture could not be read."""
+    from PIL import Image
+
+    from rfjax import visualize
+    from rfjax.data.episodes import COLORS
     from rfjax.tasks import inference
 
     failures = 0
-    names = inference.distinct([path.stem for path in pictures])
-    for name, path in zip(names, pictures, strict=True):
+    names = inference.distinct([path.stem for path in paths])
+    for name, path in zip(names, paths, strict=True):
         try:
             image = predict.read_image(path)
             started = time.perf_counter()
             classes = guided.segment(str(path.absolute()), image)
             seconds = time.perf_counter() - started
-            marks = guided.marks(str(path.absolute()), image.shape)
-            written = predict.write_pictures(output, name, _pictures(image, classes, marks))
+            pictures = {
+                "mask": visualize.palette_image(classes, COLORS),
+                "overlay": Image.fromarray(shown(guided, str(path.absolute()), image)),
+            }
+            written = predict.write_pictures(output, name, pictures)
         except predict.PredictionError as error:  # the other pictures are answered nevertheless
             tell(f"rfjax.guide: error: {error}")
             failures = 1
@@ -346,19 +353,14 @@ def _answered(guided: Guided, pictures: Sequence[Path], output: Path) -> int:
     return failures
 
 
-def _pictures(image: np.ndarray, classes: np.ndarray, marks: np.ndarray) -> dict[str, Any]:
-    """The mask, and the picture under it with its marks."""
-    from PIL import Image
-
+def shown(guided: Guided, key: Hashable, image: np.ndarray) -> np.ndarray:
+    """A picture under the objects that are found in it, with its marks, uint8 RGB."""
     from rfjax import visualize
     from rfjax.data.episodes import COLORS
 
-    shown = visualize.overlay(image, np.where(classes > 0, classes, VOID), COLORS)
-    shown = np.where((classes > 0)[..., None], shown, image)
-    return {
-        "mask": visualize.palette_image(classes, COLORS),
-        "overlay": Image.fromarray(visualize.marked_image(shown, marks, COLORS)),
-    }
+    classes = guided.segment(key, image)
+    over = np.where((classes > 0)[..., None], visualize.overlay(image, classes, COLORS), image)
+    return visualize.marked_image(over, guided.marks(key, image.shape), COLORS)
 
 
 if __name__ == "__main__":

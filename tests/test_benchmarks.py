@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import clockwork, deform, gaussian, report, resample, search
+from benchmarks import clockwork, deform, gaussian, guide, report, resample, search
 from benchmarks.timing import Times, interleave
 
 
@@ -65,6 +65,11 @@ def test_full_covariances_agree_with_the_reference():
 def test_deformation_and_resampling_run():
     assert list(deform._against_peers((1, 8, 8, 4), 4, (1.0, 1.0), rounds=1))
     assert list(resample.run(rounds=1, cases=(((1, 8, 8, 4), 4),), sigmas=(1.0,)))
+
+
+def test_marks_in_kept_features_run():
+    (row,) = guide.run(rounds=1, cases=(("resnet_tiny", {"width": 4}, "last", (64, 64)),))
+    assert row.aim == guide.AIM and row.ours > 0
 
 
 def test_mapped_networks_agree_with_the_loop():

@@ -1,5 +1,8 @@
 """Pictures that are segmented by what is marked: in Python, and by the program."""
 
+import re
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -55,10 +58,12 @@ def image(seed=0):
 
 def scored(trained, shots, query):
     """By the network as it trains: all at once."""
-    rows = [trained.task.row({"image": x, "label": m}) for x, m in shots]
-    batch = {"support": np.stack([row["image"] for row in rows])[None],
-             "label/support": np.stack([row["label"] for row in rows])[None],
-             "image": trained.task.normalization(query)[None]}  # fmt: skip
+    normalize = trained.task.normalization
+    batch = {
+        "support": np.stack([normalize(picture) for picture, _ in shots])[None],
+        "label/support": np.stack([marks for _, marks in shots])[None],
+        "image": normalize(query)[None],
+    }
     outputs = trained.model.apply(trained.variables, *trained.task.inputs(batch))
     return np.argmax(outputs[0], -1)
 
@@ -93,6 +98,15 @@ def test_a_further_class_takes_its_place(workdir):
     assert guided.ways == 2
     guided.click("q", image(1), (1, 1), 3)
     assert guided.ways == 4 and guided.segment("p", image()).max() <= 3
+
+
+def test_the_page_runs(workdir):
+    text = (Path(__file__).parent.parent / "docs" / "guided.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names = {}
+    exec(example, names)
+    first, second = names["taught"](workdir, image(), image(1))
+    assert first.shape == second.shape == (SIDE, SIDE)
 
 
 def run(*arguments):

@@ -20,8 +20,8 @@ def run(example: str) -> dict:
     return names
 
 
-def test_there_are_six_examples():
-    assert len(EXAMPLES) == 6
+def test_there_are_seven_examples():
+    assert len(EXAMPLES) == 7
 
 
 def test_primitives():
@@ -54,7 +54,12 @@ def test_video():
     assert names["fired"].tolist() == [True, True, True]  # frames of noise
 
 
+def test_guidance():
+    guide = run(EXAMPLES[5])["guide"]
+    assert guide["mean"].shape == (2, 64) and guide["count"].tolist() == [1, 1]
+
+
 def test_receptive_fields():
-    names = run(EXAMPLES[5])
+    names = run(EXAMPLES[6])
     assert (names["field"].size, names["field"].stride) == ((9, 9), (2, 2))
     assert 0.5 < names["seen"].sigma < 3.0

@@ -2,7 +2,8 @@
 
 The scenes are those of `rfjax.data.scenes`, drawn when they are first needed and kept in memory.
 The digits are divided into folds, of which one is held out: scenes of training have none of its
-digits, and the objects of validation are of them, among all others.
+digits, and the objects of validation are of them, among all others. As ten classes are few to learn
+from what a class is, a digit is another when it is turned or mirrored, in up to eight positions.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from rfjax.data.scenes import check_options, compose_scene, digits
 
 SPLITS = ("train", "val")
 OPTIONS = (
-    *("size", "min_scale", "max_scale", "train_scenes", "val_scenes", "seed"),
+    *("size", "min_scale", "max_scale", "train_scenes", "val_scenes", "seed", "turns"),
     *episodes.RULES,
     *episodes.FOLDS,
     *episodes.COUNTS,
@@ -31,7 +32,8 @@ class _Drawn:
     """What scenes are drawn of."""
 
     split: str
-    values: tuple[int, ...]
+    digits: tuple[int, ...]
+    turns: int
     count: int
     seed: int
     options: tuple[tuple[str, Any], ...]
@@ -43,8 +45,8 @@ class _Scenes:
     def __init__(self, drawn: _Drawn):
         self._drawn = drawn
         images, values = digits(drawn.split)
-        chosen = np.isin(values, drawn.values)
-        self._digits = images[chosen], values[chosen]
+        chosen = np.isin(values, drawn.digits)
+        self._digits = turned(images[chosen], values[chosen], drawn.turns)
         self._kept: dict[int, dict[str, np.ndarray]] = {}
 
     def __len__(self) -> int:
@@ -58,6 +60,24 @@ class _Scenes:
         return self._kept[index]
 
 
+def turned(images: np.ndarray, values: np.ndarray, turns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Digits in several positions, each a class of its own: of digit d and position t, d + 10 t.
+
+    Args:
+        images: [M, 8, 8].
+        values: [M], the digits.
+        turns: positions: 0 to 3 turned by so many quarters, 4 to 7 the same of mirrored ones.
+
+    Example:
+        >>> turned(np.zeros((2, 8, 8)), np.array([3, 7], np.uint8), 2)[1].tolist()
+        [3, 7, 13, 17]
+    """
+    both = (images, images[:, :, ::-1])
+    every = [np.rot90(both[turn // 4], turn % 4, (1, 2)) for turn in range(turns)]
+    classes = [values + np.uint8(10 * turn) for turn in range(turns)]
+    return np.ascontiguousarray(np.concatenate(every)), np.concatenate(classes)
+
+
 _scenes = functools.lru_cache(maxsize=4)(_Scenes)
 
 
@@ -66,11 +86,12 @@ def load(
     data_dir: str | None,
     *,
     size: int = 64,
-    min_scale: float = 16.0,
-    max_scale: float = 32.0,
+    min_scale: float = 20.0,
+    max_scale: float = 36.0,
     train_scenes: int = 2048,
-    val_scenes: int = 384,
+    val_scenes: int = 1024,
     seed: int = 0,
+    turns: int = 2,
     folds: int = 5,
     fold: int = 0,
     held_out: bool = True,
@@ -87,6 +108,7 @@ def load(
         min_scale, max_scale: limits of the digits' scale in pixels.
         train_scenes, val_scenes: numbers of scenes that the episodes are of.
         seed: 0 or more; another seed draws other scenes.
+        turns: positions of each digit, 1 to 8, see `turned`; 1 is upright.
         folds, fold: the ten digits are divided into so many parts, of which one is held out.
         held_out: whether training leaves its digits out.
         train_episodes, val_episodes: numbers of episodes.
@@ -101,7 +123,9 @@ def load(
     shown = tuple(range(10)) if drawn.kind != "dense" and split == "val" else objects
     options = (("size", size), ("min_scale", min_scale), ("max_scale", max_scale))
     seed = _checks.integer("seed", seed, least=0)
-    source = _scenes(_Drawn(split, shown, scenes, seed, options))
+    if not 1 <= _checks.integer("turns", turns) <= 8:
+        raise ValueError(f"turns must be from 1 to 8; got {turns}")
+    source = _scenes(_Drawn(split, shown, turns, scenes, seed, options))
     base = Dataset("digit_episodes", split, source, mean=MEAN, std=STD)
-    classes = [1 + digit for digit in objects]
+    classes = [1 + digit + 10 * turn for turn in range(turns) for digit in objects]
     return episodes.dataset(base, drawn, classes, count, (seed, SPLITS.index(split)))

@@ -187,7 +187,7 @@ class Guided(linen.Module):
         size = jnp.shape(query)[1:3]
         if self.fusion == "foreground":
             return self._jointly(self.encode(query, train), None, size, train)
-        if self.fusion in ("early", "masked"):
+        if self.fusion in ("early", "masked"):  # marks go into the encoder of the support
             seen = jnp.asarray(query)[:, None] if support is None else support
             features, seen = self.encode(query, train), _dots(marks, seen)
             seen = _beside(*seen) if self.fusion == "early" else _covered(*seen)
@@ -195,6 +195,7 @@ class Guided(linen.Module):
             if self.fusion == "early":
                 return self._jointly(features, guide, size, train)
             return self.segment(features, guide, size, train)
+        # Marks come in after it: the encoder does not depend on them.
         features, shots = self._encoded(support, query, train)
         if self.fusion == "late_local":
             return self.segment(features, self._local(shots, marks), size, train)

@@ -1,7 +1,7 @@
 """VGG-16 (Simonyan & Zisserman, ICLR 2015) as a fully convolutional network, and a tiny one.
 
 Five blocks of 3x3 convolutions, each with a pooling, and the dense layers of the classifier as
-convolutions. The maps are "pool1" ... "pool5" and "fc7".
+convolutions. The maps are "pool1" ... "pool5", "fc6" and "fc7".
 """
 
 from collections.abc import Callable
@@ -58,7 +58,7 @@ class Blocks:
         """Stride and offset of every map."""
         pooled = self._pooled
         fc6 = window(7, dilation=self.dilation, padding=self.padding)
-        return pooled | {"fc7": pooled["pool5"].then(fc6)}
+        return pooled | dict.fromkeys(("fc6", "fc7"), pooled["pool5"].then(fc6))
 
     @property
     def _pooled(self) -> dict[str, Place]:
@@ -169,7 +169,7 @@ class Vgg(caffe.Plain):
     def runs(self) -> dict[str, Callable]:
         """The blocks, and the classifier."""
         blocks = {f"pool{number}": partial(_block, number=number) for number in range(1, 6)}
-        return {**blocks, "fc7": _classifier}
+        return {**blocks, "fc6": _first_dense, "fc7": _second_dense}
 
 
 def _block(
@@ -199,8 +199,11 @@ def _dense_pool(x: jax.Array, dilation: int) -> jax.Array:
     return x
 
 
-def _classifier(module: Vgg, x: jax.Array, forward: nn.Forward) -> tuple[jax.Array, nn.Forward]:
+def _first_dense(module: Vgg, x: jax.Array, forward: nn.Forward) -> tuple[jax.Array, nn.Forward]:
     blocks = module.blocks
     options = {"kernel_size": 7, "padding": blocks.padding, "dilation": blocks.dilation}
-    x = module.classify(x, forward, "fc6", blocks.features, **options)
-    return module.classify(x, forward, "fc7", blocks.features), forward
+    return module.classify(x, forward, "fc6", blocks.features, **options), forward
+
+
+def _second_dense(module: Vgg, x: jax.Array, forward: nn.Forward) -> tuple[jax.Array, nn.Forward]:
+    return module.classify(x, forward, "fc7", module.blocks.features), forward

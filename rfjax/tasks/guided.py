@@ -65,8 +65,17 @@ class Guided(LabelledImages):
         "support": float32 [S, H, W, 3]}, the last one missing where the query supports itself.
 
         Every image of a support is varied by numbers of its own, the query and its marks alike.
+
+        Raises:
+          ValueError: nothing is marked in the example.
         """
         from rfjax.data import rows
+
+        if SUPPORT not in example:
+            raise ValueError(
+                f"guided segmentation wants episodes, as those of digit_episodes; example "
+                f"{example.get('id', '')} has no marks"
+            )
 
         def vary(image: np.ndarray, label: np.ndarray, rng: Any) -> Row:
             pair = {"image": image, "label": label}

@@ -130,6 +130,7 @@ def _data() -> ConfigDict:
     data.options.length = option(int)  # of digit clips, in frames
     data.options.fastest = option(float)  # speed in digit clips, in pixels per frame
     data.options.frames = option(str)  # of davis, cityscapes_clips: labeled | all
+    data.options.turns = option(int)  # of digit episodes: positions of a digit, 1 to 8
     data.options.of = option(str)  # of episodes: the data set; the rest of both kinds of episodes
     data.options.kind = option(str)  # semantic | interactive | dense
     data.options.ways = option(int)  # classes, with that of what is no object
@@ -329,7 +330,7 @@ _OPTION_RULES = {
         ),
         "digits": rules.integer(0),
         "motion": rules.number(0),
-        **dict.fromkeys(("shots", "train_episodes", "val_episodes"), _COUNT),
+        **dict.fromkeys(("shots", "train_episodes", "val_episodes", "turns"), _COUNT),
         **dict.fromkeys(("ways", "folds"), rules.integer(2)),
         **dict.fromkeys(("points", "fold"), rules.integer(0)),
         **dict.fromkeys(("min_scale", "max_scale"), _POSITIVE),

@@ -43,6 +43,7 @@ from rfjax.visualize.images import captioned_images as captioned_images
 from rfjax.visualize.images import colorize as colorize
 from rfjax.visualize.images import filter_panels as filter_panels
 from rfjax.visualize.images import image_columns as image_columns
+from rfjax.visualize.images import image_rows as image_rows
 from rfjax.visualize.images import legend as legend
 from rfjax.visualize.images import overlay as overlay
 from rfjax.visualize.images import palette_image as palette_image

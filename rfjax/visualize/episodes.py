@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from rfjax.visualize.images import _greyed, _image_grid, colorize, overlay
+from rfjax.visualize.images import colorize, image_rows, overlay
 
 _DENSE = 1 / 8  # of the pixels: from here on marks are areas, and no points
 
@@ -63,9 +63,8 @@ def episode_panels(
             marked_image(*shot, palette),
             image,
             colorize(truth, palette),
-            colorize(_greyed(output, truth), palette),
+            colorize(np.where(np.asarray(truth) == 255, 255, np.asarray(output)), palette),
         )
         for shot, (image, truth, output) in zip(shots, queries, strict=True)
     ]
-    figure, _ = _image_grid(rows, titles=("support", "query", "truth", "output"))
-    return figure
+    return image_rows(rows, titles=("support", "query", "truth", "output"))

@@ -167,6 +167,17 @@ def captioned_images(images: Sequence[ArrayLike], captions: Sequence[str]) -> Fi
     return figure
 
 
+def image_rows(rows: Sequence[Sequence[ArrayLike]], *, titles: Sequence[str]) -> Figure:
+    """Images in rows, with a title over each column.
+
+    Args:
+        rows: of images uint8 [H, W, 3], as many as there are titles.
+        titles: of the columns.
+    """
+    figure, _ = _image_grid(rows, titles=titles)
+    return figure
+
+
 def scale_panels(images: Sequence[ArrayLike], scale_maps: Sequence[ArrayLike]) -> Figure:
     """Each image beside the map of scales that a dynamic layer chose for it.
 

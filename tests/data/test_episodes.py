@@ -90,7 +90,8 @@ def test_an_episode_follows_from_its_number():
         made()[8]
 
 
-OPTIONS = {"train_scenes": 12, "val_scenes": 48, "train_episodes": 6, "val_episodes": 6}
+OPTIONS = {"train_scenes": 12, "val_scenes": 48, "train_episodes": 6, "val_episodes": 6,
+           "turns": 1}  # fmt: skip
 
 
 def test_digits_of_a_fold_are_held_out():

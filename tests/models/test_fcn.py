@@ -119,7 +119,8 @@ def test_sizes_of_an_image_of_500_pixels():
     )
     sizes = {name: leaf.shape[1] for name, leaf in maps.items()}
     assert sizes == {
-        "pool1": 349, "pool2": 175, "pool3": 88, "pool4": 44, "pool5": 22, "fc7": 16, "last": 16,
+        "pool1": 349, "pool2": 175, "pool3": 88, "pool4": 44, "pool5": 22, "fc6": 16, "fc7": 16,
+        "last": 16,
     }  # fmt: skip
     enlarged = [
         rfjax.transposed_bilinear(jnp.zeros((n, n, 1)), factor)

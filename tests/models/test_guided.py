@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rfjax import guidance, models
-from rfjax.models.guided import guided
+from rfjax.models.guided import for_both_encoders, guided
 from rfjax.tasks import losses
 
 RNG = np.random.default_rng(0)
@@ -162,6 +162,21 @@ def test_early_fusion_with_no_marks_is_the_encoder_of_images():
     np.testing.assert_allclose(seen, bare, atol=1e-5)
 
 
+def test_a_second_encoder_starts_from_what_the_first_has_learned():
+    """Marks begin as the mean of the colors do; a network of one encoder is left alone."""
+    _, variables = network("early")
+    _, learned = network()
+    given = {name: {"backbone": tree["backbone"]} for name, tree in learned.items()}
+    found = for_both_encoders(given, variables)
+    first, second = (found["params"][name] for name in ("backbone", "support_backbone"))
+    kernel = second["conv1"]["kernel"]
+    np.testing.assert_array_equal(kernel[:, :, :3], first["conv1"]["kernel"])
+    for channel in (3, 4):
+        np.testing.assert_allclose(kernel[:, :, channel], kernel[:, :, :3].mean(2), atol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, second["layer1_0"], first["layer1_0"])
+    assert for_both_encoders(given, learned) == given
+
+
 def gradients(shared):
     """Of the encoders by a loss on a few pixels."""
     model, variables = network(shared=shared)
@@ -205,6 +220,21 @@ def test_any_backbone_and_head():
         assert shapes[0].shape == (2, SIDE, SIDE, 2)
 
 
+@pytest.mark.parametrize("light, count", [(None, 184_604_481), (256, 21_400_641)])
+def test_the_published_network(light, count):
+    """VGG-16 up to fc6: its parameters, and its grid, which begins at pixel 31.5."""
+    options = {"border": 81, "light": light}
+    model = guided(functools.partial(build, name="vgg_16", backbone_options=options), 2, at="fc6")
+    inputs = (None, jnp.zeros((1, 1, 64, 64, 2)), jnp.zeros((1, 64, 64, 3)))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs)
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
+    assert (model.place.stride, model.place.offset) == ((32, 32), (31.5, 31.5))
+    for side in (321, 375, 500, 512):
+        encode = functools.partial(model.apply, method="encode")
+        features = jax.eval_shape(encode, shapes, jnp.zeros((1, side, 64, 3)))
+        assert features.shape[1:3] == ((side + 31 - 64) // 32 + 1, 1)
+
+
 MISTAKES = [
     (lambda: guided(build, 2, fusion="late"), ValueError, "fusion is one of late_global, late_lo"),
     (lambda: guided(build, 2, at="fc9"), ValueError, "map is one of conv1, .*; got 'fc9'"),
@@ -217,7 +247,7 @@ MISTAKES = [
     (
         lambda: applied()(SUPPORT, MARKS[:, :1], QUERY),
         ValueError,
-        r"want a support \[N, S, H, W, 3\] or None, marks .* got \(2, 3, 48, 48, 3\), \(2, 1, 48",
+        r"want a support \[N, S, H, W, 3\] or None, .* got \(2, 3, 48, 48, 3\), \(2, 1, 48, 48, 2",
     ),
     (
         lambda: applied("late_local")(SUPPORT, MARKS, QUERY),

@@ -81,6 +81,12 @@ def test_options_are_checked():
         task(shared=1)
 
 
+def test_images_without_marks_are_refused():
+    dense = data.load("digit_episodes", "val", kind="dense", val_scenes=4)
+    with pytest.raises(ValueError, match=r"wants episodes, .* example 0 has no marks"):
+        task().check(dense)
+
+
 def test_episodes_are_drawn():
     dataset = data.load("digit_episodes", "val", val_scenes=24, val_episodes=2, points=3)
     own = tasks.create("guided", dataset.facts)

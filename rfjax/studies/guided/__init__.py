@@ -4,5 +4,6 @@ networks     what is trained: forms of fusion, from an encoder that knows the ot
 measuring    what a trained network is asked, by ways, shots and points; kept on disk
 tables       what the tables show, and what is claimed of them
 report       tables, verdicts and curves
+pictures     a mask as clicks are added, and objects that are there twice
 command      the program's arguments, and what they do
 """

@@ -7,17 +7,20 @@ on where it was stopped, at any moment.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rfjax._console import positive
 from rfjax.studies.guided import networks, tables
 
+CHOICES = (*tables.TABLES, "pictures")
+
 
 def add(studies: Any) -> argparse.ArgumentParser:
     """The arguments of the study."""
     parser = studies.add_parser("guided", help="networks that are guided by marks, on new digits")
-    parser.add_argument("--table", required=True, choices=(*tables.TABLES, "all"))
+    parser.add_argument("--table", required=True, choices=(*CHOICES, "all"))
     parser.add_argument("--seeds", type=positive, default=3)
     parser.add_argument("--steps", type=positive, help="of a full training, not the scale's")
     parser.add_argument("--jobs", type=positive, default=1, help="trainings at once (on a CPU)")
@@ -26,23 +29,28 @@ def add(studies: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> list[Path]:
     """Trains and asks what the tables need, and writes them; returns the paths."""
-    from rfjax.studies.guided import report
+    from rfjax.studies.guided import pictures, report
 
     root = options.workdir / f"{networks.DATA}-cpu"
-    paths = []
-    for name in tables.TABLES if options.table == "all" else (options.table,):
+    paths: list[Path] = []
+    for name in CHOICES if options.table == "all" else (options.table,):
+        if name == "pictures":
+            paths += pictures.write(_trained(options, root, pictures.NEEDED), root)
+            continue
         table = tables.TABLES[name]
-        filled = report.Filled(name, table, _trained(options, root, table))
+        needed = dict.fromkeys(cell.network for cell in table.cells.values())
+        filled = report.Filled(name, table, _trained(options, root, tuple(needed)))
         print(filled.as_markdown())
         paths += filled.write(root)
     return paths
 
 
-def _trained(options: argparse.Namespace, root: Path, table: tables.Table) -> dict[str, list[Path]]:
-    """The networks that a table asks, each once for a seed."""
+def _trained(
+    options: argparse.Namespace, root: Path, names: Sequence[str]
+) -> dict[str, list[Path]]:
+    """The runs of these networks, one for each seed."""
     from rfjax.studies import runs
 
-    names = tuple(dict.fromkeys(cell.network for cell in table.cells.values()))
     wanted = [spec for name in names for spec in networks.SPECS[name].lineage]
     generations = runs.plan(
         tuple(dict.fromkeys(wanted)),

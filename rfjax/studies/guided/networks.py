@@ -13,7 +13,11 @@ from rfjax.training import config as configs
 DATA = "digit_episodes"
 _NETWORK = "resnet"
 
-ENCODER = Spec(_NETWORK, settings=(("task.name", "segmentation"), ("data.options.kind", "dense")))
+ENCODER = Spec(
+    _NETWORK,
+    settings=(("task.name", "segmentation"), ("data.options.kind", "dense")),
+    share=3.0,  # it has 32 classes to learn
+)
 _KNOWS_ALL = ("data.options.held_out", False)
 
 
@@ -23,11 +27,12 @@ def _guided(parent: Spec = ENCODER, **settings: Any) -> Spec:
         ("task.name", "guided"),
         *((key.replace("__", "."), v) for key, v in settings.items()),
     )
-    return Spec(_NETWORK, parent=parent, settings=chosen, share=1.0)
+    return Spec(_NETWORK, parent=parent, settings=chosen, share=1.0, learning_rate=0.5)
 
 
 GUIDED, FOREGROUND, ORACLE = "late global", "foreground", "oracle"
-SEPARATE, EARLY, INTERACTIVE = "separate encoders", "early", "interactive"
+SEPARATE, EARLY, INTERACTIVE = "separate encoders", "early", "interactive, late global"
+LOCAL, EARLY_INTERACTIVE = "interactive, late local", "interactive, early"
 SPECS = {
     GUIDED: _guided(),
     SEPARATE: _guided(task__shared=False),
@@ -40,6 +45,8 @@ SPECS = {
         replace(ENCODER, settings=(*ENCODER.settings, _KNOWS_ALL)), data__options__held_out=False
     ),
     INTERACTIVE: _guided(data__options__kind="interactive"),
+    LOCAL: _guided(data__options__kind="interactive", task__fusion="late_local"),
+    EARLY_INTERACTIVE: _guided(data__options__kind="interactive", task__fusion="early"),
 }
 
 
@@ -50,9 +57,7 @@ def config() -> ConfigDict:
     made.batch_size = 16
     made.eval_batch_size = 32
     made.data.name = DATA
-    made.data.options.min_scale = 20.0
-    made.data.options.max_scale = 36.0
-    made.data.options.folds = 3  # of which the first holds four digits
+    made.data.options.turns = 4
     made.data.options.val_episodes = 128
     made.optimizer.learning_rate = 0.1
     made.optimizer.warmup_steps = 50

@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from rfjax.studies.guided import networks
 from rfjax.studies.guided.networks import (
     EARLY,
+    EARLY_INTERACTIVE,
     FOREGROUND,
     GUIDED,
     INTERACTIVE,
+    LOCAL,
     ORACLE,
     SEPARATE,
 )
 
 POINTS, SHOTS, WAYS = (1, 2, 5, 10, 25, 100, 0), (1, 2, 5, 10), (2, 3, 4, 5)
 MANY = (1, 5, 25, 100)
+INTERACTIVES = (INTERACTIVE, LOCAL, EARLY_INTERACTIVE)
 TUNED = "fine-tuned on the support"
 
 
@@ -99,7 +102,7 @@ def _shots(shots: int) -> str:
 
 def _forms() -> Table:
     columns = {_points(points): Question(points=points) for points in (1, 5, 0)}
-    forms = [name for name in networks.SPECS if name != INTERACTIVE]
+    forms = [name for name in networks.SPECS if name not in INTERACTIVES]
     cells = {
         (form, column): Asked(form, question)
         for form in forms
@@ -131,6 +134,21 @@ def _annotation() -> Table:
         Claim("one point of one shot helps", (FOREGROUND, "1 point"), (one, "1 point")),
     )
     return Table("IU against points and shots", cells, claims, "marks of each class and image")
+
+
+def _interactive() -> Table:
+    """Instances of held-out digits, by marks in the image itself."""
+    cells = {
+        (network, _points(points)): Asked(network, Question(points=points, kind="interactive"))
+        for network in INTERACTIVES
+        for points in POINTS
+    }
+    claims = (
+        Claim("more points help", (INTERACTIVE, "1 point"), (INTERACTIVE, "dense")),
+        Claim("1 point: early < late", (EARLY_INTERACTIVE, "1 point"), (INTERACTIVE, "1 point")),
+        Claim("1 point: global < local", (INTERACTIVE, "1 point"), (LOCAL, "1 point")),
+    )
+    return Table("Instances by marks in the image", cells, claims, "marks of each class")
 
 
 def _ways() -> Table:
@@ -181,6 +199,7 @@ def _many() -> Table:
 TABLES = {
     "forms": _forms(),
     "annotation": _annotation(),
+    "interactive": _interactive(),
     "ways": _ways(),
     "tasks": _tasks(),
     "many": _many(),
