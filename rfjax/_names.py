@@ -19,7 +19,7 @@ NETWORKS: dict[str, tuple[str, ...]] = {
     "drn_tiny": _TINY,
     **dict.fromkeys((f"drn_c_{depth}" for depth in (26, 42, 58)), ()),
     **dict.fromkeys((f"drn_d_{depth}" for depth in (22, 24, 38, 40, 54, 56, 105, 107)), ()),
-    **dict.fromkeys(("vgg_16", "vgg_tiny"), (*_SLIDING, "output_stride")),
+    **dict.fromkeys(("vgg_16", "vgg_tiny"), (*_SLIDING, "dropout", "output_stride")),
     "alexnet": _SLIDING,
     "googlenet": (),
 }
@@ -54,7 +54,7 @@ SEARCHED_HEADS = ("composition", "dog", "dynamic")  # those whose covariances a 
 
 _SCENES = ("size", "min_scale", "max_scale", "train_scenes", "val_scenes", "seed")
 DATA_SETS: dict[str, tuple[str, ...]] = {
-    "digit_scenes": (*_SCENES, "enlargement"),
+    "digit_scenes": (*_SCENES, "enlargement", "mask"),
     "camvid": ("enlargement",),
     "cityscapes": ("enlargement",),
     "digit_images": (

@@ -86,6 +86,7 @@ def descent(
     rates: Mapping[str, float] = MappingProxyType({}),
     decays: Mapping[str, float] = MappingProxyType({}),
     rate_in_momentum: bool = False,
+    adaptive: bool = False,
 ) -> optax.GradientTransformation:
     """Gradient descent in which weight decay is added before momentum.
 
@@ -103,11 +104,12 @@ def descent(
         rates, decays: factors on the learning rate and on the weight decay by patterns of paths, as
             {"*/bias": 2.0}; of several that match the last one holds, and 1 where none does.
         rate_in_momentum: whether the momentum sums steps, and not gradients.
+        adaptive: whether m is Adam's, the mean gradient over its root mean square.
 
     Returns:
         An `optax.GradientTransformation` on any pytree of parameters.
     """
-    trace = optax.trace(decay=momentum)
+    trace = optax.scale_by_adam(b1=momentum) if adaptive else optax.trace(decay=momentum)
     rated = [
         optax.masked(optax.scale(multiplier), _mask(is_structure)),
         *([_scale(rates)] if rates else []),

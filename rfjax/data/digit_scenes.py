@@ -27,6 +27,7 @@ from rfjax.data.dataset import (
     data_folder,
     enlarged,
 )
+from rfjax.data.masking import masked
 from rfjax.data.scenes import (
     CLASS_NAMES,
     MAX_INSTANCES,
@@ -44,6 +45,7 @@ OPTIONS = (
     "val_scenes",
     "seed",
     "enlargement",
+    "mask",
 )
 # Of the 4,096 default training scenes.
 MEAN = (0.3256, 0.3239, 0.3218)
@@ -181,13 +183,21 @@ class _Scenes:
         return self._shape
 
 
-def load(split: str, data_dir: str | None, *, enlargement: int = 1, **options: Any) -> Dataset:
+def load(
+    split: str,
+    data_dir: str | None,
+    *,
+    enlargement: int = 1,
+    mask: str | None = None,
+    **options: Any,
+) -> Dataset:
     """A split of the digit scenes, drawn first if they are not in `data_dir` yet.
 
     Args:
         split: "train" or "val".
         data_dir: folder for the scenes; None for TFDS_DATA_DIR or `~/tensorflow_datasets`.
         enlargement: whole factor by which scenes and scales are enlarged as they are read.
+        mask: foreground | background | both, what the images lack, see `masking.masked`.
         **options: the fields of `DigitScenesConfig`.
     """
     config = DigitScenesConfig(**options)
@@ -196,7 +206,7 @@ def load(split: str, data_dir: str | None, *, enlargement: int = 1, **options: A
     root = str(data_folder(data_dir))
     builder = preparing.prepared(lambda: DigitScenes(config=config, data_dir=root))
     records = preparing.encoded_source(builder, split, ("image", "label", "instances"))
-    return Dataset(
+    scenes = Dataset(
         name="digit_scenes",
         split=split,
         source=enlarged(_Scenes(records, preparing.shape(builder, "image")), enlargement),
@@ -206,3 +216,4 @@ def load(split: str, data_dir: str | None, *, enlargement: int = 1, **options: A
         mean=MEAN,
         std=STD,
     )
+    return masked(scenes, mask)

@@ -1,9 +1,9 @@
 """The studies that are tables of runs. A new one is its tables, its scales and a line here."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
-from rfjax.studies import scales, tables
+from rfjax.studies import fcn, oracle, scales, tables
 from rfjax.studies.specs import Table
 
 
@@ -15,13 +15,27 @@ class Study:
       help: a line for the command line.
       tables: by name, in the order of "all".
       scales: by data set and name; the first one is the default.
+      computed: tables that need no training, likewise by name: functions of (scale, seeds,
+        data_dir) that return Markdown.
     """
 
     help: str
     tables: Mapping[str, Table]
     scales: scales.Scales
+    computed: Mapping[str, Callable[[scales.Scale, int, str], str]] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those of all tables."""
+        return (*self.tables, *self.computed)
 
 
 STUDIES = {
     "blurring": Study("the tables of the paper, and two more", tables.BLURRING, scales.SCALES),
+    "fcn": Study(
+        "fully convolutional networks: skips, heavy learning, masking and more",
+        fcn.FCN,
+        scales.FCN_SCALES,
+        {"oracle": oracle.table},
+    ),
 }

@@ -104,6 +104,7 @@ def _data() -> ConfigDict:
     data.options.size = option(int)  # of digit scenes, in pixels; the rest is theirs, too
     data.options.min_scale = option(float)  # of digits, in pixels
     data.options.max_scale = option(float)
+    data.options.mask = option(str)  # of digit scenes: foreground | background | both, hidden
     data.options.train_scenes = option(int)
     data.options.val_scenes = option(int)
     data.options.train_images = option(int)  # of digit images
@@ -147,6 +148,7 @@ def _model() -> ConfigDict:
     model.backbone_options.transition = option(str)  # of drn_a_*: none | previous | full
     model.backbone_options.border = option(int)  # of vgg_*, alexnet: 100 | 81 | 0 (none)
     model.backbone_options.light = option(int)  # of vgg_*, alexnet: channels of fc6 and fc7
+    model.backbone_options.dropout = option(float)  # of vgg_*: share of fc6 and fc7
     model.batch_norm = ConfigDict()
     model.batch_norm.unbiased = True  # running variances with n / (n - 1), as PyTorch's; or Flax's
     model.dtype = "float32"  # float32 | bfloat16, of the computation; parameters are float32
@@ -179,6 +181,7 @@ def _optimizer() -> ConfigDict:
     optimizer.decays = ()  # factors on the weight decay, likewise
     # Whether the rate is in the momentum, m <- momentum m + lr g, as Caffe has it.
     optimizer.rate_in_momentum = False
+    optimizer.adaptive = False  # whether the momentum is Adam's
     return optimizer
 
 
@@ -267,6 +270,7 @@ RULES = {
     "optimizer.rates": _FACTORS,
     "optimizer.decays": _FACTORS,
     "optimizer.rate_in_momentum": rules.flag(),
+    "optimizer.adaptive": rules.flag(),
 }
 
 
@@ -287,9 +291,10 @@ _OPTION_RULES = {
         ),
         **dict.fromkeys(("min_scale", "max_scale"), _POSITIVE),
     },
-    "model.backbone_options": dict.fromkeys(
-        ("width", "depth", "output_stride", "down_ratio"), _COUNT
-    ),
+    "model.backbone_options": {
+        **dict.fromkeys(("width", "depth", "output_stride", "down_ratio"), _COUNT),
+        "dropout": rules.number(0, 1),
+    },
     "model.composed": {"components": _COUNT, "sigma": _POSITIVE, "truncate": _POSITIVE},
     "model.head_options": {
         **dict.fromkeys(("kernel_size", "dilation", "components", "width"), _COUNT),

@@ -96,6 +96,7 @@ def from_config(
         rates=factors(options.rates),
         decays=factors(options.decays),
         rate_in_momentum=options.rate_in_momentum,
+        adaptive=options.adaptive,
     )
     optimizer = accumulated(optimizer, every, options.accumulation)
     return optimizer, lambda step: schedule(step // every)
@@ -146,6 +147,7 @@ def sgd(
     rates: Mapping[str, float] = MappingProxyType({}),
     decays: Mapping[str, float] = MappingProxyType({}),
     rate_in_momentum: bool = False,
+    adaptive: bool = False,
 ) -> optax.GradientTransformation:
     """Gradient descent in which weight decay is added before momentum, as in the references.
 
@@ -170,20 +172,26 @@ def sgd(
         rates, decays: factors on the learning rate and on the weight decay by patterns of paths, as
             {"*/bias": 2.0}; of several that match the last one holds, and 1 where none does.
         rate_in_momentum: whether the rate is in the momentum, as Caffe has it.
+        adaptive: whether m is that of Adam with beta_1 = momentum and beta_2 = 0.999: the mean
+            gradient over its root mean square. It leaves plateaus on which gradients are small.
 
     Returns:
         An `optax.GradientTransformation` on nested dictionaries of parameters.
 
     Raises:
-        ValueError: there are options for structure, but `is_structure` is not given.
+        ValueError: there are options for structure, but `is_structure` is not given; or both
+            `adaptive` and `rate_in_momentum` are set.
 
-    Reference: Sutskever et al. 2013, equation 1, in the form of torch.optim.SGD.
+    References: Sutskever et al. 2013, equation 1, in the form of torch.optim.SGD; Kingma & Ba,
+        "Adam", ICLR 2015, algorithm 1.
     """
     amounts = {"momentum": momentum, "weight_decay": weight_decay, "grad_clip": grad_clip}
     for name, value in (amounts | {"covariance_multiplier": covariance_multiplier}).items():
         _checks.number(name, value, least=0)
     _checks.flag("covariance_decay", covariance_decay)
     _checks.flag("rate_in_momentum", rate_in_momentum)
+    if _checks.flag("adaptive", adaptive) and rate_in_momentum:
+        raise ValueError("adaptive and rate_in_momentum exclude each other: Adam's m has no rate")
     if is_structure is None:
         if covariance_multiplier != 1 or covariance_decay:
             raise ValueError(
@@ -202,4 +210,5 @@ def sgd(
         rates=rates,
         decays=decays,
         rate_in_momentum=rate_in_momentum,
+        adaptive=adaptive,
     )
