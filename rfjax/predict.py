@@ -8,6 +8,10 @@ palette image), `NAME_overlay.png`, and, for networks that choose scales by the 
 a number is added to it, and what was written is told. Of a classification it prints the likeliest
 classes.
 
+A network of colors and depth reads the latter from pictures of the same names in the folder that
+`--depth` names: grey ones, in levels as those of training, or with 16 bits in millimeters; or in
+three channels. A network of depth alone is given pictures of depth.
+
 Takes the checkpoint of the highest score unless `--step` names another. Pictures may have any size;
 each new size compiles the network anew. They are read as training reads them (see
 `rfjax.data.decoding`), which does not turn them by their EXIF orientation.
@@ -84,6 +88,50 @@ def read_image(path: str | Path) -> np.ndarray:
         raise PredictionError(str(error)) from error
 
 
+def read_channels(path: str | Path, channels: int, depth: Path | None = None) -> np.ndarray:
+    """What a network of so many channels reads of a picture, uint8 [H, W, channels].
+
+    Args:
+        path: of a picture in colors; of a network of one channel, of a picture of depth, grey: its
+            levels, or with 16 bits millimeters, which become the levels of `rfjax.data.depth`.
+        channels: of the network.
+        depth: the folder in which the channels after the colors lie, under the picture's name.
+
+    Raises:
+        PredictionError: a picture cannot be read, or does not fit.
+    """
+    path = Path(path)
+    if channels == 1:
+        return _read_levels(path)
+    colors = read_image(path)
+    if channels == 3:
+        return colors
+    if depth is None:
+        raise PredictionError(
+            f"{path}: the network reads {channels} channels; say by --depth where those after the "
+            "colors lie"
+        )
+    more = read_channels(depth / path.name, channels - 3)
+    if more.shape[:2] != colors.shape[:2]:
+        sizes = [f"{height}x{width}" for height, width in (more.shape[:2], colors.shape[:2])]
+        raise PredictionError(f"{depth / path.name} has {sizes[0]} pixels, {path} has {sizes[1]}")
+    return np.dstack([colors, more])
+
+
+def _read_levels(path: Path) -> np.ndarray:
+    """The levels of a picture of depth, uint8 [H, W, 1]."""
+    from rfjax.data.depth import log_levels
+    from rfjax.data.nyud import read_depth
+
+    image = read_image(path)
+    if (image != image[..., :1]).any():
+        raise PredictionError(f"{path} is in colors; want a picture of depth, of one channel")
+    try:
+        return log_levels(read_depth(path))[..., None]
+    except ValueError:  # eight bits
+        return image[..., :1]
+
+
 def find_pictures(argument: str) -> list[Path]:
     """The pictures that an argument names: one file, those of a folder, or those of a pattern.
 
@@ -129,12 +177,20 @@ def write(folder: Path, name: str, image: np.ndarray, trained: Any) -> list[str]
     for layer, scale_map in scale_maps.items():
         panels = visualize.scale_panels([image], [scale_map])
         pictures[f"scales_{parts[layer]}"] = Image.fromarray(visualize.to_rgb(panels))
-    for stem in _numbered(name):
+    return [*words, *write_pictures(folder, name, pictures)]
+
+
+def write_pictures(folder: Path, name: str, pictures: Mapping[str, Image.Image]) -> list[str]:
+    """Writes pictures as NAME_KIND.png, by kind, all or none of them; returns the paths.
+
+    They get a number more where any file of this `name` exists.
+    """
+    for stem in numbered(name):
         files = {folder / f"{stem}_{kind}.png": picture for kind, picture in pictures.items()}
         if not any(map(os.path.lexists, files)):
             break
     _write_new({path: _png(picture) for path, picture in files.items()})
-    return [*words, *map(str, files)]
+    return [str(path) for path in files]
 
 
 def write_legend(folder: Path, trained: Any) -> Path:
@@ -144,7 +200,7 @@ def write_legend(folder: Path, trained: Any) -> Path:
     facts = trained.task.facts
     legend = visualize.legend(facts["class_names"], np.asarray(facts["palette"], np.uint8))
     content = _png(Image.fromarray(visualize.to_rgb(legend)))
-    paths = (folder / f"{stem}.png" for stem in _numbered("legend"))
+    paths = (folder / f"{stem}.png" for stem in numbered("legend"))
     path = next(p for p in paths if not os.path.lexists(p) or _holds(p, content))
     if not os.path.lexists(path):
         _write_new({path: content})
@@ -155,7 +211,7 @@ def _holds(path: Path, content: bytes) -> bool:
     return path.is_file() and path.read_bytes() == content
 
 
-def _numbered(name: str) -> Iterator[str]:
+def numbered(name: str) -> Iterator[str]:
     """NAME, NAME_2, NAME_3, ..."""
     yield name
     for number in itertools.count(2):
@@ -189,6 +245,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--workdir", required=True, type=Path, help="directory of the training run")
     parser.add_argument("--output", required=True, type=Path, help="directory for the results")
+    parser.add_argument(
+        "--depth", type=Path, help="folder of the channels after the colors, by the pictures' names"
+    )
     parser.add_argument("--step", type=int, help="checkpoint to take (default: the best one)")
     return parser
 
@@ -205,7 +264,7 @@ def _predict(options: argparse.Namespace) -> int:
     pictures, failures = _all_pictures(options.images)
     if not pictures:
         return 1
-    _make_folder(options.output)
+    make_folder(options.output)
     from rfjax.tasks import inference
 
     trained = load(options.workdir, step=options.step)
@@ -215,7 +274,7 @@ def _predict(options: argparse.Namespace) -> int:
     names = inference.distinct([path.stem for path in pictures])
     for name, path in zip(names, pictures, strict=True):
         try:
-            answers = _answer(path, options.output, name, trained)
+            answers = _answer(path, options, name, trained)
         except PredictionError as error:  # the other pictures are answered nevertheless
             failures += _tell(error)
             continue
@@ -236,26 +295,32 @@ def _all_pictures(arguments: Sequence[str]) -> tuple[list[Path], int]:
     return list(found.values()), failures
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Makes the folder of the results, where it is not there.
+
+    Raises:
+        PredictionError: a file is in the way.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise PredictionError(f"--output={folder}: a file of this name is in the way") from error
 
 
-def _answer(path: Path, folder: Path, name: str, trained: Any) -> list[str]:
+def _answer(path: Path, options: argparse.Namespace, name: str, trained: Any) -> list[str]:
     """Reads one picture and writes what it becomes."""
     import jax
 
     from rfjax.data import decoding
 
-    image = read_image(path)
+    channels = len(trained.task.facts.get("mean", "rgb"))
+    image = read_channels(path, channels, options.depth)
     turned = decoding.orientation(path)
     if turned != 1:
         note = f"{path} is taken as stored, as in training; EXIF orientation {turned} would turn it"
         tell(f"rfjax.predict: note: {note}")
     try:
-        return write(folder, name, image, trained)
+        return write(options.output, name, image, trained)
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         height, width = image.shape[:2]
         reason = next(iter(str(error).splitlines()), "out of memory")

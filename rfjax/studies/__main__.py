@@ -1,6 +1,8 @@
 """Runs a study.
 
     python -m rfjax.studies blurring --table=4 --data=digit_scenes --seeds=3 --workdir=studies
+    python -m rfjax.studies clockwork --table=3.5 --workdir=studies
+    python -m rfjax.studies guided --table=forms --workdir=studies
     python -m rfjax.studies figures --workdir=figures
     python -m rfjax.studies scales --run=RUN --workdir=figures
 
@@ -21,6 +23,8 @@ from rfjax._console import Parser, guarded, positive
 from rfjax._faults import Fault
 from rfjax._files import write_text
 from rfjax.studies import scales
+from rfjax.studies.clockwork import command as clockwork
+from rfjax.studies.guided import command as guided
 from rfjax.studies.registry import STUDIES, Study
 from rfjax.training import config as configs
 from rfjax.training import folders
@@ -30,11 +34,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="rfjax.studies", description=__doc__.split("\n")[0])
     studies = parser.add_subparsers(dest="study", required=True)
     tabled = [_add_tabled(studies, name, study) for name, study in STUDIES.items()]
+    clocked = clockwork.add(studies)
     drawn = studies.add_parser("figures", help="the figures of the paper that need no training")
     scaled = studies.add_parser("scales", help="the scales that a trained dynamic head infers")
     scaled.add_argument("--run", required=True, type=Path, help="directory of a training run")
     scaled.add_argument("--data_dir", default="", help="where the data lie")
-    for each in (*tabled, drawn, scaled):
+    asked = guided.add(studies)
+    for each in (*tabled, clocked, asked, drawn, scaled):
         each.add_argument("--workdir", required=True, type=Path)
     return parser
 
@@ -58,6 +64,8 @@ def _check(options: argparse.Namespace) -> None:
     """Sees that what the arguments name is there, before JAX, which takes seconds, is imported."""
     if options.study == "scales":
         folders.check(options.run)
+    if options.study == "clockwork":
+        clockwork.check(options)
     if options.study in STUDIES:
         try:
             scales.find(options.data, options.scale, STUDIES[options.study].scales)
@@ -137,7 +145,21 @@ def _scales(options: argparse.Namespace) -> None:
     _tell(scale_maps.write(options.run, options.workdir, data_dir=options.data_dir))
 
 
-COMMANDS = {**dict.fromkeys(STUDIES, tabled), "figures": _figures, "scales": _scales}
+def _clockwork(options: argparse.Namespace) -> None:
+    _tell(clockwork.run(options))
+
+
+def _guided(options: argparse.Namespace) -> None:
+    _tell(guided.run(options))
+
+
+COMMANDS = {
+    **dict.fromkeys(STUDIES, tabled),
+    "clockwork": _clockwork,
+    "guided": _guided,
+    "figures": _figures,
+    "scales": _scales,
+}
 
 
 def _study(options: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from rfjax.studies import fcn, oracle, scales, tables
+from rfjax.studies import camvid, fcn, oracle, scales, tables
 from rfjax.studies.specs import Table
 
 
@@ -38,4 +38,5 @@ STUDIES = {
         scales.FCN_SCALES,
         {"oracle": oracle.table},
     ),
+    "camvid": Study("FCN on street scenes, from a frozen trunk", camvid.TABLES, camvid.SCALES),
 }

@@ -306,7 +306,7 @@ def count_parameters(config, *, num_classes: int) -> Counts:
       1
     """
     model = composed.build_model(config, num_classes)
-    images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    images = jax.ShapeDtypeStruct((1, 64, 64, getattr(model, "channels", 3)), np.float32)
     shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
     flat = traverse_util.flatten_dict(shapes["params"])
     sizes = {path: math.prod(leaf.shape) for path, leaf in flat.items()}

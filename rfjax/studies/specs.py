@@ -28,6 +28,8 @@ class Spec:
       share: of the steps of a full training; None is all of them, and the scale's share for
         fine-tuning of a run that starts from another.
       label: its name; "" for one that is made of all of the above but the parent.
+      weights: of a run without a parent: given, those that the study was given, if it was; wanted,
+        without which it cannot be; none, whatever it was given.
     """
 
     network: str
@@ -43,6 +45,7 @@ class Spec:
     settings: tuple[tuple[str, Any], ...] = ()
     share: float | None = None
     label: str = ""
+    weights: str = "given"
 
     @property
     def name(self) -> str:

@@ -219,7 +219,8 @@ def _set_up(config: ConfigDict, workdir: Path, *, fresh: bool) -> tuple[Run, Tra
     structure = nn.structure(model, variables, *inputs, train=False)
     drawn, anew = variables, ()
     if fresh and config.model.weights:
-        variables = weights.load(config, variables, num_classes=train_data.num_classes)
+        known = {"num_classes": train_data.num_classes, "channels": len(train_data.mean)}
+        variables = weights.load(config, variables, **known)
         anew = weights.anew(drawn, variables)
     optimizer, schedule = optimizers.from_config(config, structure.is_structure)
     train_step = steps.make_train_step(
