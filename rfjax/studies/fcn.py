@@ -387,6 +387,8 @@ FCN = {
     "2.3": _skips(),
     "2.2": _optimization(),
     "composed": _composed(),
+    "2.5": _fusion(),
+    "2.6": _heads(),
     "2.8": _masking(),
     "sampling": _sampling(),
     "loss": _losses(),

@@ -157,17 +157,18 @@ class Filled:
     def parameters(self, row: str, column: str) -> Counts:
         """How many parameters the network of a cell has."""
         runs = self._runs[self.table.cells[row, column].spec]
-        return count_parameters(configs.from_dict(runs[0].config), num_classes=self._classes())
+        classes = next(filter(None, map(_classes, runs)), self._classes())
+        return count_parameters(configs.from_dict(runs[0].config), num_classes=classes)
 
     def steps(self, row: str, column: str) -> list[int]:
         """The steps of a cell's training, after those of the runs that it starts from."""
         lineage = self.table.cells[row, column].spec.lineage
         return [configs.from_dict(self._runs[spec][0].config).steps for spec in lineage]
 
-    def _classes(self) -> int:
+    def _classes(self) -> int | dict[str, int]:
         """How many classes the data have, from any training that did not diverge."""
-        outcomes = (run.outcome() for runs in self._runs.values() for run in runs)
-        return next((len(outcome["class_iu"]) for outcome in outcomes if outcome), 2)
+        every = (run for runs in self._runs.values() for run in runs)
+        return next(filter(None, map(_classes, every)), 2)
 
     def as_json(self) -> dict[str, Any]:
         """All of it."""
@@ -284,6 +285,13 @@ def _scores(run: Run, cell: Cell) -> Mapping[str, Any] | None:
     return min(records, key=lambda record: abs(record["step"] - wanted))
 
 
+def _classes(run: Run) -> int | dict[str, int] | None:
+    """How many classes a network tells apart, of several sets by name; None if it diverged."""
+    scores, ending = run.outcome() or {}, "class_iu"
+    sets = {key.removesuffix(ending): len(scores[key]) for key in scores if key.endswith(ending)}
+    return sets if len(sets) > 1 else sets.get("")
+
+
 def _known(scores: Mapping[str, Any] | None, name: str) -> float:
     """A number of a run, NaN where it has none."""
     value = scores.get(name) if scores else None
@@ -295,7 +303,7 @@ def _lost(found: Spread, seeds: int) -> str:
     return f" ({found.lost} of {seeds} diverged)" if found.lost else ""
 
 
-def count_parameters(config, *, num_classes: int) -> Counts:
+def count_parameters(config, *, num_classes: int | Mapping[str, int]) -> Counts:
     """How many parameters a config's network has.
 
     Example:

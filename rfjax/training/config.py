@@ -180,8 +180,8 @@ def _model() -> ConfigDict:
     # Channels of each of several networks whose scores are averaged, as (3, 1) of colors and depth;
     # () for one network of all channels.
     model.late_fusion = ()
-    # Start from a file of torch-named arrays (.npz, .safetensors, .pth), or from the best of another
-    # run; with late_fusion perhaps one for each network, with a comma between.
+    # Start from a file of torch-named arrays (.npz, .safetensors, .pth), or from the best of
+    # another run; with late_fusion perhaps one for each network, with a comma between.
     model.weights = ""
     model.anew = ""  # patterns of the paths of parameters that start as drawn all the same
     return model
