@@ -45,10 +45,10 @@ _PICTURES: Settings = {
     "optimizer.decays": (),
 }
 CLASSIFIER = Spec(
-    "vgg", head="classify", settings=(*_PICTURES.items(),), share=0.5, label="classifier"
+    "vgg", head="classify", settings=(*_PICTURES.items(),), share=1 / 6, label="classifier"
 )
 # c_16 and c_8 that equalize the norms of this classifier's features, where VGG-16 has .01, .0001.
-EQUALIZED = (0.5, 0.5)
+EQUALIZED = (1.65, 3.2)
 # The rate drops with each skip: a hundredfold in the paper, where features differ as much.
 DROPPED = 0.3
 TUNING = 0.25  # of the steps, for a skip that is added

@@ -120,7 +120,7 @@ def _sums(steps: int, **data: int | float) -> ConfigDict:
     config.data.name = "digit_scenes"
     config.data.options.min_scale, config.data.options.max_scale = 28.0, 48.0
     config.data.options.update(data)
-    config.optimizer.learning_rate = 1e-6
+    config.optimizer.learning_rate = 2.5e-8
     config.optimizer.poly_power = 0.0
     config.optimizer.momentum = 0.99
     config.optimizer.weight_decay = 5e-4
@@ -134,7 +134,7 @@ def _sums(steps: int, **data: int | float) -> ConfigDict:
 # little.
 _CLASSIFIERS = _tiny(16) | {"vgg": ("vgg_tiny", {"dropout": 0.0})}
 FCN_SCALES = {
-    ("digit_scenes", "cpu"): Scale(_CLASSIFIERS, lambda: _sums(1000), 0.25, {}),
+    ("digit_scenes", "cpu"): Scale(_CLASSIFIERS, lambda: _sums(3000), 0.25, {}),
     ("digit_scenes", "quick"): Scale(
         _CLASSIFIERS, lambda: _sums(40, train_scenes=16, val_scenes=16), 0.25, {}
     ),
