@@ -120,7 +120,7 @@ def _sums(steps: int, **data: int | float) -> ConfigDict:
     config.data.name = "digit_scenes"
     config.data.options.min_scale, config.data.options.max_scale = 28.0, 48.0
     config.data.options.update(data)
-    config.optimizer.learning_rate = 2.5e-8
+    config.optimizer.learning_rate = 1e-8
     config.optimizer.poly_power = 0.0
     config.optimizer.momentum = 0.99
     config.optimizer.weight_decay = 5e-4
