@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from rfjax.studies import camvid, fcn, oracle, scales, tables
+from rfjax.studies import camvid, fcn, scales, tables
 from rfjax.studies.specs import Table
 
 
@@ -30,13 +30,20 @@ class Study:
         return (*self.tables, *self.computed)
 
 
+def _oracle(scale: scales.Scale, seeds: int, data_dir: str) -> str:
+    """The table of the oracle, imported when it is asked for, since it needs JAX."""
+    from rfjax.studies import oracle
+
+    return oracle.table(scale, seeds, data_dir)
+
+
 STUDIES = {
     "blurring": Study("the tables of the paper, and two more", tables.BLURRING, scales.SCALES),
     "fcn": Study(
         "fully convolutional networks: skips, heavy learning, masking and more",
         fcn.FCN,
         scales.FCN_SCALES,
-        {"oracle": oracle.table},
+        {"oracle": _oracle},
     ),
     "camvid": Study("FCN on street scenes, from a frozen trunk", camvid.TABLES, camvid.SCALES),
 }
