@@ -21,7 +21,7 @@ NETWORKS: dict[str, tuple[str, ...]] = {
     "drn_tiny": _TINY,
     **dict.fromkeys((f"drn_c_{depth}" for depth in (26, 42, 58)), ()),
     **dict.fromkeys((f"drn_d_{depth}" for depth in (22, 24, 38, 40, 54, 56, 105, 107)), ()),
-    **dict.fromkeys(("vgg_16", "vgg_tiny"), (*_SLIDING, "output_stride")),
+    **dict.fromkeys(("vgg_16", "vgg_tiny"), (*_SLIDING, "dropout", "output_stride")),
     "alexnet": _SLIDING,
     "googlenet": (),
     **dict.fromkeys(("mobilenet_v2", "xception_65"), _DILATED),
@@ -66,7 +66,7 @@ _EPISODES = (
     *("train_episodes", "val_episodes"),
 )
 DATA_SETS: dict[str, tuple[str, ...]] = {
-    "digit_scenes": (*_SCENES, "enlargement", "modality", "labels"),
+    "digit_scenes": (*_SCENES, "enlargement", "modality", "labels", "mask"),
     "camvid": ("enlargement", "reduction"),
     "cityscapes": ("enlargement",),
     "digit_images": (

@@ -34,6 +34,7 @@ from rfjax.data.dataset import (
     data_folder,
     enlarged,
 )
+from rfjax.data.masking import masked
 from rfjax.data.scenes import (
     CLASS_NAMES,
     MAX_INSTANCES,
@@ -53,6 +54,7 @@ OPTIONS = (
     "enlargement",
     "modality",
     "labels",
+    "mask",
 )
 # Of the 4,096 default training scenes, of colors and of depth.
 MEAN = (0.3256, 0.3239, 0.3218)
@@ -236,6 +238,7 @@ def load(
     enlargement: int = 1,
     modality: str = "rgb",
     labels: str = "semantic",
+    mask: str | None = None,
     **options: Any,
 ) -> Dataset:
     """A split of the digit scenes, drawn first if they are not in `data_dir` yet.
@@ -247,6 +250,7 @@ def load(
         modality: what is the image: rgb; depth, one channel of logarithms; or rgbd, all four.
         labels: semantic, the digits; geometric: ground, digits below the middle scale
             sqrt(min_scale max_scale), larger ones; or both, the latter as "label/geometric".
+        mask: foreground | background | both, what the images lack, see `masking.masked`.
         **options: the fields of `DigitScenesConfig` but depth.
     """
     channels = choose("modality", modality, MODALITIES)
@@ -261,7 +265,7 @@ def load(
     scenes = _Scenes(records, preparing.shape(builder, "image"), modality, labels, large)
     names = GEOMETRIC if labels == "geometric" else CLASS_NAMES
     sets = {"semantic": len(CLASS_NAMES), "geometric": len(GEOMETRIC)}
-    return Dataset(
+    found = Dataset(
         name="digit_scenes",
         split=split,
         source=enlarged(scenes, enlargement),
@@ -272,3 +276,4 @@ def load(
         std=(*STD, DEPTH_STD)[channels],
         more={"label_sets": sets} if labels == "both" else {},
     )
+    return masked(found, mask)

@@ -131,8 +131,8 @@ class Plain(Staged):
         self, x: jax.Array, forward: nn.Forward, name: str, features: int, **options: Any
     ) -> jax.Array:
         """dropout(relu(conv(x) + b)), a layer of a classifier that slides; half of its outputs are
-        dropped in training."""
-        size = options.pop("kernel_size", 1)
+        dropped in training unless told otherwise."""
+        size, dropout = options.pop("kernel_size", 1), options.pop("dropout", 0.5)
         padding, dilation = options.pop("padding", 0), options.pop("dilation", 1)
         y = linen.Conv(
             features,
@@ -144,7 +144,7 @@ class Plain(Staged):
             dtype=self.dtype,
             name=name,
         )(x)
-        return linen.Dropout(0.5, deterministic=not forward.train)(jax.nn.relu(y))
+        return linen.Dropout(dropout, deterministic=not forward.train)(jax.nn.relu(y))
 
 
 def slide(

@@ -21,6 +21,7 @@ from typing import Any
 from rfjax import _names
 from rfjax._console import Parser, guarded, positive
 from rfjax._faults import Fault
+from rfjax._files import write_text
 from rfjax.studies import scales
 from rfjax.studies.clockwork import command as clockwork
 from rfjax.studies.guided import command as guided
@@ -47,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_tabled(studies: Any, name: str, study: Study) -> argparse.ArgumentParser:
     """The arguments of a study whose tables are training runs."""
     parser = studies.add_parser(name, help=study.help)
-    parser.add_argument("--table", required=True, choices=[*study.tables, "all"])
+    parser.add_argument("--table", required=True, choices=[*study.names, "all"])
     data, scale = next(iter(study.scales))
     parser.add_argument("--data", default=data, choices=tuple(_names.DATA_SETS))
     parser.add_argument("--data_dir", default="", help="where the data lie")
@@ -77,13 +78,16 @@ def _check(options: argparse.Namespace) -> None:
 
 def tabled(options: argparse.Namespace) -> None:
     """Trains what the tables need, and writes them."""
-    from rfjax.studies import report, runs
+    from rfjax.studies import evaluations, report, runs
 
     study = STUDIES[options.study]
     scale = scales.find(options.data, options.scale, study.scales)
     root = options.workdir / f"{options.data}-{options.scale}"
-    names = list(study.tables) if options.table == "all" else [options.table]
+    names = study.names if options.table == "all" else (options.table,)
     for name in names:
+        if name in study.computed:
+            _compute(study, name, scale, options, root)
+            continue
         table = study.tables[name]
         generations = runs.plan(
             table.specs,
@@ -97,9 +101,21 @@ def tabled(options: argparse.Namespace) -> None:
         prepare_data(scale, options.data_dir)
         runs.execute(generations, jobs=options.jobs)
         every = [run for generation in generations for run in generation]
+        evaluations.evaluate(table, every)
         filled = report.Filled(name, table, every, data=options.data, scale=options.scale)
         print(filled.as_markdown())
         _tell(filled.write(root))
+
+
+def _compute(
+    study: Study, name: str, scale: scales.Scale, options: argparse.Namespace, root: Path
+) -> None:
+    """Writes a table that needs no training."""
+    text = study.computed[name](scale, options.seeds, options.data_dir)
+    print(text)
+    root.mkdir(parents=True, exist_ok=True)
+    write_text(root / f"table_{name}.md", text)
+    _tell([root / f"table_{name}.md"])
 
 
 def _tell(paths: Sequence[Path]) -> None:

@@ -128,8 +128,9 @@ def plan(
     for seed in range(seeds):
         for spec in specs:
             config = scales.run_config(spec, scale, seed=seed, steps=steps, data_dir=data_dir)
-            if spec.parent is not None:
-                config.model.weights = str(_folder(root, spec.parent, seed))
+            if spec.parents:
+                folders = (str(_folder(root, each, seed)) for each in spec.parents)
+                config.model.weights = ",".join(folders)
             elif weights is not None and spec.weights != "none":
                 config.model.weights = str(weights.absolute() / f"{config.model.name}.npz")
             elif spec.weights == "wanted":
@@ -208,8 +209,7 @@ def _train(run: Run) -> float:
     started = time.monotonic()
     run.workdir.mkdir(parents=True, exist_ok=True)
     try:
-        if run.spec.parent is not None:
-            _check_parent(run)
+        _check_parents(run)
         with (
             held(run.workdir),
             (run.workdir / LOG).open("a") as log,
@@ -225,7 +225,8 @@ def _train(run: Run) -> float:
     return time.monotonic() - started
 
 
-def _check_parent(run: Run) -> None:
+def _check_parents(run: Run) -> None:
     """What starts from a training that diverged has diverged."""
-    if (Path(run.config["model"]["weights"]) / FAILURE).exists():
+    folders = run.config["model"]["weights"].split(",") if run.spec.parents else []
+    if any((Path(folder) / FAILURE).exists() for folder in folders):
         raise training.TrainingFailed("the run that it starts from diverged")

@@ -41,7 +41,7 @@ def convolutions(config: ConfigDict) -> nn.Selection | None:
 
 def build_model(
     config: ConfigDict,
-    num_classes: int,
+    num_classes: int | Mapping[str, int],
     *,
     axis_name: str | None = None,
     head: str | None = None,
@@ -50,7 +50,7 @@ def build_model(
 
     Args:
         config: of a run.
-        num_classes: of the data.
+        num_classes: of the data, of several sets of labels by name.
         axis_name: the axis of the devices, or None.
         head: in place of the config's.
 

@@ -112,6 +112,7 @@ def _data() -> ConfigDict:
     data.options.size = option(int)  # of digit scenes, in pixels; the rest is theirs, too
     data.options.min_scale = option(float)  # of digits, in pixels
     data.options.max_scale = option(float)
+    data.options.mask = option(str)  # of digit scenes: foreground | background | both, hidden
     data.options.train_scenes = option(int)
     data.options.val_scenes = option(int)
     data.options.train_images = option(int)  # of digit images
@@ -182,6 +183,7 @@ def _model() -> ConfigDict:
     model.backbone_options.context = option(str)  # of flownet_*: none | lsdfn | adadr
     model.backbone_options.samples = option(int)  # of flownet_*, of lsdfn
     model.backbone_options.sample_stride = option(int)  # likewise
+    model.backbone_options.dropout = option(float)  # of vgg_*: share of fc6 and fc7
     model.batch_norm = ConfigDict()
     model.batch_norm.unbiased = True  # running variances with n / (n - 1), as PyTorch's; or Flax's
     model.dtype = "float32"  # float32 | bfloat16, of the computation; parameters are float32
@@ -336,9 +338,12 @@ _OPTION_RULES = {
         **dict.fromkeys(("min_scale", "max_scale"), _POSITIVE),
         "holdout": rules.number(0, 1, open_low=True),
     },
-    "model.backbone_options": dict.fromkeys(
-        ("width", "depth", "output_stride", "down_ratio", "samples", "sample_stride"), _COUNT
-    ),
+    "model.backbone_options": {
+        **dict.fromkeys(
+            ("width", "depth", "output_stride", "down_ratio", "samples", "sample_stride"), _COUNT
+        ),
+        "dropout": rules.number(0, 1),
+    },
     "model.composed": {"components": _COUNT, "sigma": _POSITIVE, "truncate": _POSITIVE},
     "model.head_options": {
         **dict.fromkeys(("kernel_size", "dilation", "components", "width"), _COUNT),

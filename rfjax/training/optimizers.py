@@ -190,7 +190,8 @@ def sgd(
         ValueError: there are options for structure, but `is_structure` is not given; or there is
             no such rule, or it has no momentum for the rate.
 
-    Reference: Sutskever et al. 2013, equation 1, in the form of torch.optim.SGD.
+    References: Sutskever et al. 2013, equation 1, in the form of torch.optim.SGD; Kingma & Ba,
+        "Adam", ICLR 2015, algorithm 1.
     """
     amounts = {"momentum": momentum, "weight_decay": weight_decay, "grad_clip": grad_clip}
     for name, value in (amounts | {"covariance_multiplier": covariance_multiplier}).items():

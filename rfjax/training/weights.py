@@ -159,7 +159,8 @@ def transplant(
     are.
 
     A layer of the head without a kernel of its path stays as it is as a whole. So FCN-16s starts
-    from the scores of FCN-32s, and its new score layer from zero.
+    from the scores of FCN-32s, and its new score layer from zero. A truncated network leaves out
+    the stages that it does not run.
 
     Args:
         given: trained variables, nested dictionaries.
@@ -175,9 +176,10 @@ def transplant(
     if not shared:
         raise ValueError("no array has the path of one in this network")
     declared = [composed.declared(network) for network in networks]
+    unread = _unread(networks[0], source.keys() - flat.keys())
     differing = [
         "/".join(path)
-        for path in sorted(flat.keys() ^ source.keys())
+        for path in sorted((flat.keys() ^ source.keys()) - unread)
         if path[1] == "backbone" and not any(each.is_structure(path[1:]) for each in declared)
     ]
     if differing:
@@ -190,6 +192,16 @@ def transplant(
         raise ValueError(f"not finite (NaN or infinite): {', '.join(sorted(faults))}")
     placed = {path: _fit("/".join(path), source[path], flat[path]) for path in shared}
     return traverse_util.unflatten_dict(flat | placed)
+
+
+def _unread(network: linen.Module, more: set[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    """Of the paths that a network lacks, those of stages after the last that its head reads."""
+    if not more or not hasattr(network, "maps"):
+        return set()
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    init = lambda key, x: network.init(key, x, method="maps")
+    whole = jax.eval_shape(init, jax.random.key(0), images)
+    return more & traverse_util.flatten_dict(whole).keys()
 
 
 def anew(fresh: dict[str, Any], started: dict[str, Any]) -> tuple[str, ...]:

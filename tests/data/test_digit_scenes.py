@@ -206,3 +206,21 @@ def test_killed_in_the_middle(tmp_path):
     options = {"train_scenes": 9, "val_scenes": 1}
     dataset = rfjax.data.load("digit_scenes", "train", data_dir=str(tmp_path), **options)
     assert len(dataset) == 9 and dataset.source[8]["id"] == "train_00008"
+
+
+def test_masks_hide_objects_or_what_is_around_them():
+    from rfjax.data.dataset import Dataset
+    from rfjax.data.masking import masked
+
+    image = np.full((2, 2, 3), 200, np.uint8)
+    label = np.array([[0, 3], [0, 255]], np.uint8)
+    source = [{"image": image, "label": label, "id": "a"}]
+    scenes = Dataset("scenes", "val", source, mean=(0.5, 0.5, 0.5))
+    assert masked(scenes, None) is scenes
+    shown = {
+        name: masked(scenes, name).source[0]["image"][0, :, 0].tolist()
+        for name in ("foreground", "background", "both")
+    }
+    assert shown == {"foreground": [200, 128], "background": [128, 200], "both": [0, 255]}
+    with pytest.raises(ValueError, match="mask is one of foreground, background, both"):
+        masked(scenes, "objects")

@@ -123,6 +123,27 @@ def test_a_stage_starts_from_the_one_before():
     assert weights.anew(fresh, placed) == ("head/score_pool4",)
 
 
+def test_a_truncated_network_leaves_out_the_stages_that_it_does_not_run():
+    create = functools.partial(models.create, "vgg_tiny")
+    classifier = create(num_classes=2, head="classify")
+    truncated = create(num_classes=3, head="fcn_pool3")
+
+    def filled(network, value):
+        images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+        shapes = jax.eval_shape(network.init, jax.random.key(0), images)
+        return jax.tree.map(lambda leaf: np.full(leaf.shape, value, np.float32), shapes)
+
+    given, fresh = filled(classifier, 1.0), filled(truncated, 0.0)
+    del given["params"]["head"]
+    placed = weights.transplant(given, fresh, [truncated])["params"]
+    assert set(placed["backbone"]) == {"conv1_1", "conv2_1", "conv3_1"}
+    assert np.all(placed["backbone"]["conv3_1"]["kernel"] == 1.0)
+    assert np.all(placed["head"]["score_8"]["kernel"] == 0.0)
+    given["params"]["backbone"]["conv9_9"] = given["params"]["backbone"]["conv3_1"]
+    with pytest.raises(ValueError, match="only one of them has params/backbone/conv9_9/bias"):
+        weights.transplant(given, fresh, [truncated])
+
+
 def test_covariances_stay_as_drawn(plain_run):
     _, fresh = make("composition")
     placed = weights.load(config_of("composition", plain_run[0]), fresh, num_classes=3)
