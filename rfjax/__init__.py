@@ -14,6 +14,7 @@ The primitives, pure functions on arrays that import nothing but JAX, NumPy and 
     dynamic       filters of every pixel, over a large field of samples
     adaptive      dilation of every output: several ones mixed, or a real number
     fully_convolutional   bilinear enlargement; classifiers that slide over maps
+    guidance      what was marked in some images, pooled to guide the segmentation of others
 
 Layers are in `rfjax.nn`, networks in `rfjax.models`, data in `rfjax.data`, the training program in
 `rfjax.training`, and are imported by name.

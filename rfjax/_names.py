@@ -9,9 +9,10 @@ _TINY = ("width", "depth")
 _MERGED = ("down_ratio",)
 _TRANSITION = ("transition",)
 _SLIDING = ("border", "light")
+_DILATED = ("output_stride",)
 
 NETWORKS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("resnet_18", "resnet_34", "resnet_50", "resnet_101"), ()),
+    **dict.fromkeys(("resnet_18", "resnet_34", "resnet_50", "resnet_101"), _DILATED),
     "resnet_tiny": (*_TINY, "output_stride"),
     "dla_34": _MERGED,
     "dla_tiny": (*_TINY, *_MERGED),
@@ -22,6 +23,7 @@ NETWORKS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("vgg_16", "vgg_tiny"), (*_SLIDING, "output_stride")),
     "alexnet": _SLIDING,
     "googlenet": (),
+    **dict.fromkeys(("mobilenet_v2", "xception_65"), _DILATED),
 }
 
 _TAPS = ("dilation", "kernel_size")
@@ -44,6 +46,7 @@ HEADS: dict[str, tuple[str, ...]] = {
     "adadr": _TAPS,
     "ccl": (*_TAPS, "blur", "dilations", "fusion", "normalize", "width"),
     "aspp": (*_TAPS, "blur", "dropout", "rates", "variant", "width"),
+    "deeplab_v3_plus": ("blur", "depth", "dropout", "low", "rates", "width"),
     "lsdfn": ("attention", "channels", "residual", "sample_strides", "samples"),
     "classify": (),
     "fcn_32s": _SCORES,
@@ -53,25 +56,42 @@ HEADS: dict[str, tuple[str, ...]] = {
 SEARCHED_HEADS = ("composition", "dog", "dynamic")  # those whose covariances a search sets
 
 _SCENES = ("size", "min_scale", "max_scale", "train_scenes", "val_scenes", "seed")
+_EPISODES = (
+    *("kind", "ways", "shots", "points", "missing", "folds", "fold", "held_out"),
+    *("train_episodes", "val_episodes"),
+)
 DATA_SETS: dict[str, tuple[str, ...]] = {
     "digit_scenes": (*_SCENES, "enlargement", "modality", "labels"),
-    "camvid": ("enlargement",),
+    "camvid": ("enlargement", "reduction"),
     "cityscapes": ("enlargement",),
     "digit_images": (
         *("size", "min_scale", "max_scale", "train_images", "val_images", "seed", "enlargement"),
     ),
     "image_folder": ("enlargement",),
+    "folder": ("enlargement", "images", "masks", "holdout", "seed", "ignore"),
     "voc": ("enlargement", "year", "sbd"),
     "pascal_context": ("enlargement",),
     "nyud": ("enlargement", "modality"),
     "sift_flow": ("enlargement", "labels"),
+    "digit_clips": (
+        *("size", "min_scale", "max_scale", "train_clips", "val_clips", "length", "fastest"),
+        *("seed", "enlargement"),
+    ),
+    "davis": ("enlargement", "frames"),
+    "cityscapes_clips": ("enlargement", "frames"),
+    "digit_episodes": (*_SCENES, *_EPISODES),
+    "episodes": ("of", *_EPISODES),
 }
 
 TASKS: dict[str, tuple[str, ...]] = {
     "segmentation": ("cross_entropy", "sampling", "cell"),
     "classification": (),
     "segmentations": ("cross_entropy", "sampling", "cell"),
+    "guided": ("fusion", "shared", "map"),
 }
+
+# Of guided networks, see `rfjax.models.guided`.
+FUSIONS = ("late_global", "late_local", "prototypes", "early", "masked", "foreground")
 
 NORMALIZATIONS = ("count", "none")  # of the loss of a batch
 CROSS_ENTROPIES = ("softmax", "sigmoid", "null_background")  # of a segmentation

@@ -177,12 +177,20 @@ def write(folder: Path, name: str, image: np.ndarray, trained: Any) -> list[str]
     for layer, scale_map in scale_maps.items():
         panels = visualize.scale_panels([image], [scale_map])
         pictures[f"scales_{parts[layer]}"] = Image.fromarray(visualize.to_rgb(panels))
-    for stem in _numbered(name):
+    return [*words, *write_pictures(folder, name, pictures)]
+
+
+def write_pictures(folder: Path, name: str, pictures: Mapping[str, Image.Image]) -> list[str]:
+    """Writes pictures as NAME_KIND.png, by kind, all or none of them; returns the paths.
+
+    They get a number more where any file of this `name` exists.
+    """
+    for stem in numbered(name):
         files = {folder / f"{stem}_{kind}.png": picture for kind, picture in pictures.items()}
         if not any(map(os.path.lexists, files)):
             break
     _write_new({path: _png(picture) for path, picture in files.items()})
-    return [*words, *map(str, files)]
+    return [str(path) for path in files]
 
 
 def write_legend(folder: Path, trained: Any) -> Path:
@@ -192,7 +200,7 @@ def write_legend(folder: Path, trained: Any) -> Path:
     facts = trained.task.facts
     legend = visualize.legend(facts["class_names"], np.asarray(facts["palette"], np.uint8))
     content = _png(Image.fromarray(visualize.to_rgb(legend)))
-    paths = (folder / f"{stem}.png" for stem in _numbered("legend"))
+    paths = (folder / f"{stem}.png" for stem in numbered("legend"))
     path = next(p for p in paths if not os.path.lexists(p) or _holds(p, content))
     if not os.path.lexists(path):
         _write_new({path: content})
@@ -203,7 +211,7 @@ def _holds(path: Path, content: bytes) -> bool:
     return path.is_file() and path.read_bytes() == content
 
 
-def _numbered(name: str) -> Iterator[str]:
+def numbered(name: str) -> Iterator[str]:
     """NAME, NAME_2, NAME_3, ..."""
     yield name
     for number in itertools.count(2):
@@ -256,7 +264,7 @@ def _predict(options: argparse.Namespace) -> int:
     pictures, failures = _all_pictures(options.images)
     if not pictures:
         return 1
-    _make_folder(options.output)
+    make_folder(options.output)
     from rfjax.tasks import inference
 
     trained = load(options.workdir, step=options.step)
@@ -287,7 +295,12 @@ def _all_pictures(arguments: Sequence[str]) -> tuple[list[Path], int]:
     return list(found.values()), failures
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Makes the folder of the results, where it is not there.
+
+    Raises:
+        PredictionError: a file is in the way.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:

@@ -5,7 +5,7 @@ sizes serves a traced sigma, the program decides while it runs, by `rfjax._engin
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rfjax._engine import tuning
 from rfjax._engine.blocks import Limits
@@ -14,6 +14,7 @@ from rfjax._engine.profile import Window
 
 PADDINGS = ("zero", "edge", "reflect", "wrap", "renormalized")
 ALGORITHMS = ("auto", "shift_add", "toeplitz", "banded", "pallas")
+READERS = ("auto", "gather", "pallas")
 
 # How `jnp.pad` names the boundaries that read outside the map.
 PAD_MODES = {"zero": "constant", "edge": "edge", "reflect": "reflect", "wrap": "wrap"}
@@ -189,6 +190,29 @@ class Plane(NamedTuple):
         """The plan for a map [N, H, W, C] and supports of half sizes `needed`."""
         form, grid = self.choice((needed[0], needed[1]))
         return Plan(platform, (form,), needed, grid, self.limits.on(platform, shape))
+
+
+class Reading(NamedTuple):
+    """How a map is read at positions of each output; static."""
+
+    algorithm: str = "auto"
+
+    def form(
+        self,
+        outputs: tuple[int, ...],
+        map_shape: tuple[int, ...],
+        weights: tuple[int, ...],
+        dtype: Any,
+        platform: str,
+    ) -> str:
+        """gather, or pallas, for outputs [N, H', W'] of a map [N, H, W, C]; see `reads`."""
+        known = is_known(*outputs, *map_shape)
+        # Kernels are those of a GPU, which a CPU interprets where they are asked for.
+        if platform not in ("cpu", "gpu") or not known:
+            return "gather"
+        if self.algorithm != "auto":
+            return self.algorithm
+        return "gather"
 
 
 def _sums(largest: int) -> tuple[Form, ...]:

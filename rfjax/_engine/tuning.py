@@ -128,6 +128,11 @@ SPLAT_UNROLL = 4
 # with 2**15 and with 2**17: to be measured again.
 MIXED_BLOCK = 2**19
 
+# Kernels in Pallas that read: outputs, channels and features of a tile. With four warps that is 16
+# numbers a thread of each corner and 32 of the sum. The outputs whose part of the weights' gradient
+# one program sums, and the most of such parts, which bounds their memory. Not measured.
+READ_TILE, SHARE_OUTPUTS, MOST_SHARES = (64, 32, 64), 1024, 32
+
 # Accuracy: bounds
 
 # Taps are formed with sigma in these bounds: below, the filter is the identity to the last bit;

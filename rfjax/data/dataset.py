@@ -8,6 +8,7 @@ Examples of one data set may differ in size.
 
 import dataclasses
 import functools
+import itertools
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -32,7 +33,8 @@ class Source(Protocol):
     """Random access to examples.
 
     A source may also have a method `shape(index)`, which returns height and width of an example
-    without reading its pixels; evaluation is quicker to begin with it.
+    without reading its pixels; evaluation is quicker to begin with it. Of video a method
+    `clip(index)` names the clip that a frame is of; the frames of a clip are in a row.
     """
 
     def __len__(self) -> int: ...
@@ -88,6 +90,14 @@ class Dataset:
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """Height and width of each example, read once."""
         return tuple(_shape(self.source, index) for index in range(len(self.source)))
+
+    @functools.cached_property
+    def clips(self) -> tuple[range, ...]:
+        """The indices of the frames of each clip, in their order; of stills each is its own."""
+        clip = getattr(self.source, "clip", lambda index: index)
+        runs = itertools.groupby(range(len(self.source)), clip)
+        indices = [list(run) for _, run in runs]
+        return tuple(range(run[0], run[-1] + 1) for run in indices)
 
 
 def _shape(source: Source, index: int) -> tuple[int, ...]:
@@ -155,11 +165,57 @@ class EnlargedSource:
         height, width = _shape(self._source, index)
         return height * self._factor, width * self._factor
 
+    def clip(self, index: int) -> Any:
+        return getattr(self._source, "clip", lambda index: index)(index)
+
 
 def enlarged(source: Source, factor: int) -> Source:
     """`source` itself for factor 1, else its examples enlarged `factor` times."""
     factor = _checks.integer("enlargement", factor)
     return source if factor == 1 else EnlargedSource(source, factor)
+
+
+class ReducedSource:
+    """The examples of `source` at a whole fraction of their size.
+
+    A pixel of an image is the mean of those that it covers, one of a label the nearest of them.
+    What does not fill a pixel at the right and below is left out.
+    """
+
+    def __init__(self, source: Source, factor: int):
+        self._source, self._factor = source, factor
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = dict(self._source[index])
+        height, width = _fraction(example["label"].shape, self._factor)
+        whole = (slice(height * self._factor), slice(width * self._factor))
+        for key, interpolation in (
+            ("image", cv2.INTER_AREA),
+            ("label", cv2.INTER_NEAREST_EXACT),
+        ):
+            kept = np.ascontiguousarray(example[key][whole])
+            example[key] = cv2.resize(kept, (width, height), interpolation=interpolation)
+        return example
+
+    def shape(self, index: int) -> tuple[int, int]:
+        return _fraction(_shape(self._source, index), self._factor)
+
+
+def _fraction(shape: tuple[int, ...], factor: int) -> tuple[int, int]:
+    """Height and width after a reduction."""
+    height, width = (n // factor for n in shape[:2])
+    if not height or not width:
+        raise ValueError(f"an image of {shape[0]}x{shape[1]} pixels has none at 1/{factor}")
+    return height, width
+
+
+def reduced(source: Source, factor: int) -> Source:
+    """`source` itself for factor 1, else its examples at 1/`factor` of their size."""
+    factor = _checks.integer("reduction", factor)
+    return source if factor == 1 else ReducedSource(source, factor)
 
 
 def data_folder(data_dir: str | os.PathLike | None) -> Path:

@@ -132,35 +132,44 @@ def compose_scene(
         ((64, 64, 3), True)
     """
     check_options(size, min_scale, max_scale)
-    canvas = _ground(rng, size)
+    canvas = littered_ground(rng, images, size, min_scale, max_scale)
     area = (size / 64) ** 2
-    for _ in range(rng.integers(0, round(_MAX_DISTRACTORS * area) + 1)):
-        _paste_distractor(rng, canvas, images, _log_uniform(rng, min_scale, max_scale))
     masks: list[np.ndarray] = []
     classes, scales, inks = [], [], []
     for _ in range(max(1, round(_TRIES * area))):
         index = rng.integers(len(images))
-        scale = _log_uniform(rng, min_scale, max_scale)
-        ink = _digit_ink(images[index], scale)
+        scale = log_uniform(rng, min_scale, max_scale)
+        ink = digit_ink(images[index], scale)
         top, left = rng.integers(0, size - ink.shape[0] + 1, 2)
-        mask = _ellipse(ink, top, left, size)
-        if len(masks) == MAX_INSTANCES or not _fits(mask, masks):
+        mask = ellipse(ink, top, left, size)
+        if len(masks) == MAX_INSTANCES or not fits(mask, masks):
             continue
         _paste(rng, canvas, ink, top, left)
         masks.append(mask)
         classes.append(1 + values[index])
         scales.append(scale)
         inks.append((ink, top, left))
-    image = _levels(rng, canvas)
-    label, instances = _masks(masks, classes, size)
+    image = levels(rng, canvas)
+    label, instances = label_maps(masks, classes, size)
     padded = np.zeros(MAX_INSTANCES, np.float32)
     padded[: len(scales)] = scales
     scene = {"image": image, "label": label, "instances": instances, "scales": padded}
     return scene if depth is None else {**scene, "depth": _depth(depth, inks, instances)}
 
 
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """A number whose logarithm is uniform between those of low and high."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def littered_ground(
+    rng: np.random.Generator, images: np.ndarray, size: int, min_scale: float, max_scale: float
+) -> np.ndarray:
+    """The ground of a scene with scraps of strokes, float32 [size, size, 3]."""
+    canvas = _ground(rng, size)
+    for _ in range(rng.integers(0, round(_MAX_DISTRACTORS * (size / 64) ** 2) + 1)):
+        _paste_distractor(rng, canvas, images, log_uniform(rng, min_scale, max_scale))
+    return canvas
 
 
 def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -218,7 +227,7 @@ def _resized_ink(ink: np.ndarray, height: float, width: float) -> np.ndarray:
     return np.clip(cv2.resize(ink, size, interpolation=cv2.INTER_CUBIC), 0.0, 1.0)
 
 
-def _digit_ink(digit: np.ndarray, scale: float) -> np.ndarray:
+def digit_ink(digit: np.ndarray, scale: float) -> np.ndarray:
     """The ink of a digit at a scale, with a margin that keeps its strokes whole."""
     width = digit.shape[0] * scale * _MARGIN / 8  # 1.25 s for eight pixels
     return _resized_ink(_padded(digit), width, width)
@@ -228,10 +237,21 @@ def _paste(
     rng: np.random.Generator, canvas: np.ndarray, ink: np.ndarray, top: int, left: int
 ) -> None:
     """Blends a random light colour into the canvas with the ink as opacity."""
-    color = rng.uniform(0.5, 1.0, 3).astype(np.float32)
-    opacity = (rng.uniform(0.55, 1.0) * ink)[:, :, None].astype(np.float32)
+    blend(canvas, ink, *paint(rng), top, left)
+
+
+def paint(rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """A light color, and an opacity."""
+    return rng.uniform(0.5, 1.0, 3).astype(np.float32), rng.uniform(0.55, 1.0)
+
+
+def blend(
+    canvas: np.ndarray, ink: np.ndarray, color: np.ndarray, opacity: float, top: int, left: int
+) -> None:
+    """Lays a color over the canvas where there is ink, which is there whole."""
+    share = (opacity * ink)[:, :, None].astype(np.float32)
     place = canvas[top : top + ink.shape[0], left : left + ink.shape[1]]
-    place += opacity * (color - place)
+    place += share * (color - place)
 
 
 def _paste_distractor(
@@ -248,7 +268,7 @@ def _paste_distractor(
     _paste(rng, canvas, ink, rng.integers(0, free_y), rng.integers(0, free_x))
 
 
-def _ellipse(ink: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
+def ellipse(ink: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
     """The filled ellipse around the ink's bounding box, bool [size, size]."""
     vertical = _squared_distance(ink.max(1) > _INK, top, size)
     horizontal = _squared_distance(ink.max(0) > _INK, left, size)
@@ -263,7 +283,7 @@ def _squared_distance(inked: np.ndarray, start: int, size: int) -> np.ndarray:
     return np.square((np.arange(size, dtype=np.float32) - (first + last) / 2) / semi_axis)
 
 
-def _fits(mask: np.ndarray, masks: list[np.ndarray]) -> bool:
+def fits(mask: np.ndarray, masks: list[np.ndarray]) -> bool:
     """Whether the ellipse leaves the others visible and the scene open."""
     area = np.count_nonzero(mask)
     covered = mask
@@ -275,8 +295,10 @@ def _fits(mask: np.ndarray, masks: list[np.ndarray]) -> bool:
     return np.count_nonzero(covered) <= _MAX_COVER * mask.size
 
 
-def _masks(masks: list[np.ndarray], classes: list[int], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The class and the instance of each pixel."""
+def label_maps(
+    masks: list[np.ndarray], classes: list[int], size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The class and the instance of each pixel, uint8 [size, size]; void as in `compose_scene`."""
     label = np.zeros((size, size), np.uint8)
     instances = np.zeros((size, size), np.uint8)
     void = np.zeros((size, size), bool)
@@ -313,16 +335,14 @@ def compose_digit(
         ((64, 64, 3), True)
     """
     check_options(size, min_scale, max_scale)
-    canvas = _ground(rng, size)
-    for _ in range(rng.integers(0, round(_MAX_DISTRACTORS * (size / 64) ** 2) + 1)):
-        _paste_distractor(rng, canvas, images, _log_uniform(rng, min_scale, max_scale))
-    index, scale = rng.integers(len(images)), _log_uniform(rng, min_scale, max_scale)
-    ink = _digit_ink(images[index], scale)
+    canvas = littered_ground(rng, images, size, min_scale, max_scale)
+    index, scale = rng.integers(len(images)), log_uniform(rng, min_scale, max_scale)
+    ink = digit_ink(images[index], scale)
     _paste(rng, canvas, ink, *rng.integers(0, size - ink.shape[0] + 1, 2))
-    return {"image": _levels(rng, canvas), "label": int(values[index]), "scale": scale}
+    return {"image": levels(rng, canvas), "label": int(values[index]), "scale": scale}
 
 
-def _levels(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
+def levels(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
     """The canvas with the noise of pixels, uint8."""
     canvas += np.float32(_PIXEL_NOISE) * rng.standard_normal(canvas.shape, np.float32)
     return np.rint(np.clip(canvas, 0.0, 1.0) * 255.0).astype(np.uint8)

@@ -68,6 +68,17 @@ class Decoder(linen.Module):
         """
         raise TypeError(f"the decoder {type(self).__name__} does not define place")
 
+    def scores(self, maps: Mapping[str, jax.Array], places: Mapping[str, Place]) -> dict[str, Any]:
+        """What it makes of some of its maps, each alone, by their names; those that it reads
+        together with others are left out."""
+        del maps, places
+        return {}
+
+    def fuse(self, parts: Mapping[str, Any], places: Mapping[str, Place]) -> Any:
+        """What it returns, of what `scores` made of its maps, and of the maps that it left out."""
+        fused, _ = nn.call(self, parts, nn.Forward(), places=places)
+        return fused
+
 
 def within(scope: Any, layer: linen.Module, name: str | None = None) -> Any:
     """A layer whose variables lie in a scope itself, or in its part `name`.
@@ -104,6 +115,16 @@ class Head(Decoder):
     def place(self, places: Mapping[str, Place]) -> Place:
         """Where the map lies."""
         return places[self.at]
+
+    def scores(self, maps: Mapping[str, jax.Array], places: Mapping[str, Place]) -> dict[str, Any]:
+        """All that it computes."""
+        del places
+        return {self.at: self(maps)[0]} if self.at in maps else {}
+
+    def fuse(self, parts: Mapping[str, Any], places: Mapping[str, Place]) -> Any:
+        """The scores as they are."""
+        del places
+        return parts[self.at]
 
     @linen.compact
     def __call__(

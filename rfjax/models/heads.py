@@ -12,6 +12,7 @@
     adadr          3x3 convolution, its dilation a real number regressed at every pixel
     ccl            context contrast: dense minus dilated convolutions, then scores
     aspp           pyramid of dilated convolutions: v2, a sum of scores; v3, then scores
+    deeplab_v3_plus  the pyramid v3, enlarged and merged with the map of stride 4, then scores
     lsdfn          filters of every pixel, over samples at four distances, a sum of scores
     classify       mean over the map, then a dense layer: scores of the whole image, [N, K]
     fcn_32s        1x1 scores of the map of stride 32, enlarged, zero at first
@@ -31,6 +32,7 @@ from flax import linen
 from rfjax import _checks, _names, nn
 from rfjax._registry import Registry
 from rfjax.models.decoders import Classify, Decoder, Head, Heads
+from rfjax.models.deeplab import DeepLabV3Plus
 from rfjax.models.fcn import FCN
 
 # What a head is: a class of layers or of decoders, and those of its options that are fixed.
@@ -52,6 +54,7 @@ _LAYERS: dict[str, Entry] = {
     "adadr": (nn.ContinuousDilationConv, {}),
     "ccl": (nn.CCL, {}),
     "aspp": (nn.ASPP, {}),
+    "deeplab_v3_plus": (DeepLabV3Plus, {}),
     "lsdfn": (nn.LSDFN, {}),
     "classify": (Classify, {}),
     "fcn_32s": (FCN, {"finest": 32, "streams": (), **_ALONE}),

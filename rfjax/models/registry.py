@@ -11,7 +11,18 @@ from flax import linen
 
 from rfjax import _checks, _names, nn
 from rfjax._registry import Registry
-from rfjax.models import alexnet, dla, drn, fusion, googlenet, heads, resnet, vgg
+from rfjax.models import (
+    alexnet,
+    dla,
+    drn,
+    fusion,
+    googlenet,
+    heads,
+    mobilenet,
+    resnet,
+    vgg,
+    xception,
+)
 from rfjax.models.segmentation import Segmenter
 from rfjax.models.stages import Staged, with_last
 from rfjax.nn.selection import Recording
@@ -61,6 +72,16 @@ class Renaming(Importable, Protocol):
 
 
 @runtime_checkable
+class Sliding(Renaming, Protocol):
+    """What a classifier of Caffe's is built of, of whose weights the last layers may be others."""
+
+    @property
+    def sliding(self) -> tuple[str, ...]:
+        """The layers that slide over the last pooled map, the first of which decides the width."""
+        ...
+
+
+@runtime_checkable
 class Network(Protocol):
     """What a network is built of that is no backbone with a head."""
 
@@ -92,6 +113,8 @@ _OWN: dict[str, Callable[..., Built]] = {
     "vgg_tiny": vgg.vgg_tiny,
     "alexnet": alexnet.alexnet,
     "googlenet": googlenet.googlenet,
+    "mobilenet_v2": mobilenet.mobilenet_v2,
+    "xception_65": xception.xception_65,
 }
 ARCHITECTURES: Registry[Callable[..., Built]] = Registry("network", _OWN, _names.NETWORKS)
 
@@ -167,12 +190,14 @@ def create(
       num_classes: number of classes K; or several by name, as {"semantic": 33, "geometric": 3}, for
         as many heads over one backbone.
       head: score | conv3 | composition | dog | gauss_deform | dynamic | deform | stn |
-        static_deform | adadr | ccl | aspp | lsdfn | classify | fcn_32s | fcn_16s | fcn_8s |
-        fcn_pool3 | fcn_pool4 | fcn_pool5, see `rfjax.models.heads`, or one that was registered.
+        static_deform | adadr | ccl | aspp | deeplab_v3_plus | lsdfn | classify | fcn_32s |
+        fcn_16s | fcn_8s | fcn_pool3 | fcn_pool4 | fcn_pool5, see `rfjax.models.heads`, or one that
+        was registered.
       head_options: of the head's layer, as {"sigma": 1.0, "family": "diagonal"}.
       backbone_options: width, depth, output_stride of "resnet_tiny"; width, depth of "drn_tiny";
         transition of "drn_a_*"; down_ratio of "dla_34"; width, depth, down_ratio of "dla_tiny";
-        border, light, output_stride of "vgg_16" and "vgg_tiny"; border, light of "alexnet".
+        border, light, output_stride of "vgg_16" and "vgg_tiny"; border, light of "alexnet";
+        output_stride of "resnet_*", "mobilenet_v2" and "xception_65".
       conv: layer class, or a partial of one, for the backbone's 3x3 convolutions (not its stem),
         such as `functools.partial(rfjax.nn.ComposedConv, sigma=0.3)`; None for plain ones. Or, made
         by `rfjax.nn.select`, a selection of any of its convolutions by their paths.

@@ -86,6 +86,11 @@ class Blocks:
         """The classifier's last layer has no place."""
         return ("fc8",)
 
+    @property
+    def sliding(self) -> tuple[str, ...]:
+        """The layers that slide over the last pooled map."""
+        return ("fc6", "fc7")
+
     def canonical(self, arrays: dict[str, Any]) -> dict[str, Any]:
         """The arrays of a network of PyTorch under the names of Caffe's layers."""
         return caffe_names.vgg(arrays, self.names)

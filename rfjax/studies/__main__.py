@@ -1,6 +1,8 @@
 """Runs a study.
 
     python -m rfjax.studies blurring --table=4 --data=digit_scenes --seeds=3 --workdir=studies
+    python -m rfjax.studies clockwork --table=3.5 --workdir=studies
+    python -m rfjax.studies guided --table=forms --workdir=studies
     python -m rfjax.studies figures --workdir=figures
     python -m rfjax.studies scales --run=RUN --workdir=figures
 
@@ -20,6 +22,8 @@ from rfjax import _names
 from rfjax._console import Parser, guarded, positive
 from rfjax._faults import Fault
 from rfjax.studies import scales
+from rfjax.studies.clockwork import command as clockwork
+from rfjax.studies.guided import command as guided
 from rfjax.studies.registry import STUDIES, Study
 from rfjax.training import config as configs
 from rfjax.training import folders
@@ -29,11 +33,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="rfjax.studies", description=__doc__.split("\n")[0])
     studies = parser.add_subparsers(dest="study", required=True)
     tabled = [_add_tabled(studies, name, study) for name, study in STUDIES.items()]
+    clocked = clockwork.add(studies)
     drawn = studies.add_parser("figures", help="the figures of the paper that need no training")
     scaled = studies.add_parser("scales", help="the scales that a trained dynamic head infers")
     scaled.add_argument("--run", required=True, type=Path, help="directory of a training run")
     scaled.add_argument("--data_dir", default="", help="where the data lie")
-    for each in (*tabled, drawn, scaled):
+    asked = guided.add(studies)
+    for each in (*tabled, clocked, asked, drawn, scaled):
         each.add_argument("--workdir", required=True, type=Path)
     return parser
 
@@ -45,7 +51,7 @@ def _add_tabled(studies: Any, name: str, study: Study) -> argparse.ArgumentParse
     data, scale = next(iter(study.scales))
     parser.add_argument("--data", default=data, choices=tuple(_names.DATA_SETS))
     parser.add_argument("--data_dir", default="", help="where the data lie")
-    parser.add_argument("--scale", default=scale, choices=("cpu", "gpu", "paper"))
+    parser.add_argument("--scale", default=scale, choices=("quick", "cpu", "gpu", "paper"))
     parser.add_argument("--seeds", type=positive, default=3)
     parser.add_argument("--steps", type=positive, help="of a full training, not the scale's")
     parser.add_argument("--jobs", type=positive, default=1, help="trainings at once (on a CPU)")
@@ -57,6 +63,8 @@ def _check(options: argparse.Namespace) -> None:
     """Sees that what the arguments name is there, before JAX, which takes seconds, is imported."""
     if options.study == "scales":
         folders.check(options.run)
+    if options.study == "clockwork":
+        clockwork.check(options)
     if options.study in STUDIES:
         try:
             scales.find(options.data, options.scale, STUDIES[options.study].scales)
@@ -121,7 +129,21 @@ def _scales(options: argparse.Namespace) -> None:
     _tell(scale_maps.write(options.run, options.workdir, data_dir=options.data_dir))
 
 
-COMMANDS = {**dict.fromkeys(STUDIES, tabled), "figures": _figures, "scales": _scales}
+def _clockwork(options: argparse.Namespace) -> None:
+    _tell(clockwork.run(options))
+
+
+def _guided(options: argparse.Namespace) -> None:
+    _tell(guided.run(options))
+
+
+COMMANDS = {
+    **dict.fromkeys(STUDIES, tabled),
+    "clockwork": _clockwork,
+    "guided": _guided,
+    "figures": _figures,
+    "scales": _scales,
+}
 
 
 def _study(options: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rfjax.studies import scales, tables
+from rfjax.studies import camvid, scales, tables
 from rfjax.studies.specs import Table
 
 
@@ -24,4 +24,5 @@ class Study:
 
 STUDIES = {
     "blurring": Study("the tables of the paper, and two more", tables.BLURRING, scales.SCALES),
+    "camvid": Study("FCN on street scenes, from a frozen trunk", camvid.TABLES, camvid.SCALES),
 }

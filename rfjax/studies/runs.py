@@ -122,7 +122,7 @@ def plan(
       weights: directory with pretrained weights, `<model>.npz` with torch's names, or None.
 
     Raises:
-      StudyError: runs with another config lie there.
+      StudyError: runs with another config lie there, or weights are missing.
     """
     generations: dict[int, list[Run]] = {}
     for seed in range(seeds):
@@ -130,8 +130,14 @@ def plan(
             config = scales.run_config(spec, scale, seed=seed, steps=steps, data_dir=data_dir)
             if spec.parent is not None:
                 config.model.weights = str(_folder(root, spec.parent, seed))
-            elif weights is not None:
+            elif weights is not None and spec.weights != "none":
                 config.model.weights = str(weights.absolute() / f"{config.model.name}.npz")
+            elif spec.weights == "wanted":
+                name = f"{config.model.name}.npz"
+                raise StudyError(f"{spec.name} starts from a trained trunk: --weights, with {name}")
+            if config.data.cache.map:
+                trunk = f"seed{seed}" if spec.lineage[0].weights == "none" else "trained"
+                config.data.cache.dir = str(root.absolute() / "maps" / trunk)
             run = Run(spec, seed, _folder(root, spec, seed), config.to_dict())
             run.check()
             generations.setdefault(len(spec.lineage), []).append(run)

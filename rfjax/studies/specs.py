@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 # The networks of the papers, by the roles that a scale fills.
-ROLES = {"drn": "DRN-A", "resnet": "ResNet-34", "dla": "DLA-34"}
+ROLES = {"drn": "DRN-A", "resnet": "ResNet-34", "dla": "DLA-34", "vgg": "VGG-16"}
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,9 @@ class Spec:
       settings: other keys of the config, as (("task.name", "classification"), ...).
       share: of the steps of a full training; None is all of them, and the scale's share for
         fine-tuning of a run that starts from another.
+      label: its name; "" for one that is made of all of the above but the parent.
+      weights: of a run without a parent: given, those that the study was given, if it was; wanted,
+        without which it cannot be; none, whatever it was given.
     """
 
     network: str
@@ -39,10 +42,14 @@ class Spec:
     evaluations: int = 1
     settings: tuple[tuple[str, Any], ...] = ()
     share: float | None = None
+    label: str = ""
+    weights: str = "given"
 
     @property
     def name(self) -> str:
         """Tells this run from all others of the tables; the name of its directory."""
+        if self.label:
+            return self.label
         parts = [self.network, self.head, *(f"{key}={_text(value)}" for key, value in self.options)]
         if self.composed is not None:
             parts += ["composed", *(f"{key}={_text(value)}" for key, value in self.composed)]

@@ -2,6 +2,7 @@
 
     segmentation     a class at every pixel of an image
     classification   a class for an image
+    guided           classes at every pixel, of which marks in other images tell
 
 A task turns examples of a data set into the arrays that a network reads, builds the network, and
 holds the loss, the scores and the figures; see `rfjax.tasks.task.Task`. Training, evaluation,
@@ -15,6 +16,7 @@ __all__ = _lazy.install(
     __name__,
     {
         "classification": ("Classification",),
+        "guided": ("Guided",),
         "inference": (),
         "losses": (),
         "metrics": (),

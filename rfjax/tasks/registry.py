@@ -7,6 +7,7 @@ from rfjax import _names
 from rfjax._options import choose
 from rfjax._registry import Registry
 from rfjax.tasks.classification import Classification
+from rfjax.tasks.guided import Guided
 from rfjax.tasks.segmentation import Segmentation
 from rfjax.tasks.several import Segmentations
 from rfjax.tasks.task import Task
@@ -17,6 +18,7 @@ TASKS: Registry[Callable[..., Task]] = Registry(
         "segmentation": Segmentation,
         "classification": Classification,
         "segmentations": Segmentations,
+        "guided": Guided,
     },
     _names.TASKS,
 )

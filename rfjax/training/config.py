@@ -91,6 +91,9 @@ def _task() -> ConfigDict:
     task.cross_entropy = option(str)  # of segmentation: softmax | sigmoid | null_background
     task.sampling = option(float)  # probability that a cell of the last layer has a loss in a step
     task.cell = option(int)  # height and width of such a cell in pixels
+    task.fusion = option(str)  # of guided: late_global | early | …, see models.guided
+    task.shared = option(bool)  # of guided: whether one encoder reads support and query
+    task.map = option(str)  # of guided: that features are taken from
     return task
 
 
@@ -101,6 +104,7 @@ def _data() -> ConfigDict:
     data.dir = ""  # where the data lie or are put; "" is the data set's own default
     data.options = ConfigDict()  # of `rfjax.data.load`; None is the data set's own default
     data.options.enlargement = option(int)  # whole factor, in training and evaluation
+    data.options.reduction = option(int)  # of camvid: whole factor, likewise
     data.options.size = option(int)  # of digit scenes, in pixels; the rest is theirs, too
     data.options.min_scale = option(float)  # of digits, in pixels
     data.options.max_scale = option(float)
@@ -113,13 +117,33 @@ def _data() -> ConfigDict:
     data.options.sbd = option(bool)  # of voc: whether to train on SBD where it lies there
     data.options.modality = option(str)  # rgb | depth | rgbd; of nyud also hha | rgb_hha
     data.options.labels = option(str)  # of digit scenes, sift_flow: semantic | geometric | both
+    data.options.images = option(str)  # of folder: patterns of paths, with {split} and *
+    data.options.masks = option(str)
+    data.options.holdout = option(float)  # share of training for validation, where it has no folder
+    data.options.ignore = option(str)  # value, or color #RRGGBB, of pixels without a class
+    data.options.train_clips = option(int)  # of digit clips
+    data.options.val_clips = option(int)
+    data.options.length = option(int)  # of digit clips, in frames
+    data.options.fastest = option(float)  # speed in digit clips, in pixels per frame
+    data.options.frames = option(str)  # of davis, cityscapes_clips: labeled | all
+    data.options.of = option(str)  # of episodes: the data set; the rest of both kinds of episodes
+    data.options.kind = option(str)  # semantic | interactive | dense
+    data.options.ways = option(int)  # classes, with that of what is no object
+    data.options.shots = option(int)  # images that support each object
+    data.options.points = option(int)  # of each class and image; 0: every pixel; unset: 1 to 100
+    data.options.missing = option(str)  # what has no mark: unknown | negative
+    data.options.folds = option(int)  # parts of the classes, of which one is held out
+    data.options.fold = option(int)  # which one
+    data.options.held_out = option(bool)  # whether training leaves it out
+    data.options.train_episodes = option(int)
+    data.options.val_episodes = option(int)
 
     data.normalization = "dataset"  # its own mean and deviation | imagenet | caffe
     data.augmentation = ConfigDict()
     data.cache = ConfigDict()
-    data.cache.map = (
-        ""  # the network starts from this map, as "pool4", computed once; "" from images
-    )
+    # The network starts from this map, as "pool4", or from several, as "pool3, pool4", in the order
+    # in which it makes them; they are computed once. "" from images
+    data.cache.map = ""
     data.cache.dir = ""  # where the maps lie; "" is "maps" in the run's directory
     data.cache.dtype = "float16"  # float16 | float32, of the files
     data.pad = (0, 0)  # least height, width of a batch: zeros and void below and on the right
@@ -142,7 +166,7 @@ def _model() -> ConfigDict:
     model.backbone_options = ConfigDict()  # width, depth are those of the tiny networks
     model.backbone_options.width = option(int)  # channels of the stem
     model.backbone_options.depth = option(int)
-    model.backbone_options.output_stride = option(int)  # of resnet_tiny: 4 | 8; of vgg_*: 32 | 8
+    model.backbone_options.output_stride = option(int)  # 32 | 16 | 8; of resnet_tiny 4 | 8
     model.backbone_options.down_ratio = option(int)  # of dla_*: 2 | 4
     model.backbone_options.transition = option(str)  # of drn_a_*: none | previous | full
     model.backbone_options.border = option(int)  # of vgg_*, alexnet: 100 | 81 | 0 (none)
@@ -154,9 +178,10 @@ def _model() -> ConfigDict:
     # Channels of each of several networks whose scores are averaged, as (3, 1) of colors and depth;
     # () for one network of all channels.
     model.late_fusion = ()
-    # Start from an .npz of torch-named arrays, or from the best of another run; with late_fusion
-    # perhaps one for each network, with a comma between.
+    # Start from a file of torch-named arrays (.npz, .safetensors, .pth), or from the best of
+    # another run; with late_fusion perhaps one for each network, with a comma between.
     model.weights = ""
+    model.anew = ""  # patterns of the paths of parameters that start as drawn all the same
     return model
 
 
@@ -284,14 +309,27 @@ _OPTION_RULES = {
         "cross_entropy": rules.one_of(_names.CROSS_ENTROPIES),
         "sampling": rules.number(0, 1, open_low=True),
         "cell": _COUNT,
+        "fusion": rules.one_of(_names.FUSIONS),
     },
     "data.options": {
         "seed": rules.integer(0, 2**32 - 1),
         **dict.fromkeys(
-            ("enlargement", "size", "train_scenes", "val_scenes", "train_images", "val_images"),
+            (
+                "enlargement",
+                "reduction",
+                "size",
+                "train_scenes",
+                "val_scenes",
+                "train_images",
+                "val_images",
+            ),
             _COUNT,
         ),
+        **dict.fromkeys(("shots", "train_episodes", "val_episodes"), _COUNT),
+        **dict.fromkeys(("ways", "folds"), rules.integer(2)),
+        **dict.fromkeys(("points", "fold"), rules.integer(0)),
         **dict.fromkeys(("min_scale", "max_scale"), _POSITIVE),
+        "holdout": rules.number(0, 1, open_low=True),
     },
     "model.backbone_options": dict.fromkeys(
         ("width", "depth", "output_stride", "down_ratio"), _COUNT

@@ -42,12 +42,16 @@ def head_options() -> ConfigDict:
     options.offset_groups = option(int)  # of deform: parts of the channels with taps of their own
     options.modulated = option(bool)  # whether a mask of deform's samples is regressed as well
     options.dilations = option(tuple)  # of ccl, one for each contrast
-    options.rates = option(tuple)  # of aspp, one for each branch
-    options.blur = option(float)  # before dilated branches of ccl and aspp, in units of dilation
-    options.width = option(int)  # channels inside ccl and aspp
+    options.rates = option(tuple)  # of aspp and deeplab_v3_plus, one for each branch
+    options.blur = option(
+        float
+    )  # before dilated branches of pyramids and ccl, in units of dilation
+    options.width = option(int)  # channels inside ccl, aspp and deeplab_v3_plus
+    options.depth = option(int)  # of deeplab_v3_plus: 3x3 convolutions before the scores
+    options.low = option(int)  # of deeplab_v3_plus: channels of the finer map
     options.fusion = option(str)  # of the scores of several contrasts: gated | sum
     options.normalize = option(bool)  # whether ccl does
-    options.dropout = option(float)  # of aspp v3
+    options.dropout = option(float)  # of aspp v3 and deeplab_v3_plus
     options.extent = option(float)  # of stn, in pixels of the map
     options.channels = option(int)  # of lsdfn: channels of its filters' outputs
     options.samples = option(int)  # of lsdfn: odd number of places that are read along each axis

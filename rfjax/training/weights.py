@@ -1,5 +1,6 @@
 """Starting from trained weights: a file of torch-named arrays, or another run."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ from flax import linen, traverse_util
 from ml_collections import ConfigDict
 
 from rfjax import models
+from rfjax._console import tell
 from rfjax._faults import CheckpointError, reason
-from rfjax.models import fusion
+from rfjax._sgd import matches
+from rfjax.models import fusion, matching, weight_files
+from rfjax.models.guided import for_both_encoders
 from rfjax.models.torch_import import not_finite
 from rfjax.training import checkpoints, composed
 from rfjax.training import config as configs
@@ -36,7 +40,8 @@ def load(
         config: of the run; `model.weights` is the path of an .npz of torch-named arrays, or the
             directory of another run, whose best checkpoint is taken; of a run with another task all
             but the head. With `model.late_fusion` it is that of a run with the same, or one path
-            for each of the networks, or one for all of them.
+            for each of the networks, or one for all of them. What `model.anew` matches stays as it
+            is in `variables`.
         variables: freshly drawn ones, which say what is wanted.
         num_classes, channels: of the data.
 
@@ -88,12 +93,23 @@ def _load(
                 if before.task.name != config.task.name:  # its head learned something else
                     given = {name: _without_head(tree) for name, tree in given.items()}
                 networks.append(composed.build_model(before, meta["dataset"]["num_classes"]))
-            return transplant(given, variables, networks)
-        return _from_torch(path, config, num_classes, channels)
+            found = transplant(for_both_encoders(given, variables), variables, networks)
+        else:
+            found = _from_torch(path, config, num_classes, channels)
+        return _but_for(config.model.anew, found, variables)
     except FileNotFoundError as error:
         raise configs.ConfigError(f"model.weights: there is no {path}") from error
     except (CheckpointError, *_UNREADABLE) as error:
         raise configs.ConfigError(f"model.weights: {path}: {reason(error)}") from error
+
+
+def _but_for(patterns: str, given: dict[str, Any], drawn: dict[str, Any]) -> dict[str, Any]:
+    """`given` but for what the patterns match, which is as drawn."""
+    flat, fresh = traverse_util.flatten_dict(given), traverse_util.flatten_dict(drawn)
+    chosen = {path: fresh[path] for path in flat if patterns and matches(path[1:], patterns)}
+    if patterns and not chosen:
+        raise ValueError(f"model.anew={patterns!r} matches no parameter of this model")
+    return traverse_util.unflatten_dict(flat | chosen)
 
 
 def _without_head(collection: dict[str, Any]) -> dict[str, Any]:
@@ -102,11 +118,13 @@ def _without_head(collection: dict[str, Any]) -> dict[str, Any]:
 
 def _from_torch(path: Path, config: ConfigDict, num_classes: int, channels: int) -> dict[str, Any]:
     """The variables that a file of torch-named arrays makes."""
-    with np.load(path, allow_pickle=False) as stored:
-        state_dict = {name: stored[name] for name in stored.files}
+    state_dict, notes = weight_files.read(path)
+    for note in notes:
+        tell(f"model.weights: {path}: {note}")
     section = config.model
     null_background = config.task.cross_entropy == "null_background"  # which has no score
-    return models.import_torch(
+    imported = functools.partial(
+        models.import_torch,
         section.name,
         state_dict,
         num_classes=num_classes - null_background,
@@ -117,6 +135,14 @@ def _from_torch(path: Path, config: ConfigDict, num_classes: int, channels: int)
         conv=composed.convolutions(config),
         channels=channels,
     )
+    try:
+        return imported()
+    except ValueError as error:
+        best = matching.nearest(state_dict)
+        if best.name == section.name or not best.found:
+            raise
+        told = f"{error}; of the networks here they fit {best.name} best"
+        raise ValueError(f"{told} ({best.found} of {best.wanted} arrays)") from error
 
 
 def transplant(

@@ -106,7 +106,7 @@ def _patches(class_names: Sequence[str], palette: ArrayLike) -> list[Patch]:
 def segmentation_panels(
     images: Sequence[ArrayLike],
     truths: Sequence[ArrayLike],
-    outputs: Sequence[ArrayLike],
+    outputs: Sequence[ArrayLike] | None = None,
     *,
     palette: ArrayLike,
     class_names: Sequence[str],
@@ -115,16 +115,22 @@ def segmentation_panels(
 
     Args:
         images: uint8 [H, W, C] each, see `picture`.
-        truths, outputs: integers [H, W] each; output is greyed where truth is void.
+        truths, outputs: integers [H, W] each; output is greyed where truth is void. Without
+            outputs, the other two alone.
         palette: [K, 3] uint8.
         class_names: K names.
     """
     rows = [
-        (picture(image), colorize(truth, palette), colorize(_greyed(output, truth), palette))
-        for image, truth, output in zip(images, truths, outputs, strict=True)
+        (picture(image), colorize(truth, palette))
+        for image, truth in zip(images, truths, strict=True)
     ]
-    figure, _ = _image_grid(rows, titles=("input", "truth", "output"))
-    used = _used_classes([*truths, *outputs], len(class_names))
+    if outputs is not None:
+        rows = [
+            (*row, colorize(_greyed(output, truth), palette))
+            for row, output, truth in zip(rows, outputs, truths, strict=True)
+        ]
+    figure, _ = _image_grid(rows, titles=("input", "truth", "output")[: len(rows[0])])
+    used = _used_classes([*truths, *([] if outputs is None else outputs)], len(class_names))
     patches = _patches([class_names[k] for k in used], np.asarray(palette)[used])
     columns = min(len(patches), 6)
     figure.legend(
@@ -196,14 +202,14 @@ def _image_grid(
     rows: Sequence[Sequence[Any]], *, titles: Sequence[str], margin: float = 0.4
 ) -> tuple[Figure, np.ndarray]:
     """A figure of images in rows, `margin` inches wider; None leaves a panel empty."""
-    height, width = np.shape(rows[0][0])[:2]
-    panel_width = 2.2 if height >= width else 3.2
-    panel_height = min(panel_width * height / width, 10.0)  # of a picture that is a mere strip
+    shapes = [np.shape(row[0])[:2] for row in rows]
+    panel_width = 2.2 if any(height >= width for height, width in shapes) else 3.2
+    # A picture that is a mere strip has a bound.
+    heights = [min(panel_width * height / width, 10.0) for height, width in shapes]
     figure = Figure(
-        figsize=(panel_width * len(titles) + margin, panel_height * len(rows) + 0.8),
-        layout="constrained",
+        figsize=(panel_width * len(titles) + margin, sum(heights) + 0.8), layout="constrained"
     )
-    panels = figure.subplots(len(rows), len(titles), squeeze=False)
+    panels = figure.subplots(len(rows), len(titles), squeeze=False, height_ratios=heights)
     for row, images in enumerate(rows):
         for column, image in enumerate(images):
             axes = panels[row, column]

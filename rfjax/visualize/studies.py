@@ -1,6 +1,6 @@
 """Figures of the studies."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -47,6 +47,34 @@ def seed_bars(values: Mapping[tuple[str, str], ArrayLike], *, title: str) -> Fig
     return figure
 
 
+def clock_curves(
+    curves: Mapping[str, Sequence[tuple[ArrayLike, ArrayLike]]],
+    points: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    *,
+    title: str,
+) -> Figure:
+    """Accuracy over how often the deepest stage runs: a curve for each clock, with its seeds.
+
+    Args:
+        curves: by clock, for each threshold the shares of frames and the scores, [seeds] in %.
+        points: by schedule of fixed rates, the same.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(7, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for color, (name, measured) in zip(LINES, curves.items(), strict=False):
+        means = sorted((np.mean(share), np.mean(score)) for share, score in measured)
+        axes.plot(*zip(*means, strict=True), "-", color=color, label=name, linewidth=1.6)
+        for share, score in measured:
+            axes.plot(share, score, "o", color=color, markersize=3, alpha=0.5)
+    for marker, (name, (share, score)) in zip("sD^v", points.items(), strict=False):
+        place = np.mean(share), np.mean(score)
+        axes.plot(*place, marker, color=INK, label=name, markersize=7, linestyle="none")
+    axes.set_ylabel("mean IU, %", color=MUTED)
+    finish(axes, title=title, xlabel="frames on which the deepest stage runs, %")
+    return figure
+
+
 def sampling_points(cases: Mapping[str, tuple[ArrayLike, ArrayLike | None]]) -> Figure:
     """Points that a kernel samples, over the pixels: six panels.
 
@@ -78,6 +106,33 @@ def _points(axes: Axes, positions: np.ndarray, params: ArrayLike | None, title: 
     axes.set_ylim(reach, -reach)
     axes.set_axis_off()
     axes.set_title(title, fontsize=10, color=INK)
+
+
+def seed_curves(
+    values: Mapping[tuple[str, str], ArrayLike], *, title: str, along: str, score: str
+) -> Figure:
+    """Scores along the columns of a table, a curve a row: the mean of the seeds and their range.
+
+    Args:
+        values: by (row, column), [seeds].
+        title: over it.
+        along, score: what the axes are.
+    """
+    rows, columns = (tuple(dict.fromkeys(names)) for names in zip(*values, strict=True))
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    for number, row in enumerate(rows):
+        color = LINES[number % len(LINES)]
+        here = [at for at, column in enumerate(columns) if (row, column) in values]
+        seeds = [np.asarray(values[row, columns[at]]) for at in here]
+        axes.fill_between(
+            here, [s.min() for s in seeds], [s.max() for s in seeds], color=color, alpha=0.15
+        )
+        axes.plot(here, [s.mean() for s in seeds], "o-", color=color, markersize=4, label=row)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_ylabel(score, color=MUTED)
+    finish(axes, title=title, xlabel=along)
+    return figure
 
 
 def scale_scatter(

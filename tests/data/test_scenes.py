@@ -76,8 +76,8 @@ def test_a_digit_lies_inside_its_mask():
     # On one digit without its surroundings: the ink that is painted, against the ellipse.
     images, _ = scenes.digits("val")
     for digit in images[:40]:
-        ink = scenes._digit_ink(digit, 24.0)
-        mask = scenes._ellipse(ink, 5, 9, 64)
+        ink = scenes.digit_ink(digit, 24.0)
+        mask = scenes.ellipse(ink, 5, 9, 64)
         painted = np.zeros((64, 64), np.float32)
         painted[5 : 5 + len(ink), 9 : 9 + len(ink)] = ink
         assert painted[mask].sum() > 0.95 * painted.sum()
@@ -86,7 +86,7 @@ def test_a_digit_lies_inside_its_mask():
 def test_void_is_the_outline_and_the_overlap():
     one, two = (np.zeros((16, 16), bool) for _ in range(2))
     one[2:12, 2:12], two[6:15, 6:15] = True, True
-    label, instances = scenes._masks([one, two], [3, 5], 16)
+    label, instances = scenes.label_maps([one, two], [3, 5], 16)
     inner_one, inner_two = np.zeros((16, 16), bool), np.zeros((16, 16), bool)
     inner_one[3:11, 3:11], inner_two[7:14, 7:14] = True, True
     overlap = one & two
@@ -97,7 +97,7 @@ def test_void_is_the_outline_and_the_overlap():
 
 
 def test_scales_are_log_uniform():
-    draws = np.array([scenes._log_uniform(rng, 10.0, 40.0) for rng in _generators(2000)])
+    draws = np.array([scenes.log_uniform(rng, 10.0, 40.0) for rng in _generators(2000)])
     assert draws.min() >= 10 and draws.max() <= 40
     # half of the draws lie below the geometric mean, within three standard errors
     assert abs((draws < 20).mean() - 0.5) < 3 * 0.5 / np.sqrt(2000)

@@ -328,3 +328,17 @@ def test_local_response_norm_is_caffes():
         total = np.square(x[..., max(c - 2, 0) : c + 3]).sum(-1)
         wanted = x[..., c] / (1 + 1e-4 / 5 * total) ** 0.75
         np.testing.assert_allclose(found[..., c], wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_a_window_slides_over_a_map_that_is_smaller(dilation):
+    x, kernel = (jax.random.normal(jax.random.key(0), s) for s in ((2, 3, 5, 2), (5, 5, 2, 3)))
+    around, options = [(2 * dilation,) * 2] * 2, {"rhs_dilation": (dilation,) * 2}
+    options["dimension_numbers"] = ("NHWC", "HWIO", "NHWC")
+
+    def value(slide):
+        return lambda *given: jnp.sum(jnp.sin(slide(*given, (1, 1), around, **options)))
+
+    found = jax.value_and_grad(value(caffe.slide), (0, 1))(x, kernel)
+    wanted = jax.value_and_grad(value(jax.lax.conv_general_dilated), (0, 1))(x, kernel)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), found, wanted)

@@ -14,7 +14,10 @@ from tests import placements
 # A head of several strides wants a network of stride 32.
 FITTING = {head: "vgg_tiny" for head in HEADS if head.startswith("fcn_")}
 # Smaller than by default, where that is large.
-OPTIONS = {"lsdfn": {"sample_strides": (1, 2), "samples": 3, "channels": 4}}
+OPTIONS = {
+    "lsdfn": {"sample_strides": (1, 2), "samples": 3, "channels": 4},
+    "deeplab_v3_plus": {"width": 4, "low": 4, "depth": 1, "rates": (1, 2)},
+}
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(4, 16, 16, 3)), jnp.float32)
 _FEW = {("N", head) for head in HEADS} | {("shard_map", "composition"), ("shard_map", "deform")}
 

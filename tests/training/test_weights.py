@@ -56,6 +56,21 @@ def test_a_widened_head_starts_from_what_the_narrow_one_computes(plain_run):
     assert not np.allclose(apply(fresh, IMAGES), expected, atol=1e-2)
 
 
+def test_layers_that_start_anew_although_there_are_weights(plain_run):
+    workdir, _, trained = plain_run
+    _, fresh = make("conv3")
+    config = config_of("conv3", workdir)
+    config.model.anew = "backbone/layer1_*, head/*"
+    placed = weights.load(config, fresh, num_classes=3)
+    for layer, found in placed["params"]["backbone"].items():
+        origin = fresh if layer.startswith("layer1_") else trained
+        chex.assert_trees_all_equal(found, origin["params"]["backbone"][layer])
+    chex.assert_trees_all_equal(placed["params"]["head"], fresh["params"]["head"])
+    config.model.anew = "backbone/layer9_*"
+    with pytest.raises(configs.ConfigError, match=r"layer9.* matches no parameter of this model"):
+        weights.load(config, fresh, num_classes=3)
+
+
 @pytest.mark.parametrize(
     "head, options",
     [("conv3", {}), ("composition", {"sigma": 0.15}), ("dog", {"sigma_center": 0.15})],
