@@ -10,6 +10,7 @@ import pytest
 
 from rfjax import models, nn
 from rfjax.models import fusion
+from rfjax.models.stages import with_last
 
 IMAGES = np.random.default_rng(0).normal(size=(1, 40, 44, 4)).astype(np.float32)
 SPLIT = (3, 1)
@@ -63,6 +64,25 @@ def test_of_several_heads_each_is_averaged():
     assert list(found) == ["digit", "size"]
     for name, scores in found.items():
         np.testing.assert_allclose(scores, (first[name] + second[name]) / 2, atol=1e-5)
+
+
+@pytest.mark.parametrize("head", ["score", "fcn_8s"])
+def test_scores_of_a_concatenation_are_the_sum_of_the_scores(head):
+    """One score layer of all channels is as many as there are parts, added up."""
+    model, given = make(head, True), variables(head)
+    maps = jax.jit(lambda v, x: model.apply(v, x, method="maps"))(given, IMAGES)
+    places = with_last(model.backbone.places)
+    first, second = (fusion.stream(given, n)["params"]["head"] for n in range(2))
+    together = jax.tree.map(  # kernels [1, 1, C, K] side by side, biases [K] added
+        lambda a, b: jnp.concatenate([a, b], -2) if a.ndim == 4 else a + b, first, second
+    )
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def scores(head, params):
+        return nn.call(head.bind({"params": params}), maps, nn.Forward(), places=places)[0]
+
+    found = scores(model.head, given["params"]["head"])
+    np.testing.assert_allclose(2 * found, scores(model.head.head, together), atol=1e-5)
 
 
 def test_it_runs_from_its_maps():
