@@ -109,7 +109,8 @@ def descent(
     Returns:
         An `optax.GradientTransformation` on any pytree of parameters.
     """
-    trace = optax.scale_by_adam(b1=momentum) if adaptive else optax.trace(decay=momentum)
+    adam = promoting(optax.scale_by_adam(b1=momentum))
+    trace = adam if adaptive else optax.trace(decay=momentum)
     rated = [
         optax.masked(optax.scale(multiplier), _mask(is_structure)),
         *([_scale(rates)] if rates else []),
@@ -120,6 +121,16 @@ def descent(
         _decay(weight_decay, lambda path: decayed or not is_structure(path), decays),
         *([*rated, trace] if rate_in_momentum else [trace, *rated]),
     )
+
+
+def promoting(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same where types are not promoted: optax computes with counts of steps."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        with jax.numpy_dtype_promotion("standard"):
+            return transformation.update(updates, state, params)
+
+    return optax.GradientTransformation(transformation.init, update)
 
 
 def _decay(
