@@ -48,7 +48,7 @@ HEADS: dict[str, tuple[str, ...]] = {
     "adadr": _TAPS,
     "ccl": (*_TAPS, "blur", "dilations", "fusion", "normalize", "width"),
     "aspp": (*_TAPS, "blur", "dropout", "rates", "variant", "width"),
-    "deeplab_v3_plus": ("blur", "depth", "dropout", "low", "rates", "width"),
+    "deeplab_v3_plus": ("at", "blur", "depth", "dropout", "low", "rates", "width"),
     "lsdfn": ("attention", "channels", "residual", "sample_strides", "samples"),
     "lsdfn_concat": (
         *("attention", "channels", "outputs", "residual", "sample_stride", "samples", "width"),

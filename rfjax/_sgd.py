@@ -116,7 +116,8 @@ def descent(
     choose("rule", rule, RULES)
     if rate_in_momentum and rule != "momentum":
         raise ValueError(f"rate_in_momentum is for the rule momentum; got rule={rule!r}")
-    trace = optax.trace(decay=momentum) if rule == "momentum" else _adam(momentum)
+    by_adam = rule == "adam"
+    mean = promoting(optax.scale_by_adam(b1=momentum)) if by_adam else optax.trace(decay=momentum)
     rated = [
         optax.masked(optax.scale(multiplier), _mask(is_structure)),
         *([_scale(rates)] if rates else []),
@@ -125,19 +126,18 @@ def descent(
     return optax.chain(
         optax.clip_by_global_norm(grad_clip) if grad_clip else optax.identity(),
         _decay(weight_decay, lambda path: decayed or not is_structure(path), decays),
-        *([*rated, trace] if rate_in_momentum else [trace, *rated]),
+        *([*rated, mean] if rate_in_momentum else [mean, *rated]),
     )
 
 
-def _adam(momentum: float) -> optax.GradientTransformation:
-    """m / (sqrt(v) + 1e-8), of means without bias."""
-    adam = optax.scale_by_adam(b1=momentum)
+def promoting(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same where types are not promoted: optax computes with counts of steps."""
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        with jax.numpy_dtype_promotion("standard"):  # optax takes powers by a count of steps
-            return adam.update(updates, state, params)
+        with jax.numpy_dtype_promotion("standard"):
+            return transformation.update(updates, state, params)
 
-    return optax.GradientTransformation(adam.init, update)
+    return optax.GradientTransformation(transformation.init, update)
 
 
 def _decay(

@@ -286,10 +286,12 @@ def _scores(run: Run, cell: Cell) -> Mapping[str, Any] | None:
 
 
 def _classes(run: Run) -> int | dict[str, int] | None:
-    """How many classes a network tells apart, of several sets by name; None if it diverged."""
-    scores, ending = run.outcome() or {}, "class_iu"
-    sets = {key.removesuffix(ending): len(scores[key]) for key in scores if key.endswith(ending)}
-    return sets if len(sets) > 1 else sets.get("")
+    """How many classes a network tells apart, of several sets each; None if it diverged."""
+    scores = run.outcome() or {}
+    found = [len(values) for key, values in scores.items() if key.endswith("class_iu")]
+    if len(found) > 1:
+        return {f"set_{number}": classes for number, classes in enumerate(found)}
+    return found[0] if found else None
 
 
 def _known(scores: Mapping[str, Any] | None, name: str) -> float:
@@ -313,6 +315,8 @@ def count_parameters(config, *, num_classes: int | Mapping[str, int]) -> Counts:
       >>> count_parameters(config, num_classes=11).structure
       1
     """
+    if config.task.cross_entropy == "null_background" and isinstance(num_classes, int):
+        num_classes -= 1  # no score of the background
     model = composed.build_model(config, num_classes)
     images = jax.ShapeDtypeStruct((1, 64, 64, getattr(model, "channels", 3)), np.float32)
     shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)

@@ -43,11 +43,10 @@ def head_options() -> ConfigDict:
     options.modulated = option(bool)  # whether a mask of deform's samples is regressed as well
     options.dilations = option(tuple)  # of ccl, one for each contrast
     options.rates = option(tuple)  # of aspp and deeplab_v3_plus, one for each branch
-    options.blur = option(
-        float
-    )  # before dilated branches of pyramids and ccl, in units of dilation
+    options.blur = option(float)  # before dilated branches, in units of their dilation
     options.width = option(int)  # channels inside ccl, aspp and deeplab_v3_plus
     options.depth = option(int)  # of deeplab_v3_plus: 3x3 convolutions before the scores
+    options.at = option(str)  # of deeplab_v3_plus: the finer map
     options.low = option(int)  # of deeplab_v3_plus: channels of the finer map
     options.fusion = option(str)  # of the scores of several contrasts: gated | sum
     options.normalize = option(bool)  # whether ccl does

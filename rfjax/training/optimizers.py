@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import jax
 import optax
 from flax import traverse_util
 
@@ -132,12 +131,7 @@ def accumulated(
     if _checks.integer("steps", steps) == 1:
         return optimizer
     several = optax.MultiSteps(optimizer, steps, use_grad_mean=how == "mean")
-
-    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        with jax.numpy_dtype_promotion("standard"):  # optax divides by a count of steps
-            return several.update(grads, state, params)
-
-    return optax.GradientTransformation(several.init, update)
+    return _sgd.promoting(several.gradient_transformation())
 
 
 def sgd(

@@ -1,13 +1,14 @@
 """The study of fully convolutional networks: its tables, its oracle and its runs."""
 
-from dataclasses import replace
+import json
+import sys
 
 import numpy as np
 import pytest
 
 from rfjax.studies import __main__ as program
 from rfjax.studies import fcn, oracle, scales
-from rfjax.studies.registry import STUDIES
+from tests.training.runs import start
 
 RUNS = {spec for table in fcn.FCN.values() for spec in table.specs}
 PRINTED = {
@@ -76,18 +77,26 @@ def test_void_that_is_predicted_is_wrong():
     assert oracle.mean_iu([label], 2, 2) == pytest.approx(4 / 7)
 
 
+def test_the_oracle_is_a_command(tmp_path, capsys, data_dir):
+    arguments = ["fcn", "--table=oracle", "--scale=quick", "--seeds=2", f"--data_dir={data_dir}"]
+    assert program.main([*arguments, f"--workdir={tmp_path}"]) == 0
+    assert "| factor | mean IU | paper |" in capsys.readouterr().out
+    lines = (tmp_path / "digit_scenes-quick" / "table_oracle.md").read_text().splitlines()
+    cells = [line.split("|")[2] for line in lines if line.startswith("| ")]
+    scores = [float(cell.split("±")[0]) for cell in cells[1:]]
+    assert len(scores) == len(oracle.FACTORS)
+    assert scores[0] > 90 and scores == sorted(scores, reverse=True)
+
+
 @pytest.mark.slow
-def test_the_program(tmp_path, capsys, data_dir, monkeypatch):
-    table = fcn.FCN["2.8"]
-    rows = ("reference", "reference, foreground alone")
-    cells = {place: cell for place, cell in table.cells.items() if place[0] in rows}
-    study = replace(STUDIES["fcn"], tables={"2.8": replace(table, cells=cells, claims=())})
-    monkeypatch.setitem(STUDIES, "fcn", study)
-    arguments = ["fcn", "--table=all", "--scale=quick", "--seeds=1", "--steps=4"]
-    assert program.main([*arguments, f"--data_dir={data_dir}", f"--workdir={tmp_path}"]) == 0
-    told = capsys.readouterr().out
-    assert "[2/2] 32s, seed 0: mean IU" in told
-    assert "| reference, foreground alone | mean IU |" in told
-    assert "| factor | mean IU | paper |" in told
-    folder = tmp_path / "digit_scenes-quick"
-    assert (folder / "table_2.8.json").exists() and (folder / "table_oracle.md").exists()
+def test_a_table_is_a_command(tmp_path, data_dir):
+    """Trained, evaluated behind masks, and written; on one device, since batches are of one."""
+    command = [sys.executable, "-m", "rfjax.studies", "fcn", "--table=2.8", "--scale=quick"]
+    command += ["--seeds=1", "--steps=6", f"--data_dir={data_dir}", f"--workdir={tmp_path}"]
+    process = start(command)
+    told, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, told
+    assert "[5/5] 32s-without-" in told
+    found = json.loads((tmp_path / "digit_scenes-quick" / "table_2.8.json").read_text())
+    rows = {cell["row"]: cell["mean"] for cell in found["cells"]}
+    assert len(rows) == 6 and all(0 <= value <= 100 for value in rows.values())
