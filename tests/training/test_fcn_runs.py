@@ -23,7 +23,6 @@ def test_fcn_8s_by_name(name, data_dir, tmp_path):
         model__backbone_options__width=None,
         steps=2,
         eval_every=2,
-        batch_size=2,
     )
     run, labels, out = tmp_path / "run", tmp_path / "labels", tmp_path / "out"
     loop.train(config, run)
