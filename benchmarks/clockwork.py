@@ -2,8 +2,9 @@
 
 FCN-8s on VGG-16 in three stages, 240x320, fc6 and fc7 of 512 channels. Stages, network and
 schedules take turns in one run; a schedule plays four frames from the start of a clip, of which
-every second one changes. `ours` is its time, `theirs` that of the cost model with the times that
-the stages took by themselves in the same run. The paper's shares are of fc6 and fc7 of 4096.
+every second one changes. `ratio` is its time by that of the oracle, under which all stages run on
+every frame; the aim is what the cost model says of it with the shares that the stages had by
+themselves in the same run, and 0.05 more. The paper's shares are of fc6 and fc7 of 4096.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ SCHEDULES = (
 )
 PAPER = (0.59, 0.18, 0.23)  # shares of the stages
 FRAMES = 4  # after which all rates have come around
-AIM = 1.05
+MARGIN = 0.05
 
 
 def run(*, rounds: int, name: str = "vgg_16", size: tuple[int, int] = (240, 320)) -> Iterator[Row]:
@@ -45,9 +46,11 @@ def run(*, rounds: int, name: str = "vgg_16", size: tuple[int, int] = (240, 320)
         frame = Times(tuple(ms / FRAMES for ms in times[schedule].rounds))
         firing = plays[schedule]() / FRAMES
         paper = clockwork.cost(schedule, PAPER, firing=firing)
-        what = f"{schedule}: {frame.ratio(whole):.2f}, paper {paper:.3g}"
-        wanted = modelled(schedule, times, firing)
-        yield compared(SUITE, case, what, frame, "the cost model", wanted, aim=AIM)
+        model = modelled(schedule, times, firing).ratio(whole)
+        what = f"{schedule}: model {model:.2f}, paper {paper:.3g}"
+        oracle = Times(tuple(ms / FRAMES for ms in times["oracle"].rounds))
+        aim = round(model + MARGIN, 3)
+        yield compared(SUITE, case, what, frame, "the oracle", oracle, aim=aim)
 
 
 def operands(name: str, size: tuple[int, int]) -> tuple[Any, Any, jax.Array]:

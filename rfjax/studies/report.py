@@ -325,7 +325,7 @@ def count_parameters(config, *, num_classes: int | Mapping[str, int]) -> Counts:
     is_structure = nn.structure(model, shapes, images).is_structure
 
     def total(trainable: str) -> int:
-        chosen = optimizers.SELECTIONS[trainable]
+        chosen = optimizers.selection(trainable)
         return sum(size for path, size in sizes.items() if chosen(path, is_structure))
 
     return Counts(*map(total, ("all", config.trainable, "structure")))

@@ -146,6 +146,7 @@ def _data() -> ConfigDict:
     data.options.motion = option(float)  # of digit_flow: largest displacement in pixels
     data.options.digits = option(int)  # of digit_flow: in a picture
     data.options.train_pairs = option(int)  # of digit_flow
+    data.options.val_pairs = option(int)
 
     data.normalization = "dataset"  # its own mean and deviation | imagenet | caffe
     data.augmentation = ConfigDict()

@@ -33,8 +33,13 @@ SELECTIONS: dict[str, Callable[[Path, IsStructure], bool]] = {
 }
 
 
-def _selection(trainable: str) -> Callable[[Path, IsStructure], bool]:
-    """The choice of this name, or that of patterns."""
+def selection(trainable: str) -> Callable[[Path, IsStructure], bool]:
+    """The function of (path, is_structure) that says what is trained, as `select` takes it.
+
+    Example:
+        >>> selection("backbone/layer4_*, head/*")(("head", "kernel"), lambda path: False)
+        True
+    """
     if trainable in SELECTIONS or not is_patterns(trainable):
         return choose("trainable", trainable, SELECTIONS)
     return lambda path, is_structure: matches(path, trainable)
@@ -57,7 +62,7 @@ def select(
     Raises:
         ValueError: for an unknown `trainable`, or when it selects nothing.
     """
-    chosen = _selection(trainable)
+    chosen = selection(trainable)
     if trainable == "structure" and is_structure is None:
         raise ValueError("trainable='structure' wants is_structure, to tell which parameters it is")
     flat = traverse_util.flatten_dict(params)

@@ -29,6 +29,15 @@ TABLE = Table(
 TABLE_OF_ONE = Table("one", {("plain", "IU"): Cell(SCORE)}, lambda *_: ("plain", "IU"))
 
 
+def test_parameters_that_patterns_train_are_counted():
+    config = configs.base()
+    config.trainable = "last_stage"
+    wanted = report.count_parameters(config, num_classes=3)
+    config.trainable = "head/*, nothing/*"
+    assert report.count_parameters(config, num_classes=3) == wanted
+    assert 0 < wanted.trained < wanted.total
+
+
 def finished(folder, spec, seed, mean_iu, *, sigma=None, half=None):
     """A run that ended with these scores."""
     folder.mkdir(parents=True)
