@@ -3,6 +3,7 @@
     python -m benchmarks gaussian --output=runs/benchmarks
     python -m benchmarks --check
     python -m benchmarks tuning
+    python -m benchmarks clockwork --rounds=5
     python -m benchmarks accelerator --output=runs/accelerator    (see benchmarks/accelerator)
 
 Writes benchmarks.json and benchmarks.md; with --check, ends with 1 if an aim is not reached.
@@ -13,8 +14,8 @@ import importlib
 import sys
 from pathlib import Path
 
-SUITES = ("gaussian", "deform", "resample", "search", "train", "data")
-EXTRA = ("tuning", "guide")  # only where they are named
+SUITES = ("gaussian", "deform", "resample", "adaptive", "search", "train", "data")
+EXTRA = ("tuning", "clockwork", "guide")  # only where they are named
 
 
 def main(arguments: list[str] | None = None) -> int:

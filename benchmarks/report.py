@@ -32,6 +32,7 @@ class Row:
     aim: float | None = None  # the largest ratio wanted
     error: float | None = None  # largest error of ours, relative to the largest value
     unit: str = "ms"
+    of: dict[str, Any] | None = None  # what it is the time of, for programs that read the file
 
     @property
     def reached(self) -> bool | None:

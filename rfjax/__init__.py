@@ -12,6 +12,7 @@ The primitives, pure functions on arrays that import nothing but JAX, NumPy and 
     dilation      dilated convolution of a map blurred in proportion
     inflation     a map enlarged by a learned factor, and brought back
     dynamic       filters of every pixel, over a large field of samples
+    matching      how alike two maps are, at every displacement
     adaptive      dilation of every output: several ones mixed, or a real number
     fully_convolutional   bilinear enlargement; classifiers that slide over maps
     guidance      what was marked in some images, pooled to guide the segmentation of others
@@ -68,6 +69,7 @@ if TYPE_CHECKING:  # the same names as below, which are imported at their first 
     from rfjax.inflation import inflate as inflate
     from rfjax.inflation import interpolate as interpolate
     from rfjax.inflation import weighted_gradient as weighted_gradient
+    from rfjax.matching import correlation as correlation
     from rfjax.sampling import affine_conv as affine_conv
     from rfjax.sampling import bilinear_sample as bilinear_sample
     from rfjax.sampling import sampled_conv as sampled_conv
@@ -129,6 +131,7 @@ __all__ = _lazy.install(  # pyright: ignore[reportUnsupportedDunderAll]  the nam
             "weighted_gradient",
         ),
         "dynamic": ("dynamic_filter",),
+        "matching": ("correlation",),
         "adaptive": (
             "adaptive_dilated_conv",
             "continuous_dilated_conv",

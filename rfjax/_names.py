@@ -9,9 +9,11 @@ _TINY = ("width", "depth")
 _MERGED = ("down_ratio",)
 _TRANSITION = ("transition",)
 _SLIDING = ("border", "light")
+_DILATED = ("output_stride",)
+_FLOWING = ("context", "samples", "sample_stride")
 
 NETWORKS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("resnet_18", "resnet_34", "resnet_50", "resnet_101"), ()),
+    **dict.fromkeys(("resnet_18", "resnet_34", "resnet_50", "resnet_101"), _DILATED),
     "resnet_tiny": (*_TINY, "output_stride"),
     "dla_34": _MERGED,
     "dla_tiny": (*_TINY, *_MERGED),
@@ -19,9 +21,11 @@ NETWORKS: dict[str, tuple[str, ...]] = {
     "drn_tiny": _TINY,
     **dict.fromkeys((f"drn_c_{depth}" for depth in (26, 42, 58)), ()),
     **dict.fromkeys((f"drn_d_{depth}" for depth in (22, 24, 38, 40, 54, 56, 105, 107)), ()),
-    **dict.fromkeys(("vgg_16", "vgg_tiny"), (*_SLIDING, "output_stride")),
+    **dict.fromkeys(("vgg_16", "vgg_tiny"), (*_SLIDING, "dropout", "output_stride")),
     "alexnet": _SLIDING,
     "googlenet": (),
+    **dict.fromkeys(("mobilenet_v2", "xception_65"), _DILATED),
+    **dict.fromkeys(("flownet_s", "flownet_thin", "flownet_c"), _FLOWING),
 }
 
 _TAPS = ("dilation", "kernel_size")
@@ -44,7 +48,11 @@ HEADS: dict[str, tuple[str, ...]] = {
     "adadr": _TAPS,
     "ccl": (*_TAPS, "blur", "dilations", "fusion", "normalize", "width"),
     "aspp": (*_TAPS, "blur", "dropout", "rates", "variant", "width"),
+    "deeplab_v3_plus": ("at", "blur", "depth", "dropout", "low", "rates", "width"),
     "lsdfn": ("attention", "channels", "residual", "sample_strides", "samples"),
+    "lsdfn_concat": (
+        *("attention", "channels", "outputs", "residual", "sample_stride", "samples", "width"),
+    ),
     "classify": (),
     "fcn_32s": _SCORES,
     **dict.fromkeys(("fcn_16s", "fcn_8s"), _FUSED),
@@ -58,19 +66,28 @@ _EPISODES = (
     *("train_episodes", "val_episodes"),
 )
 DATA_SETS: dict[str, tuple[str, ...]] = {
-    "digit_scenes": (*_SCENES, "enlargement"),
-    "camvid": ("enlargement",),
+    "digit_scenes": (*_SCENES, "enlargement", "modality", "labels", "mask"),
+    "camvid": ("enlargement", "reduction"),
     "cityscapes": ("enlargement",),
     "digit_images": (
         *("size", "min_scale", "max_scale", "train_images", "val_images", "seed", "enlargement"),
     ),
     "image_folder": ("enlargement",),
+    "folder": ("enlargement", "images", "masks", "holdout", "seed", "ignore"),
     "voc": ("enlargement", "year", "sbd"),
     "pascal_context": ("enlargement",),
     "nyud": ("enlargement", "modality"),
     "sift_flow": ("enlargement", "labels"),
+    "digit_clips": (
+        *("size", "min_scale", "max_scale", "train_clips", "val_clips", "length", "fastest"),
+        *("seed", "enlargement"),
+    ),
+    "davis": ("enlargement", "frames"),
+    "cityscapes_clips": ("enlargement", "frames"),
     "digit_episodes": (*_SCENES, "turns", *_EPISODES),
     "episodes": ("of", *_EPISODES),
+    "digit_flow": ("size", "motion", "digits", "train_pairs", "val_pairs", "seed"),
+    "flying_chairs": (),
 }
 
 TASKS: dict[str, tuple[str, ...]] = {
@@ -78,6 +95,7 @@ TASKS: dict[str, tuple[str, ...]] = {
     "classification": (),
     "segmentations": ("cross_entropy", "sampling", "cell"),
     "guided": ("fusion", "shared", "map"),
+    "flow": (),
 }
 
 # Of guided networks, see `rfjax.models.guided`.
@@ -90,3 +108,7 @@ SCHEMES = ("dataset", "imagenet", "caffe")  # by which images are normalised
 MAPPINGS = ("auto", "loop", "map", "vmap")  # of a search's candidates to devices
 FAMILIES = ("own", "spherical", "diagonal", "full")  # of covariances that a search starts from
 PUBLISHED = ("fcn_alexnet", "fcn_vgg16", "googlenet")  # networks of which the fields are known
+
+# How a step is spread over devices, and how gradients of several steps are joined.
+PARALLEL = ("pmap", "shard_map")
+ACCUMULATIONS = ("mean", "sum")

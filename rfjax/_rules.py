@@ -40,6 +40,11 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
 
+def is_patterns(value: Any) -> bool:
+    """Whether `value` is a text of patterns of paths, which commas separate."""
+    return is_text(value) and ("/" in value or "*" in value)
+
+
 def integer(least: int, largest: int = LARGEST) -> Rule:
     """An integer within bounds."""
     wanted = f"an integer from {least} to {largest}"

@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import optax
 
 from rfjax import _checks
+from rfjax._checks import choose
 
 Path = tuple[str, ...]
 IsStructure = Callable[[Path], bool]
+RULES = ("momentum", "adam")
 
 
 def names(path: tuple) -> tuple[str, ...]:
@@ -86,12 +88,15 @@ def descent(
     rates: Mapping[str, float] = MappingProxyType({}),
     decays: Mapping[str, float] = MappingProxyType({}),
     rate_in_momentum: bool = False,
+    rule: str = "momentum",
 ) -> optax.GradientTransformation:
     """Gradient descent in which weight decay is added before momentum.
 
         g <- clip(g) + weight_decay * p;   m <- momentum * m + g;   p <- p - lr(t) * multiplier * m
 
-    or, with the rate in the momentum, m <- momentum * m + lr(t) * multiplier * g;   p <- p - m.
+    or, with the rate in the momentum, m <- momentum * m + lr(t) * multiplier * g;   p <- p - m;
+    or, by "adam", m / (sqrt(v) + 1e-8) in place of m, of means m of g and v of g^2 without bias,
+    which keep momentum and .999 of themselves.
 
     Args:
         schedule: lr(t), the learning rate as a function of the step.
@@ -103,11 +108,16 @@ def descent(
         rates, decays: factors on the learning rate and on the weight decay by patterns of paths, as
             {"*/bias": 2.0}; of several that match the last one holds, and 1 where none does.
         rate_in_momentum: whether the momentum sums steps, and not gradients.
+        rule: momentum | adam.
 
     Returns:
         An `optax.GradientTransformation` on any pytree of parameters.
     """
-    trace = optax.trace(decay=momentum)
+    choose("rule", rule, RULES)
+    if rate_in_momentum and rule != "momentum":
+        raise ValueError(f"rate_in_momentum is for the rule momentum; got rule={rule!r}")
+    by_adam = rule == "adam"
+    mean = promoting(optax.scale_by_adam(b1=momentum)) if by_adam else optax.trace(decay=momentum)
     rated = [
         optax.masked(optax.scale(multiplier), _mask(is_structure)),
         *([_scale(rates)] if rates else []),
@@ -116,8 +126,18 @@ def descent(
     return optax.chain(
         optax.clip_by_global_norm(grad_clip) if grad_clip else optax.identity(),
         _decay(weight_decay, lambda path: decayed or not is_structure(path), decays),
-        *([*rated, trace] if rate_in_momentum else [trace, *rated]),
+        *([*rated, mean] if rate_in_momentum else [mean, *rated]),
     )
+
+
+def promoting(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same where types are not promoted: optax computes with counts of steps."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        with jax.numpy_dtype_promotion("standard"):
+            return transformation.update(updates, state, params)
+
+    return optax.GradientTransformation(transformation.init, update)
 
 
 def _decay(

@@ -257,6 +257,7 @@ def deformable_conv(
     mask: ArrayLike | None = None,
     stride: Pair = 1,
     dilation: Pair = 1,
+    algorithm: str = "auto",
 ) -> jax.Array:
     """A convolution whose taps are displaced freely at every output.
 
@@ -276,13 +277,14 @@ def deformable_conv(
         m on the samples ("modulated" deformation); None for 1. Traced.
       stride: distance of the outputs in pixels, one number or (y, x), static.
       dilation: distance of the lattice's taps in pixels, one number or (y, x), static.
+      algorithm: as in `sampled_conv`.
 
     Returns:
       [*batch, H', W', C_out] in the dtype of `x`; the plain convolution where all offsets are 0.
       Offset groups together with channel groups take the time of a convolution without the latter.
 
     Raises:
-      ValueError: a shape or a size is wrong.
+      ValueError: a shape, a size or `algorithm` is wrong.
       TypeError: an argument does not hold floating-point numbers, or a size is not an integer.
 
     Example:
@@ -303,7 +305,8 @@ def deformable_conv(
             f"offsets must have shape [..., {lattice.shape[0]}, 2] for the {kernel.shape[0]} x "
             f"{kernel.shape[1]} taps of kernel; got {offsets.shape}"
         )
-    return sampled_conv(x, kernel, _moved(lattice, offsets), mask=mask, stride=stride)
+    positions = _moved(lattice, offsets)
+    return sampled_conv(x, kernel, positions, mask=mask, stride=stride, algorithm=algorithm)
 
 
 def _moved(lattice: np.ndarray, offsets: jax.Array) -> jax.Array:

@@ -8,18 +8,27 @@ palette image), `NAME_overlay.png`, and, for networks that choose scales by the 
 a number is added to it, and what was written is told. Of a classification it prints the likeliest
 classes.
 
+A network of colors and depth reads the latter from pictures of the same names in the folder that
+`--depth` names: grey ones, in levels as those of training, or with 16 bits in millimeters; or in
+three channels. A network of depth alone is given pictures of depth.
+
+`--window` cuts large pictures into windows that overlap, and averages what the network says of each
+pixel; memory is then that of a band of windows. `--probabilities` writes `NAME_probabilities.npy`,
+float16 [H, W, K]. With either there are no maps of scales.
+
 Takes the checkpoint of the highest score unless `--step` names another. Pictures may have any size;
 each new size compiles the network anew. They are read as training reads them (see
 `rfjax.data.decoding`), which does not turn them by their EXIF orientation.
 """
 
 import argparse
+import contextlib
 import glob
 import io
 import itertools
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +42,7 @@ if fault := _extras.missing("rfjax.predict", "PIL"):
 
 from PIL import Image
 
-from rfjax._console import Parser, guarded, tell
+from rfjax._console import Parser, guarded, positive, tell
 from rfjax._faults import Fault
 from rfjax.training import folders
 
@@ -84,6 +93,50 @@ def read_image(path: str | Path) -> np.ndarray:
         raise PredictionError(str(error)) from error
 
 
+def read_channels(path: str | Path, channels: int, depth: Path | None = None) -> np.ndarray:
+    """What a network of so many channels reads of a picture, uint8 [H, W, channels].
+
+    Args:
+        path: of a picture in colors; of a network of one channel, of a picture of depth, grey: its
+            levels, or with 16 bits millimeters, which become the levels of `rfjax.data.depth`.
+        channels: of the network.
+        depth: the folder in which the channels after the colors lie, under the picture's name.
+
+    Raises:
+        PredictionError: a picture cannot be read, or does not fit.
+    """
+    path = Path(path)
+    if channels == 1:
+        return _read_levels(path)
+    colors = read_image(path)
+    if channels == 3:
+        return colors
+    if depth is None:
+        raise PredictionError(
+            f"{path}: the network reads {channels} channels; say by --depth where those after the "
+            "colors lie"
+        )
+    more = read_channels(depth / path.name, channels - 3)
+    if more.shape[:2] != colors.shape[:2]:
+        sizes = [f"{height}x{width}" for height, width in (more.shape[:2], colors.shape[:2])]
+        raise PredictionError(f"{depth / path.name} has {sizes[0]} pixels, {path} has {sizes[1]}")
+    return np.dstack([colors, more])
+
+
+def _read_levels(path: Path) -> np.ndarray:
+    """The levels of a picture of depth, uint8 [H, W, 1]."""
+    from rfjax.data.depth import log_levels
+    from rfjax.data.nyud import read_depth
+
+    image = read_image(path)
+    if (image != image[..., :1]).any():
+        raise PredictionError(f"{path} is in colors; want a picture of depth, of one channel")
+    try:
+        return log_levels(read_depth(path))[..., None]
+    except ValueError:  # eight bits
+        return image[..., :1]
+
+
 def find_pictures(argument: str) -> list[Path]:
     """The pictures that an argument names: one file, those of a folder, or those of a pattern.
 
@@ -132,12 +185,74 @@ def write(folder: Path, name: str, image: np.ndarray, trained: Any) -> list[str]
     return [*words, *write_pictures(folder, name, pictures)]
 
 
+def write_probabilities(
+    folder: Path,
+    name: str,
+    image: np.ndarray,
+    trained: Any,
+    *,
+    window: int | None = None,
+    overlap: float = 0.25,
+    keep: bool = True,
+) -> list[str]:
+    """Writes what a segmentation makes of a picture by its probabilities; see `write`.
+
+    Args:
+        folder, name: where, and how it is called.
+        image: uint8 [H, W, C].
+        trained: the run.
+        window, overlap: as in `rfjax.training.windows.bands`; None for the whole picture at once.
+        keep: whether the probabilities are written as well.
+    """
+    from rfjax.training import windows
+
+    size = max(image.shape[:2]) if window is None else window
+    found = windows.bands(windows.probabilities(trained), image, window=size, overlap=overlap)
+    kinds = ("classes.png", "overlay.png", "probabilities.npy")
+    stem = next(
+        stem
+        for stem in numbered(name)
+        if not any(os.path.lexists(folder / f"{stem}_{kind}") for kind in kinds)
+    )
+    path, classes = folder / f"{stem}_probabilities.npy", []
+    with _new_array(path, image.shape[:2]) if keep else contextlib.nullcontext() as write_rows:
+        for band in found:
+            classes.append(band.argmax(-1).astype(np.int32))
+            if write_rows is not None:
+                write_rows(band)
+        words, pictures = trained.task.answer(image, np.concatenate(classes))
+        paths = write_pictures(folder, stem, pictures)
+    return [*words, *paths, *([str(path)] if keep else [])]
+
+
+@contextlib.contextmanager
+def _new_array(path: Path, shape: tuple[int, ...]) -> Iterator[Callable[[np.ndarray], None]]:
+    """Writes a new .npy file float16 [*shape, K] by its rows; if anything fails, none is left."""
+    try:
+        with path.open("xb") as file:
+
+            def write_rows(rows: np.ndarray) -> None:
+                if not file.tell():
+                    facts = {"descr": "<f2", "fortran_order": False}
+                    np.lib.format.write_array_header_1_0(
+                        file, facts | {"shape": (*shape, rows.shape[-1])}
+                    )
+                file.write(rows.astype("<f2").tobytes())
+
+            yield write_rows
+    except BaseException as error:
+        path.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
+        raise PredictionError(f"{path}: cannot be written ({error.strerror})") from error
+
+
 def write_pictures(folder: Path, name: str, pictures: Mapping[str, Image.Image]) -> list[str]:
     """Writes pictures as NAME_KIND.png, by kind, all or none of them; returns the paths.
 
     They get a number more where any file of this `name` exists.
     """
-    for stem in _numbered(name):
+    for stem in numbered(name):
         files = {folder / f"{stem}_{kind}.png": picture for kind, picture in pictures.items()}
         if not any(map(os.path.lexists, files)):
             break
@@ -152,7 +267,7 @@ def write_legend(folder: Path, trained: Any) -> Path:
     facts = trained.task.facts
     legend = visualize.legend(facts["class_names"], np.asarray(facts["palette"], np.uint8))
     content = _png(Image.fromarray(visualize.to_rgb(legend)))
-    paths = (folder / f"{stem}.png" for stem in _numbered("legend"))
+    paths = (folder / f"{stem}.png" for stem in numbered("legend"))
     path = next(p for p in paths if not os.path.lexists(p) or _holds(p, content))
     if not os.path.lexists(path):
         _write_new({path: content})
@@ -163,7 +278,7 @@ def _holds(path: Path, content: bytes) -> bool:
     return path.is_file() and path.read_bytes() == content
 
 
-def _numbered(name: str) -> Iterator[str]:
+def numbered(name: str) -> Iterator[str]:
     """NAME, NAME_2, NAME_3, ..."""
     yield name
     for number in itertools.count(2):
@@ -197,6 +312,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--workdir", required=True, type=Path, help="directory of the training run")
     parser.add_argument("--output", required=True, type=Path, help="directory for the results")
+    parser.add_argument(
+        "--depth", type=Path, help="folder of the channels after the colors, by the pictures' names"
+    )
+    parser.add_argument("--window", type=positive, help="pixels along each axis of the windows")
+    parser.add_argument(
+        "--overlap", type=float, help="least share of a window that its neighbor has (default: .25)"
+    )
+    parser.add_argument(
+        "--probabilities", action="store_true", help="write those of all classes as well"
+    )
     parser.add_argument("--step", type=int, help="checkpoint to take (default: the best one)")
     return parser
 
@@ -209,6 +334,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     """Answers for the pictures that the options name."""
+    if options.overlap is not None and (options.window is None or not 0 <= options.overlap < 1):
+        raise PredictionError(f"--overlap is of --window, from 0 to below 1; got {options.overlap}")
     folders.check(options.workdir, step=options.step)
     pictures, failures = _all_pictures(options.images)
     if not pictures:
@@ -223,7 +350,7 @@ def _predict(options: argparse.Namespace) -> int:
     names = inference.distinct([path.stem for path in pictures])
     for name, path in zip(names, pictures, strict=True):
         try:
-            answers = _answer(path, options.output, name, trained)
+            answers = _answer(path, options, name, trained)
         except PredictionError as error:  # the other pictures are answered nevertheless
             failures += _tell(error)
             continue
@@ -245,30 +372,47 @@ def _all_pictures(arguments: Sequence[str]) -> tuple[list[Path], int]:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes the directory for the results, unless it is there."""
+    """Makes the folder of the results, where it is not there.
+
+    Raises:
+        PredictionError: a file is in the way.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise PredictionError(f"--output={folder}: a file of this name is in the way") from error
 
 
-def _answer(path: Path, folder: Path, name: str, trained: Any) -> list[str]:
+def _answer(path: Path, options: argparse.Namespace, name: str, trained: Any) -> list[str]:
     """Reads one picture and writes what it becomes."""
     import jax
 
     from rfjax.data import decoding
 
-    image = read_image(path)
+    channels = len(trained.task.facts.get("mean", "rgb"))
+    image = read_channels(path, channels, options.depth)
     turned = decoding.orientation(path)
     if turned != 1:
         note = f"{path} is taken as stored, as in training; EXIF orientation {turned} would turn it"
         tell(f"rfjax.predict: note: {note}")
     try:
-        return write(folder, name, image, trained)
+        if options.window is None and not options.probabilities:
+            return write(options.output, name, image, trained)
+        return write_probabilities(
+            options.output,
+            name,
+            image,
+            trained,
+            window=options.window,
+            overlap=0.25 if options.overlap is None else options.overlap,
+            keep=options.probabilities,
+        )
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         height, width = image.shape[:2]
         reason = next(iter(str(error).splitlines()), "out of memory")
-        raise PredictionError(f"{path}: {height}x{width} pixels are too many: {reason}") from error
+        raise PredictionError(
+            f"{path}: {height}x{width} pixels are too many: {reason}; --window cuts them"
+        ) from error
 
 
 def _tell(error: Exception) -> int:

@@ -23,6 +23,7 @@ from rfjax import _checks, grids
 from rfjax._engine import reads
 from rfjax._engine.conv import Pair, check_kernel, convolve, operands
 from rfjax._engine.conv import output_size as output_size
+from rfjax._engine.plan import READERS, Reading
 
 _LAYOUT = "[..., H, W, C]"
 
@@ -127,6 +128,7 @@ def sampled_conv(
     *,
     mask: ArrayLike | None = None,
     stride: Pair = 1,
+    algorithm: str = "auto",
 ) -> jax.Array:
     """The convolution whose taps read the map at arbitrary positions about each output's center.
 
@@ -151,6 +153,9 @@ def sampled_conv(
         samples; None for 1. Traced.
       stride: the distance of neighbouring centers in pixels, one number or (y, x); static, at
         least 1.
+      algorithm: auto | gather | pallas, static: how the map is read at positions of each output.
+        The results agree to rounding. Kernels in Pallas are those of GPUs: a CPU interprets them,
+        slowly. Asked for, they also serve positions that all outputs share.
 
     Returns:
       [*batch, H', W', C_out], H' = (H - 1) // stride + 1, in the dtype of `x`; sums in float32 at
@@ -158,7 +163,8 @@ def sampled_conv(
       positions the right-sided one, and zero for taps that lie wholly outside the map.
 
     Raises:
-      ValueError: the shapes do not fit together, or `stride` is less than 1.
+      ValueError: the shapes do not fit together, `stride` is less than 1, or `algorithm` is none of
+        these.
       TypeError: an argument does not hold floating-point numbers, or `stride` is not an integer.
 
     Example:
@@ -175,6 +181,7 @@ def sampled_conv(
     kernel = _checks.float_array("kernel", kernel).astype(x.dtype)
     positions = _checks.float_array("positions", positions)
     strides = _checks.pair("stride", stride)
+    how = Reading(_checks.choose("algorithm", algorithm, READERS))
     output = output_size(x.shape[-3:-1], strides)
     groups = check_kernel(x, kernel)
     if 0 in x.shape[-3:]:
@@ -189,11 +196,11 @@ def sampled_conv(
     maps = x.reshape(math.prod(batch), *x.shape[-3:])
     weights = _weights(kernel, groups, parts)
     positions = positions.astype(_checks.accumulation_dtype(x, positions))
-    if positions.ndim == 2 and mask is None:
+    if positions.ndim == 2 and mask is None and algorithm != "pallas":
         y = reads.shared(maps, weights, positions, strides=strides)
     else:
         places = _places(positions, mask, (*batch, *output), parts)
-        y = reads.free(maps, weights, places, strides=strides)
+        y = reads.free(maps, weights, places, strides=strides, how=how)
     return y.reshape(*batch, *y.shape[1:])
 
 

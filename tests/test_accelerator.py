@@ -1,6 +1,9 @@
 """The program for accelerators: its budgets, its page, and all of it at small sizes."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +19,7 @@ from benchmarks.accelerator import (
 )
 from benchmarks.report import Row
 
+ROOT = Path(__file__).parent.parent
 H100, H200 = cards.CARDS.values()
 
 
@@ -59,6 +63,14 @@ def test_cards_are_known_by_their_kind():
     assert cards.find("NVIDIA H100 80GB HBM3") is H100 and cards.find("NVIDIA H200") is H200
     assert cards.find("NVIDIA H100 PCIe") is None and cards.find("cpu") is None
     assert H100.seconds(bytes=3.35e12, flops=0) == 1.0
+
+
+def test_no_prediction_of_reads_is_below_the_limit():
+    for shape, features in model.READ_SIZES:
+        for gradient in (False, True):
+            limit = model.least_reads(shape, features, H200, gradient=gradient)
+            for form in model.READ_FORMS:
+                assert model.predict_reads(form, shape, features, H200, gradient=gradient) > limit
 
 
 def test_no_prediction_is_below_the_limit():
@@ -120,9 +132,92 @@ def test_a_step_sends_its_gradients_once():
     assert 4 * parameters <= bytes < 1.2 * 4 * parameters
 
 
+def test_a_call_ends_in_time_where_a_case_hangs(tmp_path):
+    """In a process of its own, which ends."""
+    code = """
+import sys, time
+from pathlib import Path
+from benchmarks.accelerator import program
+from benchmarks.report import Row
+
+def hanging():
+    yield Row("suite", "before", "what", 1.0)
+    time.sleep(600)
+
+todo = [program.Part("part", 9.0, [program.Case("a", hanging)])]
+with program._ended_after(0.5, todo, Path(sys.argv[1])):
+    program.run(todo, Path(sys.argv[1]))
+"""
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, timeout=60)
+    assert done.returncode == 1
+    (part,) = json.loads((tmp_path / "accelerator.json").read_text())["parts"]
+    assert [row["case"] for row in part["rows"]] == ["before"]
+    assert part["state"] == "given up" and list(part["failed"]) == ["a"]
+
+
+def test_budgets_are_within_the_time():
+    parts = program.parts(small=False, seconds=program.PARTS * program.TOTAL)
+    assert sum(part.budget for part in parts) < program.TOTAL <= 8 * 60
+
+
+# A machine has no modules but those of these packages: JAX, Flax, optax and orbax with what they
+# bring.
+ALONE = """
+import sys
+from importlib.metadata import packages_distributions, requires
+from packaging.requirements import Requirement
+
+WANTED, todo = set(), ["jax", "jaxlib", "flax", "optax", "orbax-checkpoint"]
+while todo:
+    name = todo.pop().lower().replace("_", "-")
+    if name not in WANTED:
+        WANTED.add(name)
+        wanted = map(Requirement, requires(name) or ())
+        todo += [r.name for r in wanted if r.marker is None or r.marker.evaluate({"extra": ""})]
+WANTED.add("rfjax")
+OWNERS = packages_distributions()
+
+class Alone:
+    def find_spec(self, name, path=None, target=None):
+        owners = {owner.lower().replace("_", "-") for owner in OWNERS.get(name.split(".")[0], ())}
+        if owners and not owners & WANTED:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Alone())
+"""
+
+
+def alone(code, *arguments, **options):
+    """Runs code where nothing but JAX, Flax, optax and orbax is installed."""
+    command = [sys.executable, "-c", f"{ALONE}\n{code}", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **options)
+
+
+def test_parts_need_nothing_but_jax_flax_optax_and_orbax():
+    done = alone("""
+import importlib.util
+for name in ("pytest", "ml_collections", "cv2", "grain", "tensorflow_datasets", "chex", "PIL"):
+    try:
+        importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        continue
+    assert importlib.util.find_spec(name) is None, name
+from benchmarks.accelerator import choosing, program, resuming, scale
+from rfjax.search import driver
+from rfjax.training import checkpoints, state, steps
+from rfjax import tasks
+tasks.create("segmentation", {"num_classes": 3})
+for small in (True, False):
+    assert all(part.cases for part in program.parts(small=small, seconds=9.0))
+""")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 def test_the_whole_program_at_small_sizes(tmp_path):
-    assert program.main(["--small", f"--output={tmp_path}", "--seconds=600"]) == 0
+    code = "from benchmarks.accelerator import program; sys.exit(program.main(sys.argv[1:]))"
+    done = alone(code, "--small", f"--output={tmp_path}")
+    assert done.returncode == 0, done.stdout + done.stderr
     written = json.loads((tmp_path / "accelerator.json").read_text())
     assert [part["state"] for part in written["parts"]] == ["complete"] * 5
     assert all(part["rows"] for part in written["parts"])

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import deform, gaussian, guide, report, resample, search
+from benchmarks import clockwork, deform, gaussian, guide, report, resample, search
 from benchmarks.timing import Times, interleave
 
 
@@ -76,3 +76,12 @@ def test_mapped_networks_agree_with_the_loop():
     rows = list(search.run(rounds=1, candidates=2, size=8))
     errors = [row.error for row in rows if row.unit == "ms"]
     assert len(errors) == 3 and max(errors) < 1e-5
+
+
+def test_schedules_are_measured_against_their_stages():
+    rows = list(clockwork.run(rounds=1, name="vgg_tiny", size=(32, 48)))
+    told = {row.what.split(":")[0]: float(row.what.split()[-1]) for row in rows[1:]}
+    assert told.keys() >= {"oracle", "skip", "pipeline3", "adaptive"}
+    assert (told["alternating"], told["pixels"]) == (0.885, 0.885)  # every second frame changes
+    times = {f"stage {number}": Times((float(number),)) for number in range(1, 5)}
+    assert clockwork.modelled("exponential", times, 1.0).rounds == (5.0 + 2 / 2 + 3 / 4,)

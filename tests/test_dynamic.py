@@ -11,6 +11,8 @@ from jax.test_util import check_grads
 import rfjax
 from rfjax import nn
 from rfjax._engine.conv import convolve
+from rfjax.models.concatenation import FilteredConcatenation
+from rfjax.places import Place
 
 H, W, C, V = 6, 7, 3, 2  # a map, and the number of outputs
 
@@ -202,3 +204,43 @@ def test_wrong_calls_say_what_is_wanted(name):
     call, message = WRONG[name]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_released_filters_start_as_sums_of_channels():
+    """With kernels of zero, 1 + 0 in the attentions and + C in the weights of channels."""
+    layer = nn.DynamicFilter(2, channels=3, variant="released", fusion="mean", samples=3)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 7, 8, 4)), jnp.float32)
+    params = jax.jit(layer.init)(jax.random.key(0, impl="unsafe_rbg"), x)["params"]
+    assert params["across_hidden"]["kernel"].shape == (3, 3, 3, 6)
+    assert params["position_attention"]["kernel"].shape == (3, 3, 3, 9)
+    assert params["sample_attention"]["kernel"].shape == (3, 3, 3, 9)
+    zero = ("across", "within", "sample_attention", "position_attention")
+    params |= {name: jax.tree.map(jnp.zeros_like, params[name]) for name in zero}
+    found = layer.apply({"params": params}, x)
+
+    def run(name, x, **options):
+        kernel = params[name]["kernel"]
+        if name == "attended":  # a 1x1 kernel of the taps side by side
+            kernel = kernel.reshape(3, 3, 3, 3)
+        conv = nn.Conv(kernel.shape[-1], kernel_size=kernel.shape[:2], use_bias=True, **options)
+        return conv.apply({"params": params[name] | {"kernel": kernel}}, x)
+
+    seen = jax.nn.relu(run("attended", run("reduced", x)))
+    filtered = jax.nn.relu(run("input", jax.nn.relu(run("input_hidden", seen))))
+    bordered = np.pad(np.sum(filtered, -1), ((0, 0), (1, 1), (1, 1)))
+    around = [bordered[:, i : i + 7, j : j + 8] for i, j in np.ndindex(3, 3)]
+    wanted = 3 * np.mean(around, 0)
+    np.testing.assert_allclose(found, np.stack([wanted] * 2, -1), atol=1e-4 * np.abs(wanted).max())
+
+
+def test_a_head_joins_filters_to_their_map():
+    head = FilteredConcatenation(5, outputs=3, width=6, channels=4, samples=3)
+    maps = {"last": jnp.asarray(np.random.default_rng(0).normal(size=(1, 7, 8, 4)), jnp.float32)}
+    variables = head.init(jax.random.key(0), maps)
+    assert head.place({"last": Place(4)}) == Place(4)
+    params = variables["params"]
+    assert params["filter"]["across"]["kernel"].shape == (1, 1, 4, 12)
+    kernel = params["score"]["kernel"].at[:, :, 4:].set(0.0)
+    params["score"] = params["score"] | {"kernel": kernel}
+    wanted = jnp.einsum("nhwc,ck->nhwk", maps["last"], kernel[0, 0, :4])
+    np.testing.assert_allclose(head.apply({"params": params}, maps), wanted, atol=1e-5)

@@ -55,6 +55,7 @@ FUNCTIONS = {
     ),
     "adaptive_dilated_conv": lambda x: rfjax.adaptive_dilated_conv(x, KERNEL, x[..., :3]),
     "continuous_dilated_conv": lambda x: rfjax.continuous_dilated_conv(x, KERNEL, x[..., :1]),
+    "correlation": lambda x: rfjax.correlation(x, jnp.tanh(x), max_displacement=2),
     "dynamic_filter": lambda x: rfjax.dynamic_filter(
         x, jnp.ones((*x.shape[:3], 2, 3, 3)), jnp.ones((*x.shape[:3], 2, 4)), samples=3
     ),

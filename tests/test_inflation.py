@@ -11,7 +11,7 @@ from jax.test_util import check_grads
 import rfjax
 from rfjax import nn
 from rfjax._engine.conv import convolve
-from rfjax.receptive_field.inflation import rf_exact, rf_paper
+from rfjax.receptive_field import rf_exact, rf_paper
 from tests import reference
 
 KEY = jax.random.key(0, impl="unsafe_rbg")
@@ -281,3 +281,27 @@ def test_wrong_calls_say_what_is_wanted(name):
     call, message = WRONG[name]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_each_image_has_a_factor_of_its_own():
+    """At first all have the same; then each is inflated by what the regressor says of its mean."""
+    options = {"initial": 1.2, "bounds": (0.5, 2.0)}
+    layer = nn.Inflated(nn.Conv(3), per_image=True, gradient="true", **options)
+    x = draw(2, 6, 7, 4)
+    params = jax.jit(layer.init)(KEY, x)["params"]
+    one = nn.Inflated(nn.Conv(3), **options)
+    shared = {"factor": params["factor"], "layer": params["layer"]}
+    wanted = jax.jit(one.apply)({"params": shared}, x)
+    np.testing.assert_allclose(jax.jit(layer.apply)({"params": params}, x), wanted, atol=1e-5)
+    kernel = 0.3 * draw(4, 1, seed=1)
+    params["factor_regressor"] = {"kernel": kernel}
+    factors = 1.2 + jnp.mean(x, (1, 2)) @ kernel
+    found = jax.jit(layer.apply)({"params": params}, x)
+    for index in range(2):
+        own = {"params": shared | {"factor": factors[index, 0]}}
+        wanted = jax.jit(one.apply)(own, x[index : index + 1])
+        np.testing.assert_allclose(found[index : index + 1], wanted, atol=1e-4)
+    gradient = jax.grad(lambda p: jnp.sum(layer.apply({"params": p}, x) ** 2))(params)
+    assert np.all(np.asarray(gradient["factor_regressor"]["kernel"]) != 0)
+    with pytest.raises(ValueError, match=r"wants x \[N, H, W, C\]; got \(6, 7, 4\)"):
+        layer.init(KEY, x[0])

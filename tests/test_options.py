@@ -49,7 +49,7 @@ KINDS = {
     "dtype": (("bogus", "int32", jnp.int8, 3), ("float32", jnp.bfloat16, np.dtype("float32"))),
 }  # fmt: skip
 OPTIONS = {
-    "integer": "sample_stride channels "
+    "integer": "sample_stride channels max_displacement displacement_stride "
                "groups offset_groups max_half_size rings points_per_ring components width depth "
                "num_classes output_stride down_ratio spatial_ndim factor draws chunk batch_size "
                "seed process_index process_count threads prefetch train_scenes val_scenes least "
@@ -63,7 +63,7 @@ OPTIONS = {
     "positive": "truncate bound max_surround extent min_scale max_scale temperature",
     "sigma": "sigma sigma_center sigma_surround",
     "fraction": "dropout color keep",
-    "flag": "attention residual "
+    "flag": "attention residual per_image "
             "odd resample use_bias per_channel mean normalize remat flip whole_degrees modulated",
     "choice": "padding method support mode family structure variant link fusion algorithm platform "
               "transition head mapping prior evaluation activation gradient order",
@@ -79,8 +79,8 @@ RIGHT = {"groups": (np.int64(1),), "down_ratio": (np.int64(2),), "process_index"
 OTHERS = {"x", "params", "params_map", "kernel", "points", "offsets", "means", "positions",
           "center", "surround", "coordinates", "weights", "kernel_init", "name", "parent",
           "axis_name", "norm", "mask", "affine", "delta", "surround_kernel",
-          "function", "updates", "initial", "within", "across", "sample_attention",
-          "position_attention"}  # fmt: skip
+          "first", "second", "function", "updates", "initial", "within", "across",
+          "sample_attention", "position_attention"}  # fmt: skip
 
 ARRAYS = {("continuous_dilated_conv", "rates"), ("interpolate", "size"), ("inflate", "factor"),
           ("interpolate", "factor"), ("inflate", "max_factor"), ("Inflated", "layer"),
@@ -126,6 +126,7 @@ FUNCTIONS = {
         X, KERNEL, jnp.zeros((2, *outputs(stride), 1)),
         stride=stride, **o,
     ),
+    "correlation": lambda **o: rfjax.correlation(X, X, **o),
     "dynamic_filter": lambda **o: rfjax.dynamic_filter(
         X, jnp.zeros((2, 9, 9, 4, 3, 3)), jnp.zeros((2, 9, 9, 4, 3)), **o
     ),

@@ -10,7 +10,7 @@ from PIL import Image
 from rfjax import models, predict, visualize
 from rfjax.tasks import inference
 from rfjax.training import config as configs
-from rfjax.training import optimizers, state
+from rfjax.training import optimizers, state, windows
 from rfjax.training.checkpoints import CheckpointError, Checkpoints
 from tests.data import files
 
@@ -271,3 +271,69 @@ def test_training_and_prediction_read_alike(tmp_path):
 def test_only_levels_are_predicted(workdir):
     with pytest.raises(TypeError, match="images are uint8"):
         predict.load(workdir)(np.zeros((8, 8, 3)))
+
+
+# -- Windows ---------------------------------------------------------------------------------------
+
+
+def direct(of, image, window, overlap):
+    """The weighted mean over all windows, a pixel at a time."""
+    height, width = image.shape[:2]
+    found = [windows._axis(size, window, overlap) for size in (height, width)]
+    total, weight = 0.0, np.zeros((height, width, 1))
+    for top in found[0].starts:
+        for left in found[1].starts:
+            rows, columns = (
+                slice(s, s + len(a.weights)) for s, a in zip((top, left), found, strict=True)
+            )
+            w = (found[0].weights[:, None] * found[1].weights)[..., None]
+            part = np.zeros((height, width, 2))
+            part[rows, columns] = w * of(image[rows, columns])
+            weight[rows, columns] += w
+            total = total + part
+    return total / weight
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "overlap"),
+    [
+        ((23, 31), 8, 0.25),
+        ((23, 31), 8, 0.75),
+        ((9, 40), 16, 0.0),
+        ((5, 6), 64, 0.5),
+        ((7, 1), 1, 0.9),
+    ],
+)
+def test_windows_are_averaged(size, window, overlap):
+    """Of a function of the window's own content and of the place within it."""
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+    def of(part):
+        assert part.shape[:2] == (min(window, size[0]), min(window, size[1]))
+        own = part[..., :2] / 255 + np.arange(part.shape[1])[:, None]
+        return own.astype(np.float32)
+
+    found = np.concatenate(list(windows.bands(of, image, window=window, overlap=overlap)))
+    np.testing.assert_allclose(found, direct(of, image, window, overlap), rtol=1e-5)
+
+
+def test_windows_and_probabilities_from_the_command_line(workdir, picture, tmp_path, capsys):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    arguments = [f"--workdir={workdir}", str(picture), "--probabilities"]
+    assert predict.main([*arguments, f"--output={whole}"]) == 0
+    found = np.load(whole / "scene_probabilities.npy")
+    assert found.shape == (*SIZE, 3) and found.dtype == np.float16
+    np.testing.assert_allclose(found.astype(np.float32).sum(-1), 1, atol=2e-3)
+    classes = np.array(Image.open(whole / "scene_classes.png"))
+    reference, _ = predict.load(workdir)(predict.read_image(picture))
+    np.testing.assert_array_equal(classes, reference)
+    assert predict.main([*arguments, f"--output={cut}", "--window=32", "--overlap=0.5"]) == 0
+    assert predict.main([*arguments, f"--output={cut}", "--window=32"]) == 0
+    assert np.load(cut / "scene_2_probabilities.npy").shape == (*SIZE, 3)
+    assert {path.name for path in cut.glob("scene_2*")} == {
+        "scene_2_classes.png", "scene_2_overlay.png", "scene_2_probabilities.npy",
+    }  # fmt: skip
+    capsys.readouterr()
+    for wrong in (["--overlap=0.5"], ["--window=8", "--overlap=1"]):
+        assert predict.main([*arguments, f"--output={cut}", *wrong]) == 1
+        assert "--overlap is of --window" in capsys.readouterr().err

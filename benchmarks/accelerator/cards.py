@@ -11,9 +11,9 @@ class Card(NamedTuple):
     float32: float  # operations of float32 outside of matrix units
     bfloat16: float  # operations of matrix units, without sparsity
 
-    def seconds(self, *, bytes: float, flops: float) -> float:
-        """The least time of a program of float32 that moves and computes so much."""
-        return max(bytes / self.memory, flops / self.float32)
+    def seconds(self, *, bytes: float, flops: float, dtype: str = "float32") -> float:
+        """The least time of a program that moves so much, and computes it in such numbers."""
+        return max(bytes / self.memory, flops / getattr(self, dtype))
 
 
 # By what a device's kind, as JAX tells it, contains.

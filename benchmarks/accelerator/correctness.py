@@ -18,20 +18,20 @@ from rfjax._engine import tuning
 
 BOUND = 2e-6  # of an error, relative to the largest number of its array
 SUITE = "correctness"
-SMALL = 6  # cases of each kind
+SMALL = 3  # primitives; two layers, and two heads
 
 
 def cases(*, small: bool) -> list[Case]:
     """One for every primitive, layer and head."""
     from rfjax.models.heads import HEADS
-    from tests import test_placements as primitives
-    from tests.models import test_placements as heads
-    from tests.nn import test_placements as layers
+    from tests.models import head_cases
+    from tests.nn import layer_cases
+    from tests.primitive_cases import CASES
 
     kinds = {
-        "primitive": (list(primitives.CASES), primitives.CASES.__getitem__),
-        "layer": (list(layers.LAYERS), layers.case),
-        "head": (list(HEADS), heads.case),
+        "primitive": (list(CASES), CASES.__getitem__),
+        "layer": (list(layer_cases.LAYERS), layer_cases.case),
+        "head": (list(HEADS), head_cases.case),
     }
     return [
         case(f"{kind} {name}", _compare, f"{kind} {name}", made, name)

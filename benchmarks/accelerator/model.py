@@ -1,4 +1,4 @@
-"""How long every form of a separable blur should take on a card: from its bytes and operations.
+"""How long every form of a blur and of reads should take on a card: from bytes and operations.
 
 A form is a few kernels after another. Each takes the longest of four times: of the card's memory,
 of its level-2 cache, of its arithmetic, and of a launch. A map of E numbers that is filtered along
@@ -15,6 +15,7 @@ does the gradient by sigma. Shares of the limits that programs reach are assumed
 they are to be replaced by what a card measures.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -32,6 +33,14 @@ SHAPES = (
     (1, 512, 512, 3),
     (1, 1024, 2048, 64),
     (8, 128, 128, 512),
+)
+READ_FORMS = ("gather", "pallas")
+# Maps and features of deformable convolutions: of the benchmarks, and of a whole network's head.
+READ_SIZES = (
+    ((2, 64, 64, 64), 64),
+    ((1, 100, 100, 256), 256),
+    ((8, 100, 100, 512), 512),
+    ((1, 1024, 2048, 64), 64),
 )
 NUMBER = 4  # bytes of float32
 
@@ -141,12 +150,78 @@ def memory(form: str, shape: tuple[int, ...], sigma: float) -> float:
     return map_bytes * (2.0 if form == "shift_add" else 1.0) + NUMBER * half
 
 
+def read_costs(
+    form: str, shape: tuple[int, ...], features: int, taps: int = 9
+) -> tuple[Cost, Cost]:
+    """Of a deformable convolution of [N, H, W, C], stride 1: forward, and backward alone."""
+    outputs, channels = math.prod(shape[:-1]), shape[-1]
+    rows, results = float(NUMBER * outputs * channels), float(NUMBER * outputs * features)
+    product, cells = 2.0 * outputs * channels * features, 16.0 * outputs * taps
+    once = 2 * rows + results + cells  # bordered, read, and what is written
+    corners, atomics = 4 * rows * taps, 8 * rows * taps
+    if form == "gather":
+        # Samples and sums go through memory, a tap each.
+        moved, kernels = taps * (2 * rows + 2 * results), 2 * taps
+        forward = Cost(once + moved, taps * product, level_2=corners, kernels=kernels)
+        moved = taps * (2 * rows + 6 * rows + 2 * results)
+        return forward, Cost(
+            once + moved, 2 * taps * product, level_2=corners + atomics, kernels=9 * taps
+        )
+    parts = -(-features // tuning.READ_TILE[2])
+    forward = Cost(once, taps * product, level_2=parts * corners, kernels=2)
+    level_2 = corners * (1 + parts) + atomics + taps * results
+    return forward, Cost(3 * once, 2 * taps * product, level_2=level_2, kernels=5)
+
+
+def predict_reads(
+    form: str, shape: tuple[int, ...], features: int, card: Card, *, gradient: bool = False
+) -> float:
+    """Milliseconds of a deformable convolution of 3 x 3 taps.
+
+    Example:
+        >>> from benchmarks.accelerator.cards import CARDS
+        >>> h100, size = CARDS["H100 80GB HBM3"], ((1, 100, 100, 256), 256)
+        >>> predict_reads("pallas", *size, h100) < predict_reads("gather", *size, h100)
+        True
+    """
+    forward, backward = read_costs(form, shape, features)
+    return 1e3 * (forward.seconds(card) + (backward.seconds(card) if gradient else 0.0))
+
+
+def least_reads(
+    shape: tuple[int, ...], features: int, card: Card, *, gradient: bool = False
+) -> float:
+    """Milliseconds in which operands and result are read and written, and products taken, once."""
+    outputs, channels = math.prod(shape[:-1]), shape[-1]
+    numbers = outputs * (channels + features + 18) + 9 * channels * features
+    flops = 18.0 * outputs * channels * features
+    return 1e3 * (3 if gradient else 1) * card.seconds(bytes=NUMBER * numbers, flops=flops)
+
+
 def table(card: Card) -> str:
     """Predicted milliseconds forward by shape and sigma, the least time, and the winner."""
     heading = ("map", "sigma", *FORMS, "read and written once", "best", "of the limit")
     rows = [_row(shape, sigma, card) for shape in SHAPES for sigma in SIGMAS]
     title = f"{card.name}: predicted milliseconds forward, no measurement"
-    return f"{title}\n\n{lines_of(heading, rows)}"
+    return f"{title}\n\n{lines_of(heading, rows)}\n{read_table(card)}"
+
+
+def read_table(card: Card) -> str:
+    """Predicted milliseconds of deformable convolutions, the least time, and the winner."""
+    heading = ("deformable convolution", "what", *READ_FORMS, "least", "best", "of the limit")
+    rows = []
+    for (shape, features), gradient in itertools.product(READ_SIZES, (False, True)):
+        times = {
+            form: predict_reads(form, shape, features, card, gradient=gradient)
+            for form in READ_FORMS
+        }
+        limit = least_reads(shape, features, card, gradient=gradient)
+        best = min(times, key=times.__getitem__)
+        numbers = [f"{ms:.3g}" for ms in (*times.values(), limit)]
+        what = "forward + backward" if gradient else "forward"
+        title = f"{'x'.join(map(str, shape))} to {features}"
+        rows.append((title, what, *numbers, best, f"{times[best] / limit:.1f}"))
+    return lines_of(heading, rows)
 
 
 def _row(shape: tuple[int, ...], sigma: float, card: Card) -> list[str]:

@@ -4,6 +4,7 @@ Bytes and operations come twice: counted by hand (every map read and written onc
 limit, and told by XLA of the compiled program. Each form of a blur stands beside its prediction.
 """
 
+import dataclasses
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -21,11 +22,11 @@ from benchmarks.accelerator import cards, model
 from benchmarks.accelerator.program import Case, case
 from benchmarks.report import Row
 from benchmarks.timing import interleave
-from rfjax._engine.plan import ALGORITHMS
+from rfjax._engine.plan import ALGORITHMS, READERS
 
 SUITE = "operations"
 LARGE = (1, 1024, 2048, 64)
-SIGMAS = (1.0, 4.0, 16.0)
+SIGMAS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 ROUNDS = 5
 LIMIT_AIM = 2.0  # of a blur at sigma 4 and below, of the time of reading and writing once
 MEMORY_SHAPES = (LARGE, (8, 128, 128, 512))
@@ -33,17 +34,18 @@ GIB = 2.0**30
 
 
 def cases(*, small: bool) -> list[Case]:
-    """The largest map first: what is cut short is what is known best."""
+    """The largest map and the kernels first: what is cut short is what is known best."""
     shapes = ((1, 24, 40, 8),) if small else (LARGE, *model.SHAPES[:4])
     sigmas, titles = SIGMAS[:1] if small else SIGMAS, ("forward", "forward + backward")
-    found = [
+    blurs = [
         case(f"gaussian {size(shape)} {titles[gradient]}", gaussian, shape, sigmas, gradient)
         for shape in shapes
         for gradient in (False, True)
     ]
-    found += [case(f"full covariance {size(shape)}", full, shape) for shape in shapes]
     deformed = (((1, 12, 12, 8), 8),) if small else tuple(deform.CASES)
-    found += [case(f"deformation {deform.case(*sizes)}", deformation, *sizes) for sizes in deformed]
+    read = [case(f"deformation {deform.case(*sizes)}", deformation, *sizes) for sizes in deformed]
+    found = [*blurs[:2], *read, *blurs[2:]]
+    found += [case(f"full covariance {size(shape)}", full, shape) for shape in shapes]
     found += [case(f"sampling {deform.case(*sizes)}", sampling, *sizes) for sizes in deformed]
     local = (1, 8, 8, 4) if small else (1, 128, 128, 64)
     found.append(case(f"local filtering {size(local)}", local_filtering, local))
@@ -89,7 +91,9 @@ def _blur_rows(shape, sigma, what, algorithm, ms, gradient) -> Iterator[Row]:
     title, what = f"{size(shape)} sigma {sigma:g}", f"{what}, {algorithm}"
     bytes = 2.0 * model.NUMBER * math.prod(shape) * (3 if gradient else 1)
     aim = LIMIT_AIM if algorithm == "auto" and sigma <= 4 and not gradient else None
-    yield _against_limit(title, what, ms, bytes, 0.0, aim)
+    of = {"form": algorithm, "shape": shape, "sigma": sigma, "dtype": "float32"}
+    row = _against_limit(title, what, ms, bytes, 0.0, aim)
+    yield dataclasses.replace(row, of=of | {"gradient": gradient})
     card = _card()
     if card and algorithm in model.FORMS:
         said = model.predict(algorithm, shape, sigma, card, gradient=gradient)
@@ -112,17 +116,23 @@ def full(shape: tuple[int, ...]) -> Iterator[Row]:
 
 
 def deformation(shape: tuple[int, ...], features: int) -> Iterator[Row]:
-    """A free-form deformable convolution, and one by Gaussians of every pixel."""
+    """A free-form deformable convolution in both forms and types, and one by Gaussians."""
     cotangent, x, kernel, offsets = deform.operands(shape, features)
     flops, title = 2.0 * cotangent.size * 9 * shape[-1], deform.case(shape, features)
     bytes = x.nbytes + cotangent.nbytes + kernel.nbytes
-    for what, function, positions in (
-        ("deformable_conv", rfjax.deformable_conv, offsets),
-        ("gaussian_deformable_conv", rfjax.gaussian_deformable_conv, 0.2 * offsets[..., :3, 0]),
-    ):
-        operands = x, kernel, positions
-        total = bytes + positions.nbytes
-        yield from _timed(title, what, function, cotangent, operands, total, flops)
+    for dtype in ("float32", "bfloat16"):
+        narrow = [array.astype(dtype) for array in (cotangent, x, kernel)]
+        share = narrow[0].itemsize / cotangent.itemsize
+        for algorithm in READERS[1:]:
+            what = f"deformable_conv, {dtype}, {algorithm}"
+            function = partial(rfjax.deformable_conv, algorithm=algorithm)
+            operands, total = (*narrow[1:], offsets), share * bytes + offsets.nbytes
+            of = {"form": algorithm, "shape": shape, "features": features, "dtype": dtype}
+            yield from _timed(title, what, function, narrow[0], operands, total, flops, of)
+    params = 0.2 * offsets[..., :3, 0]
+    what, function = "gaussian_deformable_conv", rfjax.gaussian_deformable_conv
+    total, operands = bytes + params.nbytes, (x, kernel, params)
+    yield from _timed(title, what, function, cotangent, operands, total, flops)
 
 
 def sampling(shape: tuple[int, ...], features: int) -> Iterator[Row]:
@@ -192,28 +202,53 @@ def _timed(
     operands: tuple,
     bytes: float,
     flops: float,
+    of: dict[str, Any] | None = None,
 ) -> Iterator[Row]:
-    """Forward, and forward with backward, against the limit of so many bytes and operations."""
+    """Forward, and forward with backward, against the limit of so many bytes and operations.
+
+    Of a form whose time the model predicts, and the table of choices is made of, `of` tells which.
+    """
     arguments = {"forward": operands, "forward + backward": (cotangent, *operands)}
     functions = {"forward": function, "forward + backward": peers.with_gradients(function)}
     programs = {name: _Program(functions[name], arguments[name]) for name in functions}
     steps = {name: program.on(*arguments[name]) for name, program in programs.items()}
     for name, found in interleave(steps, rounds=ROUNDS).items():
         times_over = 3.0 if name != "forward" else 1.0
-        yield _against_limit(
-            title, f"{name}, {what}", found.median, times_over * bytes, times_over * flops
-        )
+        dtype = of["dtype"] if of else "float32"
+        row = _against_limit(
+            title, f"{name}, {what}", found.median, times_over * bytes, times_over * flops,
+            dtype=dtype,
+        )  # fmt: skip
+        yield from _told(row, of | {"gradient": times_over > 1}) if of else (row,)
         yield from programs[name].account(title, f"{name}, {what}")
 
 
+def _told(row: Row, of: dict[str, Any]) -> Iterator[Row]:
+    """The time of a deformable convolution and, in float32, the same beside its prediction."""
+    yield dataclasses.replace(row, of=of)
+    card = _card()
+    if card and of["dtype"] == "float32":
+        sizes = of["form"], of["shape"], of["features"]
+        said = model.predict_reads(*sizes, card, gradient=of["gradient"])
+        yield Row(
+            SUITE, row.case, row.what, row.ours, "the model's prediction", said, row.ours / said
+        )
+
+
 def _against_limit(
-    title: str, what: str, ms: float, bytes: float, flops: float, aim: float | None = None
+    title: str,
+    what: str,
+    ms: float,
+    bytes: float,
+    flops: float,
+    aim: float | None = None,
+    dtype: str = "float32",
 ) -> Row:
     """A time beside the least that the card allows; by itself where the card is not known."""
     card = _card()
     if card is None:
         return Row(SUITE, title, what, ms)
-    limit = 1e3 * card.seconds(bytes=bytes, flops=flops)
+    limit = 1e3 * card.seconds(bytes=bytes, flops=flops, dtype=dtype)
     return Row(SUITE, title, what, ms, f"limit of the {card.name}", limit, ms / limit, aim=aim)
 
 

@@ -3,21 +3,28 @@
 A case is a function that returns rows. A part whose next case would exceed what is left of the
 time is cut short, and the page names the cases that it left out. What a part does not use, the
 following ones may. A case that fails is reported in one line, and the next one runs. The files are
-written after every case, so that a call that is ended from outside leaves what it measured.
+written after every case, so that a call that is ended from outside leaves what it measured. A case
+that hangs, in the compiler or on the device, cannot be left: when the time of the whole call is
+over, the files are written and the process ends.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Row
 
-TOTAL, SMALL_TOTAL = 480, 120  # seconds of a whole call
+# Seconds of a whole call. Small cases take less than two minutes where nothing else runs; they are
+# for tests, on busy machines too, where none is to be left out.
+TOTAL, SMALL_TOTAL = 480, 600
+PARTS = 0.94  # the share of the parts; imports, and the writing of files, have the rest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +47,7 @@ class Part:
     state: str = "not begun"
     left_out: list[str] = dataclasses.field(default_factory=list)
     failed: dict[str, str] = dataclasses.field(default_factory=dict)
+    current: str = ""  # the case that runs
 
     def run(self, allowed: float, tell: Callable[["Part"], None]) -> None:
         """Runs the cases within `allowed` seconds, as far as earlier ones tell what they take.
@@ -66,6 +74,7 @@ class Part:
         tell(self)
 
     def _measure(self, case: Case) -> None:
+        self.current = case.name
         try:
             for row in case.run():
                 self.rows.append(row)
@@ -76,6 +85,7 @@ class Part:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs all parts, writes their files, and returns 1 if a case failed."""
+    started = time.perf_counter()
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks accelerator",
         description="Measures everything on this machine's accelerator within eight minutes.",
@@ -87,7 +97,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--seconds", type=float, help=f"of the whole call ({TOTAL}; {SMALL_TOTAL} with --small)"
     )
+    parser.add_argument(
+        "--choose",
+        metavar="RESULT",
+        help="measure nothing: fill the engine's table of choices by the times of an "
+        "accelerator.json, or by the model's predictions (model)",
+    )
     options = parser.parse_args(arguments)
+    if options.choose:
+        return _choose(parser, options.choose)
     seconds = options.seconds
     if seconds is None:
         seconds = SMALL_TOTAL if options.small else TOTAL
@@ -95,11 +113,25 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--seconds must be above 0; got {seconds:g}")
     # PyTorch and the processes that are killed share the card's memory with this one.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    return run(parts(small=options.small, seconds=seconds), options.output)
+    todo = parts(small=options.small, seconds=PARTS * seconds)
+    with _ended_after(seconds - (time.perf_counter() - started), todo, options.output):
+        return run(todo, options.output)
+
+
+def _choose(parser: argparse.ArgumentParser, source: str) -> int:
+    """Fills the table of choices."""
+    from benchmarks.accelerator import choosing
+
+    try:
+        count = choosing.choose(source)
+    except (OSError, ValueError, KeyError) as error:
+        parser.error(f"--choose: {error}")
+    print(f"{count} rows by {source}: see rfjax/_engine/choices.py")
+    return 0
 
 
 def parts(*, small: bool, seconds: float) -> list[Part]:
-    """All parts; their budgets are shares of the whole time."""
+    """All parts; their budgets are shares of the whole time, where they are not small."""
     from benchmarks.accelerator import correctness, networks, operations, resuming
 
     shares: list[tuple[str, float, Callable[..., Sequence[Case]]]] = [
@@ -109,7 +141,39 @@ def parts(*, small: bool, seconds: float) -> list[Part]:
         ("search", 0.1, networks.searches),
         ("networks", 0.3, networks.steps),
     ]
-    return [Part(name, share * seconds, cases(small=small)) for name, share, cases in shares]
+    return [
+        Part(name, seconds * (1.0 if small else share), cases(small=small))
+        for name, share, cases in shares
+    ]
+
+
+@contextlib.contextmanager
+def _ended_after(seconds: float, todo: list[Part], folder: Path) -> Iterator[None]:
+    """Ends the process when the seconds are over, with its files written."""
+
+    def end() -> None:
+        give_up(todo, folder)
+        os._exit(1)  # what hangs in the compiler or on the device hears of nothing else
+
+    timer = threading.Timer(max(seconds, 0.0), end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def give_up(todo: list[Part], folder: Path) -> None:
+    """Writes the files of a call whose time is over; the case that ran counts as failed."""
+    from benchmarks.accelerator import page
+
+    for part in todo:
+        if part.state == "running":
+            part.state = "given up"
+            part.failed[part.current] = "TimeoutError: the time of the whole call was over"
+            print(page.outcome(part), flush=True)
+    page.write(todo, folder)
 
 
 def run(todo: list[Part], folder: Path) -> int:

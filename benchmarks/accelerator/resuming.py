@@ -28,7 +28,7 @@ from benchmarks.report import Row
 
 SUITE = "resuming"
 CLASSES, SIDE, ROWS = 11, 64, 16
-PATIENCE = 240.0  # seconds until a process is given up
+PATIENCE = 120  # seconds until a process is given up
 SAVES = 4  # checkpoints of a whole run
 
 
@@ -185,6 +185,7 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--steps", type=int, required=True)
     options = parser.parse_args()
+    signal.alarm(PATIENCE)  # it ends by itself, even where the one that started it has ended
     result = train(options.workdir, options.steps)
     (options.workdir / "result.json").write_text(json.dumps(result))
 

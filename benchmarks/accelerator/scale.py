@@ -3,12 +3,16 @@
     XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m benchmarks.accelerator.scale
 
 Bytes that a step sends are read off its program, which fake devices are enough for. Times of an
-interconnect are predicted from its rate; those of checkpoints and of augmentation are measured on
-this machine.
+interconnect are predicted from its rate; those of checkpoints, of augmentation, and of sums over
+fake devices and over two processes are measured on this machine.
 """
 
 import math
+import os
 import re
+import socket
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +24,7 @@ import numpy as np
 NETWORKS = ("resnet_34", "drn_a_34", "drn_d_22")
 DEVICES = (8, 64, 256)
 PARAMETERS = 100_000_000
+SUMMED = 21_400_000  # about those of ResNet-34
 # Bytes a second that a card sends: within a host (NVLink of an H100), and between hosts (400 Gbit/s
 # for each card).
 WITHIN, BETWEEN, PER_HOST = 450e9, 50e9, 8
@@ -99,6 +104,51 @@ def checkpoint(parameters: int) -> tuple[float, float, float]:
     return handed, stored, size / 1e9
 
 
+def summing(bytes: int, rounds: int = 5) -> float:
+    """Seconds of one sum of so many bytes over the devices of all processes, the median."""
+    numbers = np.ones((jax.local_device_count(), bytes // 4), np.float32)
+    add = jax.pmap(lambda part: jax.lax.psum(part, "devices"), axis_name="devices")
+    placed = jax.block_until_ready(add(numbers))
+    laps = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        jax.block_until_ready(add(placed))
+        laps.append(time.perf_counter() - started)
+    return float(np.median(laps))
+
+
+def summing_of_two(bytes: int, patience: float = 120.0) -> float:
+    """The same over two processes of this machine with a device each."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    environment = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _OF_TWO, address, str(process), str(bytes)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for process in range(2)
+    ]
+    try:
+        told = [process.communicate(timeout=patience)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return max(float(text.split()[-1]) for text in told)
+
+
+_OF_TWO = """
+import sys, jax
+address, process, bytes = sys.argv[1], *map(int, sys.argv[2:])
+jax.distributed.initialize(address, 2, process)
+from benchmarks.accelerator.scale import summing
+print(summing(bytes))
+"""
+
+
 def augmented(images: int, size: tuple[int, int] = (1024, 2048), crop: int = 800) -> float:
     """Seconds of a thread for an image: scaled, mirrored and cropped, and made a row."""
     from rfjax import data
@@ -124,6 +174,10 @@ def main() -> None:
         times = ", ".join(f"{1e3 * seconds_to_add(bytes, n):.2f} ms on {n}" for n in DEVICES)
         print(f"{name}: {parameters / 1e6:.1f} M parameters, {bytes / 1e6:.1f} MB in {count} sums")
         print(f"    predicted: {times}", flush=True)
+    size, count = 4 * SUMMED, jax.local_device_count()
+    alone, two = summing(size), summing_of_two(size)
+    print(f"sum of {size / 1e6:.1f} MB: {1e3 * alone:.0f} ms over {count} devices of a process")
+    print(f"    {1e3 * two:.0f} ms over two processes")
     handed, stored, size = checkpoint(PARAMETERS)
     print(f"checkpoint: handed over in {handed:.1f} s, stored in {stored:.1f} s, {size:.2f} GB")
     each = augmented(8)

@@ -19,6 +19,7 @@ Filtering: y(p) = sum_d g(d; Sigma) x(p + d)
 Reading: y(p) = sum_k theta_k^T v(p + p_k), v the bilinear interpolation of x
     cells        v(i + a, j + b) = (1-a)(1-b) x[i, j] + ..., and its adjoint, on rows of channels
     reads        taps at any positions                                          <- sampled_conv
+    tap_kernels  the same as kernels of a GPU, for positions of each output
     conv         taps on pixels: the plain convolution                             <- blur_conv
     mixed        taps at several dilations, mixed at every output     <- adaptive_dilated_conv
     products     rows of channels by the weights of a tap
@@ -26,6 +27,7 @@ Reading: y(p) = sum_k theta_k^T v(p + p_k), v the bilinear interpolation of x
 Choosing
     blur         the options that all blurs share, and their checks
     plan         which form serves which axes on which platform, in which static sizes
+    choices      which form serves maps of which size on a GPU or TPU: a table that a program writes
     tuning       every number that was chosen, and what chose it
 
 What the compiler wants

@@ -108,22 +108,35 @@ def read(rows: Rows, cells: Cells, tap: jax.Array) -> tuple[jax.Array, ...]:
     Unused ones cost nothing.
     """
     sums = _checks.accumulation_dtype(rows.values)
-    top_left, top_right, bottom_left, bottom_right = (
+    corners = [
         rows.values.at[index].get(mode="promise_in_bounds").astype(sums)
         for index in rows.index(cells, tap)
-    )
+    ]
     y, x = cells.y.astype(sums)[:, None], cells.x.astype(sums)[:, None]
+    sample, along_y, along_x = blended(corners, y, x)
+    # Of f v the slopes are f dv / dy and f dv / dx, and that by f is v.
+    if cells.factor is None:
+        return sample, along_y, along_x
+    return *(scaled(part, cells) for part in (sample, along_y, along_x)), sample
+
+
+def blended(
+    corners: list[jax.Array], y: jax.Array, x: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Samples at (y, x) in cells of these corners, and their slopes along y and x."""
+    top_left, top_right, bottom_left, bottom_right = corners
     # v = (1 - y) ((1 - x) v_00 + x v_01) + y ((1 - x) v_10 + x v_11)
     top = (1 - x) * top_left + x * top_right
     bottom = (1 - x) * bottom_left + x * bottom_right
     # dv / dy and dv / dx within the cell
     along_y = (1 - x) * (bottom_left - top_left) + x * (bottom_right - top_right)
     along_x = (1 - y) * (top_right - top_left) + y * (bottom_right - bottom_left)
-    sample = (1 - y) * top + y * bottom
-    # Of f v the slopes are f dv / dy and f dv / dx, and that by f is v.
-    if cells.factor is None:
-        return sample, along_y, along_x
-    return *(scaled(part, cells) for part in (sample, along_y, along_x)), sample
+    return (1 - y) * top + y * bottom, along_y, along_x
+
+
+def corner_weights(y: jax.Array, x: jax.Array) -> tuple[jax.Array, ...]:
+    """What the corners of a cell count at (y, x), in the order of `Rows.index`."""
+    return (1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x
 
 
 def scaled(values: jax.Array, cells: Cells) -> jax.Array:
@@ -156,8 +169,6 @@ def splat_scatter(rows: Rows, cells: Cells, tap: jax.Array, values: jax.Array) -
     """`rows` with values [P, F] added at the corners of cells."""
     total = rows.values
     y, x = (part.astype(total.dtype)[:, None] for part in (cells.y, cells.x))
-    # The corners' weights, in the order of `Rows.index`.
-    weights = (1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x
-    for index, weight in zip(rows.index(cells, tap), weights, strict=True):
+    for index, weight in zip(rows.index(cells, tap), corner_weights(y, x), strict=True):
         total = total.at[index].add(weight * values, mode="promise_in_bounds")
     return total

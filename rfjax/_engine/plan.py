@@ -5,15 +5,19 @@ sizes serves a traced sigma, the program decides while it runs, by `rfjax._engin
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from rfjax._engine import tuning
+import jax.numpy as jnp
+
+from rfjax._engine import choices, tuning
 from rfjax._engine.blocks import Limits
+from rfjax._engine.choices import Choice
 from rfjax._engine.devices import is_known
 from rfjax._engine.profile import Window
 
 PADDINGS = ("zero", "edge", "reflect", "wrap", "renormalized")
 ALGORITHMS = ("auto", "shift_add", "toeplitz", "banded", "pallas")
+READERS = ("auto", "gather", "pallas")
 
 # How `jnp.pad` names the boundaries that read outside the map.
 PAD_MODES = {"zero": "constant", "edge": "edge", "reflect": "reflect", "wrap": "wrap"}
@@ -87,12 +91,8 @@ class Filter(NamedTuple):
             # The product costs about as much as `length` / 4 taps, on long axes as much as 64.
             largest = min(length // tuning.SHORT_SHARE, tuning.SHORT_SUM)
             return _sums(largest if length < tuning.LONG_AXIS else tuning.LONG_SUM)
-        # Matrix units run the product as fast as memory lets them, but for long axes of large maps.
-        small = length < tuning.GPU_LONG_AXIS or numbers * length < tuning.GPU_LEAST_WORK
-        if platform != "gpu" or small:
-            return ()
-        bands = [size for size, least in tuning.GPU_BANDS if length >= least]
-        return _sums(tuning.GPU_SUM) + tuple(Form("banded", size) for size in bands)
+        row = nearest(choices.BLURS, platform, "float32", (numbers, length))
+        return () if row is None else _expanded(row.forms, length)
 
     def _asked(self, length: int, platform: str) -> tuple[Form, ...]:
         """The forms of the algorithm that was asked for."""
@@ -189,6 +189,61 @@ class Plane(NamedTuple):
         """The plan for a map [N, H, W, C] and supports of half sizes `needed`."""
         form, grid = self.choice((needed[0], needed[1]))
         return Plan(platform, (form,), needed, grid, self.limits.on(platform, shape))
+
+
+class Reading(NamedTuple):
+    """How a map is read at positions of each output; static."""
+
+    algorithm: str = "auto"
+
+    def form(
+        self,
+        outputs: tuple[int, ...],
+        map_shape: tuple[int, ...],
+        weights: tuple[int, ...],
+        dtype: Any,
+        platform: str,
+    ) -> str:
+        """gather, or pallas, for outputs [N, H', W'] of a map [N, H, W, C]; see `reads`."""
+        # Kernels are those of a GPU, which a CPU interprets where they are asked for.
+        if platform not in ("cpu", "gpu") or not is_known(*outputs, *map_shape):
+            return "gather"
+        if self.algorithm != "auto":
+            return self.algorithm
+        sizes = math.prod(outputs) * weights[0], map_shape[-1], math.prod(weights[1:])
+        row = nearest(choices.READS, platform, jnp.dtype(dtype).name, sizes)
+        return "gather" if row is None else row.forms[0][0]
+
+
+def nearest(
+    rows: tuple[Choice, ...], platform: str, dtype: str, sizes: tuple[int, ...]
+) -> Choice | None:
+    """The row of the platform whose sizes differ by the smallest factors; None without any.
+
+    Rows of the same dtype come before all others.
+    """
+    platform = "tpu" if platform == "default" else platform
+
+    def distance(row: Choice) -> tuple[bool, float]:
+        factors = (a / b for a, b in zip(sizes, row.sizes, strict=True))
+        return row.dtype != dtype, sum(math.log(factor) ** 2 for factor in factors)
+
+    return min((row for row in rows if row.platform == platform), key=distance, default=None)
+
+
+def _expanded(forms: tuple[tuple[str, int], ...], length: int) -> tuple[Form, ...]:
+    """Forms that serve up to some half size each, in all static sizes that there are.
+
+    None is longer than half of the axis, beyond which sums reach past both ends.
+    """
+    static = {"shift_add": tuning.SUM_SIZES, "banded": tuning.BAND_SIZES}
+    found, served = [], 0
+    for name, wanted in forms:
+        for size in static.get(name, (wanted,)):
+            if served < size <= length // 2 and served < wanted:
+                found.append(Form(name, size))
+                served = size
+    return tuple(found)
 
 
 def _sums(largest: int) -> tuple[Form, ...]:

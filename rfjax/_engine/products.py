@@ -25,6 +25,9 @@ def tap_product(rows: jax.Array, matrix: jax.Array) -> jax.Array:
     """
     if matrix.ndim == 2:
         return matmul(rows, matrix)
+    if matrix.shape[1:] == (1, 1):  # a number for each channel
+        sums = _checks.accumulation_dtype(rows, matrix)
+        return rows.astype(sums) * matrix.reshape(1, -1).astype(sums)
     # [P, G, C / G] as [G, P, C / G]: a product for each group.
     grouped = rows.reshape(-1, *matrix.shape[:2]).swapaxes(0, 1)
     return matmul(grouped, matrix).swapaxes(0, 1).reshape(rows.shape[0], -1)
@@ -39,6 +42,9 @@ def outer_product(a: jax.Array, b: jax.Array, like: jax.Array) -> jax.Array:
     """
     if like.ndim == 2:
         return matmul(a.T, b)
+    if like.shape[1:] == (1, 1):
+        sums = _checks.accumulation_dtype(a, b)
+        return jnp.sum(a.astype(sums) * b.astype(sums), 0).reshape(like.shape)
     a, b = (rows.reshape(a.shape[0], like.shape[0], -1).swapaxes(0, 1) for rows in (a, b))
     return matmul(a.swapaxes(1, 2), b)
 

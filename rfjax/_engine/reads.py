@@ -51,7 +51,10 @@ from rfjax._engine.cells import (
 )
 from rfjax._engine.derivatives import operator
 from rfjax._engine.devices import alike, by_device, is_known, zeros_for
+from rfjax._engine.plan import Reading
 from rfjax._engine.products import matmul, outer_product, tap_product
+
+_NO_KERNELS: dict[str, Callable] = {}
 
 
 class _Plan(NamedTuple):
@@ -68,9 +71,11 @@ def shared(x: jax.Array, weights: jax.Array, positions: jax.Array, *, strides: P
     return _shared_operator(strides)(*alike(x, weights, positions))
 
 
-def free(x: jax.Array, weights: jax.Array, positions: jax.Array, *, strides: Pair) -> jax.Array:
+def free(
+    x: jax.Array, weights: jax.Array, positions: jax.Array, *, strides: Pair, how: Reading
+) -> jax.Array:
     """[N, H', W', C_out] for positions [N, H', W', T, 2 | 3] of each output."""
-    return _free_operator(strides)(*alike(x, weights, positions))
+    return _free_operator(strides, how)(*alike(x, weights, positions))
 
 
 @functools.cache
@@ -91,12 +96,15 @@ def _shared_operator(strides: Pair) -> Callable:
 
 
 @functools.cache
-def _free_operator(strides: Pair) -> Callable:
-    def backward(operands, kept, cotangent):
-        return _free_backward(strides, *operands, cotangent)
+def _free_operator(strides: Pair, how: Reading) -> Callable:
+    def forward(*operands):
+        return _forward(strides, *operands, kernels=_kernels(_forward_by_kernel, how, *operands))
 
-    forward, plain = (functools.partial(function, strides) for function in (_forward, _plain))
-    return jax.jit(operator(forward, backward, plain))
+    def backward(operands, kept, cotangent):
+        kernels = _kernels(_backward_by_kernel, how, *operands)
+        return _free_backward(strides, *operands, cotangent, kernels=kernels)
+
+    return jax.jit(operator(forward, backward, functools.partial(_plain, strides)))
 
 
 def _by_platform(
@@ -107,17 +115,21 @@ def _by_platform(
     Args:
       of_each: which of the arrays have a part for each example; the others are shared by all.
       added: which of the results are sums over the examples.
+
+    What it returns takes as `kernels` what runs in place of the function on some platforms.
     """
 
     def decorate(function: Callable) -> Callable[..., Any]:
         @functools.wraps(function)
-        def planned(strides, *arrays):
+        def planned(strides, *arrays, kernels=_NO_KERNELS):
             on_cpu = functools.partial(function, _CPU, strides)
             elsewhere = functools.partial(function, _ACCELERATOR, strides)
             # Under vmap a CPU keeps its blocks, one example after the other.
             one_by_one = jax.custom_batching.sequential_vmap(on_cpu)
             apart = functools.partial(_one_apart, elsewhere, of_each, added)
-            return by_device(*arrays, cpu=one_by_one, default=elsewhere, partitioned=apart)
+            run = {"cpu": one_by_one, "gpu": elsewhere}
+            run |= {name: functools.partial(one, strides) for name, one in kernels.items()}
+            return by_device(*arrays, **run, default=elsewhere, partitioned=apart)
 
         return planned
 
@@ -272,6 +284,45 @@ def _shared_backward(plan: _Plan, strides: Pair, x, weights, positions, cotangen
         weights_gradient.astype(weights.dtype),
         slopes.astype(positions.dtype),
     )
+
+
+def _kernels(function: Callable, how: Reading, x, weights, positions) -> dict[str, Callable]:
+    """The platforms that read by a kernel, and what runs there: `function(interpret, ...)`."""
+    return {
+        platform: functools.partial(function, platform == "cpu")
+        for platform in ("cpu", "gpu")
+        if how.form(positions.shape[:3], x.shape, weights.shape, x.dtype, platform) == "pallas"
+    }
+
+
+def _forward_by_kernel(interpret: bool, strides: Pair, x, weights, positions) -> jax.Array:
+    """`_forward` of a kernel."""
+    # Imported where it is asked for: Pallas takes long to load.
+    from rfjax._engine.tap_kernels import read_by_kernel
+
+    rows, cells = _unprojected(x, weights), _flat_cells(x, positions, strides)
+    y = read_by_kernel(rows, cells, weights, interpret=interpret)
+    return y.reshape(*positions.shape[:3], -1)
+
+
+def _backward_by_kernel(interpret: bool, strides: Pair, x, weights, positions, cotangent):
+    """`_free_backward` of kernels."""
+    from rfjax._engine.tap_kernels import pull_by_kernel
+
+    rows, cells = _unprojected(x, weights), _flat_cells(x, positions, strides)
+    flat = cotangent.reshape(-1, cotangent.shape[-1])
+    along_rows, along_weights, slopes = pull_by_kernel(
+        rows, cells, weights, flat, interpret=interpret
+    )
+    along_map = unbordered(along_rows, x.shape).astype(x.dtype)
+    slopes = slopes[..., : positions.shape[-1]].reshape(positions.shape)
+    return along_map, along_weights.astype(weights.dtype), slopes.astype(positions.dtype)
+
+
+def _flat_cells(x: jax.Array, positions: jax.Array, strides: Pair) -> Cells:
+    """Cells [P, T] of all outputs."""
+    cells = cells_at(x.shape, *places(positions), strides)
+    return jax.tree.map(lambda part: part.reshape(-1, part.shape[-1]), cells)
 
 
 def _plain(strides: Pair, x, weights, positions) -> jax.Array:

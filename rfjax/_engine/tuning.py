@@ -4,7 +4,8 @@ Numbers of speed were chosen on a CPU. `python -m benchmarks tuning` sets each a
 of it; the ratios below are its times with the number that is set by those with the other one, on
 two shared x86 cores in float32, forward and backward unless told otherwise. Such a machine varies
 by a fifth: between 0.8 and 1.2 there is no difference to tell. Numbers of accuracy were chosen by
-errors in float32 against float64.
+errors in float32 against float64. What other devices take for which map is a table by itself,
+`rfjax._engine.choices`.
 """
 
 # Speed: which form, and in which static sizes
@@ -27,20 +28,6 @@ SHORT_SHARE, SHORT_SUM, LONG_AXIS, LONG_SUM = 4, 16, 256, 32
 # Banded products: their half sizes, each a branch to compile, and the rows of a block, which reads
 # twice the half size beyond its own. By the model of `benchmarks/accelerator`; not measured.
 BAND_SIZES, BAND_BLOCK = (16, 64, 128), 64
-
-# On a GPU, by the model of `python -m benchmarks.accelerator.model` for an H100; not measured.
-# Toeplitz products serve but for axes of at least GPU_LONG_AXIS pixels in maps where a product is
-# at least GPU_LEAST_WORK multiplications, beside which the switch that asks the host counts little.
-# There sums serve up to the half size GPU_SUM, and banded products up to half sizes on axes of a
-# least length each. On 1 x 1024 x 2048 x 64 that is predicted to take, of the Toeplitz product,
-#   sigma 1 (R = 2)     0.06
-#   sigma 8 (R = 16)    0.11
-#   sigma 32 (R = 64)   0.17
-#   sigma 64 (R = 128)  0.26
-# The kernels in Pallas are predicted to be faster than both up to a half size of 8, and are used
-# where they are asked for alone, until a card has run them.
-GPU_LONG_AXIS, GPU_LEAST_WORK, GPU_SUM = 192, 2**30, 4
-GPU_BANDS = ((16, 192), (64, 384), (128, 640))
 
 # Kernels in Pallas: the half size up to which they serve, which need be no larger since their cost
 # grows with the half size; the numbers of a tile, of which up to TILE_NUMBERS belong to one pixel.
@@ -124,9 +111,15 @@ LEAST_OUTPUTS = 256
 SPLAT_UNROLL = 4
 
 # Outputs of taps at several dilations, in numbers of a tap's mixed map, that are worked off at a
-# time on a CPU. Chosen from one prototype run on busy cores, whose gradient took 0.7 to 1.5 of that
-# with 2**15 and with 2**17: to be measured again.
-MIXED_BLOCK = 2**19
+# time on a CPU. Forward and backward take 1.66, 1.52, 1.50 and 1.96 of a plain convolution with
+# 2**15, 2**16, 2**17 and 2**19, and forward 1.6 to 2.0: of three dilations, 1 x 64 x 64 x 128 to
+# 128, medians of 7 interleaved rounds on one busy core.
+MIXED_BLOCK = 2**17
+
+# Kernels in Pallas that read: outputs, channels and features of a tile. With four warps that is 16
+# numbers a thread of each corner and 32 of the sum. The outputs whose part of the weights' gradient
+# one program sums, and the most of such parts, which bounds their memory. Not measured.
+READ_TILE, SHARE_OUTPUTS, MOST_SHARES = (64, 32, 64), 1024, 32
 
 # Accuracy: bounds
 

@@ -23,6 +23,7 @@ __all__ = _lazy.install(  # pyright: ignore[reportUnsupportedDunderAll]  its nam
         "costs": ("cost",),
         "equations": (),
         "machine": ("make",),
+        "networks": ("stages",),
         "schedules": ("SCHEDULES",),
         "watching": (),
         "tuning": ("tune",),

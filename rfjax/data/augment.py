@@ -1,18 +1,21 @@
 """Augmentation of an image together with its label, as pure functions of a seeded generator.
 
-Images are uint8 [H, W, 3] (RGB), labels uint8 [H, W] with 255 for void. Whatever moves pixels
-moves both alike: images are interpolated, labels take the nearest value, and where there was no
-picture the image is a reflection and the label void. `random_*` functions have the signature
-`f(rng, image, label, amount) -> (image, label)` and change nothing when their amount is "off".
+Images are uint8 [H, W, C], R, G, B first where there are three channels or more, and labels uint8
+[H, W] with 255 for void. Whatever moves pixels moves both alike: images are interpolated, labels
+take the nearest value, and where there was no picture the image is a reflection and the label void.
+`random_*` functions have the signature `f(rng, image, label, amount) -> (image, label)` and change
+nothing when their amount is "off". Changes of color leave other channels as they are.
 """
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 
 import cv2
 import numpy as np
 
 from rfjax import _checks
-from rfjax.data.dataset import VOID
+from rfjax.data.dataset import VOID, by_threes
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -34,9 +37,8 @@ def rotate(image: np.ndarray, label: np.ndarray, degrees: float) -> Pair:
     height, width = label.shape
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
     size = (width, height)
-    image = cv2.warpAffine(
-        image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
-    )
+    options = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REFLECT_101}
+    image = by_threes(lambda part: cv2.warpAffine(part, matrix, size, **options), image)
     label = cv2.warpAffine(
         label,
         matrix,
@@ -59,7 +61,9 @@ def resize(image: np.ndarray, label: np.ndarray, factor: float) -> Pair:
         return image, label
     interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     return (
-        cv2.resize(image, (width, height), interpolation=interpolation),
+        by_threes(
+            lambda part: cv2.resize(part, (width, height), interpolation=interpolation), image
+        ),
         cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST_EXACT),
     )
 
@@ -72,7 +76,7 @@ def pad_to(image: np.ndarray, label: np.ndarray, size: tuple[int, int]) -> Pair:
     (top, left), (bottom, right) = [n // 2 for n in missing], [n - n // 2 for n in missing]
     borders = (top, bottom, left, right)
     return (
-        cv2.copyMakeBorder(image, *borders, cv2.BORDER_REFLECT_101),
+        by_threes(lambda part: cv2.copyMakeBorder(part, *borders, cv2.BORDER_REFLECT_101), image),
         cv2.copyMakeBorder(label, *borders, cv2.BORDER_CONSTANT, value=VOID),
     )
 
@@ -144,7 +148,8 @@ def random_color(
         return image, label
     changes = (contrast, brightness, saturation)
     for index in rng.permutation(len(changes)):
-        image = changes[index](image, float(rng.uniform(1 - amount, 1 + amount)))
+        factor = float(rng.uniform(1 - amount, 1 + amount))
+        image = _of_colors(partial(changes[index], factor=factor), image)
     return image, label
 
 
@@ -159,7 +164,8 @@ def random_lighting(
     if not std:
         return image, label
     shift = _PCA_VECTORS @ (_PCA_VALUES * rng.normal(0.0, std, 3).astype(np.float32))
-    return cv2.LUT(image, _as_levels(_LEVELS[:, None] + shift[None])[:, None]), label
+    table = _as_levels(_LEVELS[:, None] + shift[None])[:, None]
+    return _of_colors(lambda colors: cv2.LUT(colors, table), image), label
 
 
 def random_flip(rng: np.random.Generator, image: np.ndarray, label: np.ndarray, flip: bool) -> Pair:
@@ -167,6 +173,14 @@ def random_flip(rng: np.random.Generator, image: np.ndarray, label: np.ndarray, 
     if not flip or rng.random() < 0.5:
         return image, label
     return image[:, ::-1], label[:, ::-1]
+
+
+def _of_colors(change: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> np.ndarray:
+    """The image with its colors changed, the first three channels; one without is as it was."""
+    if image.shape[2] < 3:
+        return image
+    changed = change(np.ascontiguousarray(image[..., :3]))
+    return changed if image.shape[2] == 3 else np.dstack([changed, image[..., 3:]])
 
 
 def _as_levels(values: np.ndarray) -> np.ndarray:

@@ -25,10 +25,11 @@ from rfjax.data.dataset import (
     enlarged,
     label_table,
     map_labels,
+    reduced,
 )
 
 SPLITS = ("train", "val", "test")
-OPTIONS = ("enlargement",)
+OPTIONS = ("enlargement", "reduction")
 CLASS_NAMES = (
     "sky",
     "building",
@@ -84,6 +85,10 @@ class _Files:
     def shape(self, index: int) -> tuple[int, int]:
         return decoding.read_size(self._pairs[index][0])
 
+    def clip(self, index: int) -> str:
+        """The drive that a frame is of: its name without the frame's number."""
+        return self._pairs[index][0].stem.rstrip("0123456789")
+
 
 def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     """The pictures of a folder by their names without suffix, sorted."""
@@ -117,7 +122,7 @@ def _pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
     return [(path, labelled[stem]) for stem, path in found.items()]
 
 
-def load(split: str, data_dir: str | None, *, enlargement: int = 1) -> Dataset:
+def load(split: str, data_dir: str | None, *, enlargement: int = 1, reduction: int = 1) -> Dataset:
     """A split of CamVid, read from the files in `data_dir`.
 
     Args:
@@ -125,13 +130,14 @@ def load(split: str, data_dir: str | None, *, enlargement: int = 1) -> Dataset:
         data_dir: the folder with train/ and trainannot/ and so on; None for
             `downloads/manual/camvid` in TFDS_DATA_DIR or `~/tensorflow_datasets`.
         enlargement: whole factor by which images and labels are enlarged as they are read.
+        reduction: whole factor by which they are made smaller.
     """
     default = data_folder(None) / "downloads" / "manual" / "camvid"
     root = data_folder(data_dir) if data_dir else default
     return Dataset(
         name="camvid",
         split=split,
-        source=enlarged(_Files(_pairs(root, split)), enlargement),
+        source=reduced(enlarged(_Files(_pairs(root, split)), enlargement), reduction),
         num_classes=len(CLASS_NAMES),
         class_names=CLASS_NAMES,
         palette=PALETTE,

@@ -19,13 +19,14 @@ def check(dataset: Dataset, *, samples: int = 8) -> None:
     count = len(dataset.source)
     if not count:
         raise ValueError(f"the {dataset.split} split of {dataset.name} is empty")
+    channels = len(dataset.mean)
     for index in np.unique(np.linspace(0, count - 1, min(samples, count)).astype(int)):
         example = dataset.source[int(index)]
         image, label, name = example["image"], example["label"], example["id"]
-        if image.ndim != 3 or image.shape[-1] != 3 or image.shape[:2] != label.shape:
+        if image.ndim != 3 or image.shape[-1] != channels or image.shape[:2] != label.shape:
             raise ValueError(
                 f"{name}: the image has shape {image.shape}, its label {label.shape}; want "
-                "(height, width, 3) and (height, width)"
+                f"(height, width, {channels}) and (height, width)"
             )
         wrong = np.setdiff1d(label, [*range(dataset.num_classes), 255])
         if wrong.size:

@@ -32,6 +32,7 @@ _ORIENTATION, _PHOTOMETRIC, _COMPRESSION, _BITS = 274, 262, 259, 258
 _LOSSY = (6, 7, 34712, 50001)  # compressions of TIFF: JPEG, old and new, JPEG 2000 and WebP
 _PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _BEHIND_HEADER = 33
+_COLORS_OF_PNG = (2, 6)  # kinds of color that a PNG's header tells: RGB, without and with alpha
 _CHUNK = struct.Struct(">I4s")  # how a chunk of a PNG begins: its length, and of what kind it is
 _END_OF_JPEG = b"\xff\xd9"
 _SIXTEEN_BITS = ((np.arange(2**16, dtype=np.uint32) + 128) // 257).astype(np.uint8)
@@ -175,6 +176,42 @@ def decode_mask(encoded: bytes, name: str) -> np.ndarray:
         wrong = np.unique(values[outside])[:5].tolist()
         raise ValueError(f"{name} has label values {wrong}; they are 0 to 254, and 255 for void")
     return values.astype(np.uint8, copy=False)
+
+
+def is_color(encoded: bytes, name: str) -> bool:
+    """Whether the PNG or TIFF in the bytes of a file has several channels, as masks of colors do.
+
+    Args:
+        encoded: the whole file.
+        name: of the file, for errors.
+
+    Raises:
+        ImageError: if it is not a picture.
+    """
+    try:
+        if encoded.startswith(_PNG):
+            return encoded[25] in _COLORS_OF_PNG
+        with _open(encoded) as picture:
+            return picture.format == "TIFF" and picture.mode not in _LABEL_MODES
+    except Exception as error:
+        raise _fault(name, error) from error
+
+
+def palette(path: Path) -> np.ndarray | None:
+    """The colors uint8 [256, 3] that the palette of a picture gives to its indices, if it has one.
+
+    Indices that the palette does not have are black.
+    """
+    try:
+        with Image.open(path) as picture:
+            levels = picture.getpalette("RGB") if picture.mode == "P" else None
+    except Exception as error:
+        raise _fault(str(path), error) from error
+    if levels is None:
+        return None
+    colors = np.zeros((256, 3), np.uint8)
+    colors.flat[: len(levels)] = levels
+    return colors
 
 
 def _image(encoded: bytes) -> np.ndarray:

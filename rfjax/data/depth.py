@@ -1,9 +1,15 @@
-"""Depth as three channels that a network of colors can read: disparity, height, angle (HHA)."""
+"""Depth as channels that a network of colors can read.
+
+hha           three: disparity, height, angle
+log_levels    one: its logarithm
+"""
 
 import numpy as np
 
 # Of NYUDv2's camera, in pixels of its images: focal length, and the center of a 425x560 image.
 FOCAL, CENTER = 518.86, (207.5, 284.6)
+LOG_MEAN = 7.844  # of the logarithm of millimeters, in FCN's reference
+LOGARITHMS = (float(np.log(300.0)), float(np.log(12000.0)))  # of the levels 0 and 255
 _LEVELS = (31000.0, 100.0)  # of disparity 1/cm, and of height in levels per meter
 
 
@@ -42,6 +48,32 @@ def hha(
     disparity = _LEVELS[0] / np.maximum(100 * depth, 1)
     found = np.stack([disparity, _LEVELS[1] * height, angle], -1)
     return np.where(known[..., None], np.clip(np.rint(found), 0, 255), 0).astype(np.uint8)
+
+
+def log_levels(depth: np.ndarray) -> np.ndarray:
+    """The logarithm of depth in levels, from that of 0.3 m at 0 to that of 12 m at 255.
+
+    A level is 1.5 % of the depth.
+
+    Args:
+        depth: in meters, [H, W]; 0 where it is not known, which is level 0.
+
+    Returns:
+        uint8 [H, W].
+
+    Example:
+        >>> log_levels(np.array([[0.3, 12.0, 0.0]])).tolist()
+        [[0, 255, 0]]
+    """
+    low, high = LOGARITHMS
+    logarithm = np.log(np.maximum(1000.0 * np.asarray(depth, np.float64), 1.0))
+    return np.rint(255 * np.clip((logarithm - low) / (high - low), 0, 1)).astype(np.uint8)
+
+
+def log_normalization() -> tuple[float, float]:
+    """Mean and deviation, where white is 1, that make log(depth in mm) - 7.844 of these levels."""
+    low, high = LOGARITHMS
+    return (LOG_MEAN - low) / (high - low), 1 / (high - low)
 
 
 def _points(depth: np.ndarray, focal: float, center: tuple[float, float]) -> np.ndarray:

@@ -5,13 +5,18 @@ in `data_dir` (default: TFDS_DATA_DIR, else `~/tensorflow_datasets`) under `digi
 folder named after every option that changes them. Scene i of a split depends only on the options
 and on i: more scenes continue the same sequence. Nothing is downloaded.
 
+With `modality` "depth" or "rgbd" the scenes have a map of depth, as the image's only channel or as
+its fourth; they are drawn and kept apart from those without, which are otherwise the same. With
+`labels` "geometric" the classes are ground, small and large digits; with "both" there are two sets
+of labels, for the task "segmentations".
+
 A scene enlarged twice (`enlargement=2`) is the same scene, images resized bilinearly and masks by
 copies as it is read: networks are compared on the same pictures, and nothing is stored twice.
 """
 
 import dataclasses
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import cv2
@@ -19,14 +24,17 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from rfjax import _checks
+from rfjax._checks import choose
 from rfjax._progress import counted
 from rfjax.data import decoding, preparing
 from rfjax.data.dataset import (
+    VOID,
     Dataset,
     check_pair,
     data_folder,
     enlarged,
 )
+from rfjax.data.masking import masked
 from rfjax.data.scenes import (
     CLASS_NAMES,
     MAX_INSTANCES,
@@ -44,10 +52,18 @@ OPTIONS = (
     "val_scenes",
     "seed",
     "enlargement",
+    "modality",
+    "labels",
+    "mask",
 )
-# Of the 4,096 default training scenes.
+# Of the 4,096 default training scenes, of colors and of depth.
 MEAN = (0.3256, 0.3239, 0.3218)
 STD = (0.1591, 0.1595, 0.1597)
+DEPTH_MEAN, DEPTH_STD = 0.6342, 0.2417
+# Which channels an image has, of colors and depth.
+MODALITIES = {"rgb": slice(3), "depth": slice(3, 4), "rgbd": slice(4)}
+GEOMETRIC = ("ground", "small", "large")
+LABELS = ("semantic", "geometric", "both")
 _SCENES_PER_SHARD = 4096  # 40 MB
 PALETTE = np.array(
     [
@@ -76,6 +92,7 @@ class DigitScenesConfig(tfds.core.BuilderConfig):
         min_scale, max_scale: limits of the digits' scale in pixels.
         train_scenes, val_scenes: numbers of scenes.
         seed: 0 or more; another seed gives other scenes (of the same digits).
+        depth: whether they have a map of depth.
     """
 
     name: str = ""
@@ -85,6 +102,7 @@ class DigitScenesConfig(tfds.core.BuilderConfig):
     train_scenes: int = 4096
     val_scenes: int = 384
     seed: int = 0
+    depth: bool = False
 
     def __post_init__(self):
         for field in ("size", "train_scenes", "val_scenes", "seed"):
@@ -95,8 +113,13 @@ class DigitScenesConfig(tfds.core.BuilderConfig):
         check_options(self.size, self.min_scale, self.max_scale)
         self.name = (
             f"{self.size}px_scale{self.min_scale!r}-{self.max_scale!r}"
-            f"_{self.train_scenes}+{self.val_scenes}_seed{self.seed}"
+            f"_{self.train_scenes}+{self.val_scenes}_seed{self.seed}{'_depth' * self.depth}"
         )
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """What is kept as PNG."""
+        return ("image", "label", "instances", *["depth"] * self.depth)
 
 
 class DigitScenes(tfds.core.ShardBasedBuilder):
@@ -107,11 +130,13 @@ class DigitScenes(tfds.core.ShardBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         size = self.builder_config.size
+        channels = {name: 3 if name == "image" else 1 for name in self.builder_config.pictures}
         features = {
             "id": tfds.features.Text(),
-            "image": tfds.features.Image(shape=(size, size, 3), encoding_format="png"),
-            "label": tfds.features.Image(shape=(size, size, 1), encoding_format="png"),
-            "instances": tfds.features.Image(shape=(size, size, 1), encoding_format="png"),
+            **{
+                name: tfds.features.Image(shape=(size, size, count), encoding_format="png")
+                for name, count in channels.items()
+            },
             "scales": tfds.features.Tensor(shape=(MAX_INSTANCES,), dtype=np.float32),
         }
         return tfds.core.DatasetInfo(
@@ -134,15 +159,17 @@ class DigitScenes(tfds.core.ShardBasedBuilder):
         config = self.builder_config
         images, values = digits(split)
         for index in counted(range(count), count, f"preparing digit_scenes {split}"):
+            seeds = [config.seed, SPLITS.index(split), index]
             scene = compose_scene(
-                np.random.default_rng([config.seed, SPLITS.index(split), index]),
+                np.random.default_rng(seeds),
                 images,
                 values,
                 size=config.size,
                 min_scale=config.min_scale,
                 max_scale=config.max_scale,
+                depth=np.random.default_rng([*seeds, 1]) if config.depth else None,
             )
-            for key in ("image", "label", "instances"):
+            for key in config.pictures:
                 scene[key] = io.BytesIO(_png(scene[key]))
             yield index, {"id": f"{split}_{index:05d}", **scene}
 
@@ -154,11 +181,21 @@ def _png(picture: np.ndarray) -> bytes:
 
 
 class _Scenes:
-    """Random access to prepared scenes of one size."""
+    """Random access to prepared scenes of one size.
 
-    def __init__(self, records: Any, shape: tuple[int, int]):
-        self._records = records
-        self._shape = shape
+    Args:
+        records: with the pictures encoded.
+        shape: height and width.
+        modality: which channels images have, one of `MODALITIES`.
+        labels: one of `LABELS`.
+        large: the scale from which on a digit is large.
+    """
+
+    def __init__(
+        self, records: Any, shape: tuple[int, int], modality: str, labels: str, large: float
+    ):
+        self._records, self._shape = records, shape
+        self._modality, self._labels, self._large = modality, labels, large
 
     def __len__(self) -> int:
         return len(self._records)
@@ -175,34 +212,68 @@ class _Scenes:
             "id": name,
         }
         check_pair(example["image"], example["label"], where)
+        if self._modality != "rgb":
+            depth = decoding.decode_mask(record["depth"], where)
+            channels = np.dstack([example["image"], depth])
+            example["image"] = np.ascontiguousarray(channels[..., MODALITIES[self._modality]])
+        if self._labels != "semantic":
+            key = "label" if self._labels == "geometric" else "label/geometric"
+            example[key] = _geometric(example, self._large)
         return example
 
     def shape(self, index: int) -> tuple[int, int]:
         return self._shape
 
 
-def load(split: str, data_dir: str | None, *, enlargement: int = 1, **options: Any) -> Dataset:
+def _geometric(example: Mapping[str, Any], large: float) -> np.ndarray:
+    """0 for the ground, 1 for digits below the scale `large`, 2 for others; void stays void."""
+    sizes = np.concatenate([[0], 1 + (example["scales"] >= large)]).astype(np.uint8)
+    return np.where(example["label"] == VOID, VOID, sizes[example["instances"]]).astype(np.uint8)
+
+
+def load(
+    split: str,
+    data_dir: str | None,
+    *,
+    enlargement: int = 1,
+    modality: str = "rgb",
+    labels: str = "semantic",
+    mask: str | None = None,
+    **options: Any,
+) -> Dataset:
     """A split of the digit scenes, drawn first if they are not in `data_dir` yet.
 
     Args:
         split: "train" or "val".
         data_dir: folder for the scenes; None for TFDS_DATA_DIR or `~/tensorflow_datasets`.
         enlargement: whole factor by which scenes and scales are enlarged as they are read.
-        **options: the fields of `DigitScenesConfig`.
+        modality: what is the image: rgb; depth, one channel of logarithms; or rgbd, all four.
+        labels: semantic, the digits; geometric: ground, digits below the middle scale
+            sqrt(min_scale max_scale), larger ones; or both, the latter as "label/geometric".
+        mask: foreground | background | both, what the images lack, see `masking.masked`.
+        **options: the fields of `DigitScenesConfig` but depth.
     """
-    config = DigitScenesConfig(**options)
+    channels = choose("modality", modality, MODALITIES)
+    choose("labels", labels, LABELS)
+    config = DigitScenesConfig(**options, depth=modality != "rgb")
     default = DigitScenes.BUILDER_CONFIGS[0]  # tfds wants its own object for a name it knows
     config = default if config.name == default.name else config
     root = str(data_folder(data_dir))
     builder = preparing.prepared(lambda: DigitScenes(config=config, data_dir=root))
-    records = preparing.encoded_source(builder, split, ("image", "label", "instances"))
-    return Dataset(
+    records = preparing.encoded_source(builder, split, config.pictures)
+    large = float(np.sqrt(config.min_scale * config.max_scale))
+    scenes = _Scenes(records, preparing.shape(builder, "image"), modality, labels, large)
+    names = GEOMETRIC if labels == "geometric" else CLASS_NAMES
+    sets = {"semantic": len(CLASS_NAMES), "geometric": len(GEOMETRIC)}
+    found = Dataset(
         name="digit_scenes",
         split=split,
-        source=enlarged(_Scenes(records, preparing.shape(builder, "image")), enlargement),
-        num_classes=len(CLASS_NAMES),
-        class_names=CLASS_NAMES,
-        palette=PALETTE,
-        mean=MEAN,
-        std=STD,
+        source=enlarged(scenes, enlargement),
+        num_classes=len(names),
+        class_names=names,
+        palette=PALETTE[: len(names)],
+        mean=(*MEAN, DEPTH_MEAN)[channels],
+        std=(*STD, DEPTH_STD)[channels],
+        more={"label_sets": sets} if labels == "both" else {},
     )
+    return masked(found, mask)

@@ -41,17 +41,22 @@ class Pairs:
         image = decoding.decode_image(decoding.read_bytes(image_path), str(image_path))
         label = self._read(label_path)
         check_pair(image, label, str(image_path))
-        wrong = np.unique(label[(label >= self._num_classes) & (label != VOID)])
-        if len(wrong):
-            raise ValueError(
-                f"{label_path} has label values {wrong.tolist()}; want 0 to "
-                f"{self._num_classes - 1}, or {VOID} for void"
-            )
+        check_classes(label, self._num_classes, label_path)
         more = {key: of(name) for key, of in self._more.items()}
         return {"image": image, "label": label, "id": name, **more}
 
     def shape(self, index: int) -> tuple[int, int]:
         return decoding.read_size(self._rows[index][1])
+
+
+def check_classes(label: np.ndarray, num_classes: int, path: Path) -> None:
+    """Raises a ValueError that names the file of a label with values that are no classes."""
+    wrong = np.unique(label[(label >= num_classes) & (label != VOID)])
+    if len(wrong):
+        raise ValueError(
+            f"{path} has label values {wrong.tolist()}; want 0 to {num_classes - 1}, or {VOID} for "
+            "void"
+        )
 
 
 def names(path: Path) -> list[str]:

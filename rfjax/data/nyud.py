@@ -8,7 +8,7 @@
 0 in a label is void. Depth is what a sensor gives and a person has filled in, so it is dense.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 from rfjax._checks import choose
 from rfjax.data import decoding, files
 from rfjax.data.dataset import Dataset, enlarged
-from rfjax.data.depth import hha
+from rfjax.data.depth import hha, log_levels, log_normalization
 
 SPLITS = ("train", "val", "trainval", "test")
 OPTIONS = ("enlargement", "modality")
@@ -37,6 +37,14 @@ _MEANS = {
     "hha": (118.477 / 255, 94.076 / 255, 132.431 / 255),
 }
 STD = (0.229, 0.224, 0.225)  # of ImageNet
+# What is read for an image, one after the other along the channels.
+MODALITIES = {
+    "rgb": ("rgb",),
+    "hha": ("hha",),
+    "depth": ("depth",),
+    "rgbd": ("rgb", "depth"),
+    "rgb_hha": ("rgb", "hha"),
+}
 
 
 def load(
@@ -48,12 +56,14 @@ def load(
         split: "train", "val", "trainval" or "test".
         data_dir: the folder with data and segmentation; None for `downloads/manual/nyud`.
         enlargement: whole factor by which images and labels are enlarged as they are read.
-        modality: what is the image: rgb | hha, which is computed from depth where it has no file.
+        modality: what is the image: rgb | hha, which is computed from depth where it has no file |
+            depth, one channel, whose normalization makes it log(depth in mm) - 7.844 | rgbd, four
+            channels | rgb_hha, six.
 
     Raises:
         FileNotFoundError: a list or a file is missing.
     """
-    choose("modality", modality, _MEANS)
+    parts = choose("modality", modality, MODALITIES)
     root = files.root(data_dir, "nyud")
     at = lambda kind, name: root / "data" / kind / f"img_{name}.png"
     rows = files.pairs(
@@ -62,8 +72,9 @@ def load(
         lambda name: root / "segmentation" / f"img_{name}.mat",
     )
     source: Any = files.Pairs(rows, _label, len(CLASS_NAMES))
-    if modality == "hha":
-        source = _Depth(source, at)
+    if modality != "rgb":
+        source = _Depth(source, at, parts)
+    mean, deviation = zip(*map(_statistics, parts), strict=True)
     return Dataset(
         name="nyud",
         split=split,
@@ -71,9 +82,17 @@ def load(
         num_classes=len(CLASS_NAMES),
         class_names=CLASS_NAMES,
         palette=files.bits_palette(len(CLASS_NAMES) + 1)[1:],
-        mean=_MEANS[modality],
-        std=STD,
+        mean=sum(mean, ()),
+        std=sum(deviation, ()),
     )
+
+
+def _statistics(part: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of the channels of a part."""
+    if part == "depth":
+        mean, deviation = log_normalization()
+        return (mean,), (deviation,)
+    return _MEANS[part], STD
 
 
 def _label(path: Path) -> np.ndarray:
@@ -81,22 +100,34 @@ def _label(path: Path) -> np.ndarray:
 
 
 class _Depth:
-    """Examples whose image is HHA."""
+    """Examples whose image is made of colors and depth.
 
-    def __init__(self, source: files.Pairs, at: Callable[[str, str], Path]):
-        self._source, self._at = source, at
+    Args:
+        source: of examples with colors.
+        at: the file of a kind and a name.
+        parts: of the image, some of "rgb", "hha" and "depth".
+    """
+
+    def __init__(self, source: files.Pairs, at: Callable[[str, str], Path], parts: Iterable[str]):
+        self._source, self._at, self._parts = source, at, tuple(parts)
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         example = self._source[index]
+        found = [self._part(part, example) for part in self._parts]
+        return example | {"image": np.dstack(found)}
+
+    def _part(self, part: str, example: dict[str, Any]) -> np.ndarray:
+        """Some channels of the image of an example."""
+        if part == "rgb":
+            return example["image"]
         path = self._at("hha", example["id"])
-        if path.is_file():
-            image = decoding.decode_image(decoding.read_bytes(path), str(path))
-        else:
-            image = hha(read_depth(self._at("depth", example["id"])))
-        return example | {"image": image}
+        if part == "hha" and path.is_file():
+            return decoding.decode_image(decoding.read_bytes(path), str(path))
+        depth = read_depth(self._at("depth", example["id"]))
+        return hha(depth) if part == "hha" else log_levels(depth)
 
     def shape(self, index: int) -> tuple[int, int]:
         return self._source.shape(index)

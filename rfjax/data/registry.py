@@ -31,8 +31,11 @@ def _module(name: str) -> Callable[[], Entry]:
 
 
 _BUILT_IN = (
-    *("digit_scenes", "camvid", "cityscapes", "digit_images", "image_folder"),
-    *("voc", "pascal_context", "nyud", "sift_flow", "digit_episodes", "episodes"),
+    *("digit_scenes", "camvid", "cityscapes", "digit_images", "image_folder", "folder"),
+    *("voc", "pascal_context", "nyud", "sift_flow"),
+    *("digit_clips", "davis", "cityscapes_clips"),
+    *("digit_episodes", "episodes"),
+    *("digit_flow", "flying_chairs"),
 )
 
 DATA_SETS: Registry[Callable[[], Entry]] = Registry(
@@ -75,9 +78,11 @@ def load(name: str, split: str, *, data_dir: str | None = None, **options: Any) 
 
     Args:
         name: "digit_scenes" (drawn here, nothing to download), "camvid", "cityscapes", "voc",
-            "pascal_context", "nyud" or "sift_flow", to be segmented; "digit_images" (likewise
-            drawn here) or "image_folder", to be classified; "digit_episodes" (likewise) or
-            "episodes" of another data set, to be segmented by marks; or what was registered.
+            "pascal_context", "nyud", "sift_flow" or "folder" (your own), to be segmented;
+            "digit_images" (drawn here, too) or "image_folder", to be classified; of video, to be
+            segmented, "digit_clips" (drawn here), "davis" or "cityscapes_clips"; "digit_episodes"
+            (drawn here) or "episodes" of another data set, to be segmented by marks; "digit_flow"
+            (drawn here) or "flying_chairs", pairs of images; or what was registered.
         split: "train", "val", or, except for the digits, "test".
         data_dir: where the data is or shall be kept; see the data set's module for its default.
         **options: `enlargement` (a whole factor, for every data set), and those of

@@ -1,5 +1,6 @@
 """Rows of a batch from examples of images: augmented, and normalised."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -68,6 +69,65 @@ def classification_row(
     if augmentation is not None:
         image, _ = augmentation(rng, image, np.zeros(image.shape[:2], np.uint8))
     return {"image": normalization(image), "label": np.asarray(label, np.int32)}
+
+
+def flow_row(
+    example: Mapping[str, Any],
+    normalization: Normalization,
+    rng: np.random.Generator | None = None,
+    augmentation: Augmentation | None = None,
+) -> Row:
+    """The row of a pair of images: "first", "second", "flow" and "valid", 1 where it is known.
+
+    Args:
+        example: "first" and "second" uint8 [H, W, 3]; "flow" float32 [H, W, 2], (right, down), not
+            finite where it is not known.
+        normalization: of both images.
+        rng, augmentation: what varies examples of images; a crop and a mirror image are taken over
+            to pairs, and nothing else is.
+
+    Raises:
+        ValueError: sizes differ, or examples are to be varied in another way.
+    """
+    pair = [example[name] for name in ("first", "second", "flow")]
+    height, width = pair[0].shape[:2]
+    if pair[1].shape != pair[0].shape or pair[2].shape != (height, width, 2):
+        raise ValueError(
+            f"{example.get('id', 'an example')}: images and flow must have one size; got "
+            f"{pair[0].shape}, {pair[1].shape} and {pair[2].shape}"
+        )
+    if augmentation is not None and rng is not None:
+        pair = _varied_pair(rng, pair, augmentation)
+    first, second, flow = pair
+    valid = np.isfinite(flow).all(-1)
+    return {
+        "first": normalization(first),
+        "second": normalization(second),
+        "flow": np.where(valid[..., None], flow, 0).astype(np.float32),
+        "valid": valid.astype(np.float32),
+    }
+
+
+def _varied_pair(
+    rng: np.random.Generator, pair: list[np.ndarray], augmentation: Any
+) -> list[np.ndarray]:
+    """Two images and a flow, all cut alike, and all mirrored left to right in half of the cases."""
+    plain = dataclasses.replace(augmentation, crop=None, flip=False)
+    if plain != type(augmentation)():
+        raise ValueError("pairs of images can be cropped and flipped, and varied in no other way")
+    height, width = pair[0].shape[:2]
+    if augmentation.crop is not None:
+        rows, columns = augmentation.crop
+        if rows > height or columns > width:
+            raise ValueError(
+                f"the crop {rows}x{columns} is larger than the images {height}x{width}"
+            )
+        top, left = rng.integers(0, height - rows + 1), rng.integers(0, width - columns + 1)
+        pair = [array[top : top + rows, left : left + columns] for array in pair]
+    if augmentation.flip and rng.random() < 0.5:
+        pair = [array[:, ::-1] for array in pair]
+        pair[2] = pair[2] * np.array([-1.0, 1.0], np.float32)  # what went right goes left
+    return pair
 
 
 def blank(row: Row) -> Row:

@@ -39,6 +39,13 @@ _MAX_DISTRACTORS = 5  # in a scene of 64x64
 _NOISE_CELLS = (2, 6, 16)  # pixels
 _NOISE = 0.05  # standard deviation of the ground at each cell size
 _PIXEL_NOISE = 0.03
+# Of the map of depth, in logarithms of meters.
+_GROUND_DEPTH = float(np.log(3.0))
+_TILT = 0.1  # the largest, from the middle of the scene to its border
+_NEARER = (0.15, 0.75)  # than the ground: the first digit to be laid at least, the last one
+_RELIEF = 0.1  # by which ink stands out of its ellipse
+_DEPTH_NOISE = 0.02  # standard deviation at each cell size
+DEPTHS = (0.0, float(np.log(4.0)))  # of the levels 0 and 255
 
 
 @functools.cache
@@ -86,6 +93,7 @@ def compose_scene(
     size: int = 64,
     min_scale: float = 20.0,
     max_scale: float = 48.0,
+    depth: np.random.Generator | None = None,
 ) -> dict[str, Any]:
     """One scene: its image, class and instance masks, and the scale of each instance.
 
@@ -99,17 +107,24 @@ def compose_scene(
     ellipse, and pixels in two ellipses. Everything else is decided: `label` is 0 (background)
     just where `instances` is 0, and 1 + the digit inside.
 
+    Depth is measured by a sensor with noise: a tilted ground 3 m away, on which the ellipses lie as
+    plates, each nearer than those that it may cover, with the ink of their digits in relief. Scraps
+    of strokes are flat, so that depth does not show them.
+
     Args:
         rng: the source of all randomness.
         images: float [M, 8, 8], ink in 0..1.
         values: integers [M] in 0..9.
         size: height and width of the scene in pixels.
         min_scale, max_scale: limits of the scale in pixels.
+        depth: the source of the randomness of depth; None for no depth. The rest of the scene is
+            the same with it and without.
 
     Returns:
         "image" uint8 [size, size, 3]; "label" uint8 [size, size]; "instances" uint8 [size, size],
         0 or the number of the instance from 1 (the later one where two overlap); "scales"
-        float32 [64], the scale of instance k at k - 1, then zeros.
+        float32 [64], the scale of instance k at k - 1, then zeros; and with depth "depth" uint8
+        [size, size], its logarithm from that of 1 m at 0 to that of 4 m at 255.
 
     Example:
         >>> scene = compose_scene(np.random.default_rng(0), *digits("val"))
@@ -117,47 +132,90 @@ def compose_scene(
         ((64, 64, 3), True)
     """
     check_options(size, min_scale, max_scale)
-    canvas = _ground(rng, size)
+    canvas = littered_ground(rng, images, size, min_scale, max_scale)
     area = (size / 64) ** 2
-    for _ in range(rng.integers(0, round(_MAX_DISTRACTORS * area) + 1)):
-        _paste_distractor(rng, canvas, images, _log_uniform(rng, min_scale, max_scale))
     masks: list[np.ndarray] = []
-    classes, scales = [], []
+    classes, scales, inks = [], [], []
     for _ in range(max(1, round(_TRIES * area))):
         index = rng.integers(len(images))
-        scale = _log_uniform(rng, min_scale, max_scale)
-        ink = _digit_ink(images[index], scale)
+        scale = log_uniform(rng, min_scale, max_scale)
+        ink = digit_ink(images[index], scale)
         top, left = rng.integers(0, size - ink.shape[0] + 1, 2)
-        mask = _ellipse(ink, top, left, size)
-        if len(masks) == MAX_INSTANCES or not _fits(mask, masks):
+        mask = ellipse(ink, top, left, size)
+        if len(masks) == MAX_INSTANCES or not fits(mask, masks):
             continue
         _paste(rng, canvas, ink, top, left)
         masks.append(mask)
         classes.append(1 + values[index])
         scales.append(scale)
-    image = _levels(rng, canvas)
-    label, instances = _masks(masks, classes, size)
+        inks.append((ink, top, left))
+    image = levels(rng, canvas)
+    label, instances = label_maps(masks, classes, size)
     padded = np.zeros(MAX_INSTANCES, np.float32)
     padded[: len(scales)] = scales
-    return {"image": image, "label": label, "instances": instances, "scales": padded}
+    scene = {"image": image, "label": label, "instances": instances, "scales": padded}
+    return scene if depth is None else {**scene, "depth": _depth(depth, inks, instances)}
 
 
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """A number whose logarithm is uniform between those of low and high."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
+def littered_ground(
+    rng: np.random.Generator, images: np.ndarray, size: int, min_scale: float, max_scale: float
+) -> np.ndarray:
+    """The ground of a scene with scraps of strokes, float32 [size, size, 3]."""
+    canvas = ground(rng, size)
+    for _ in range(rng.integers(0, round(_MAX_DISTRACTORS * (size / 64) ** 2) + 1)):
+        _paste_distractor(rng, canvas, images, log_uniform(rng, min_scale, max_scale))
+    return canvas
+
+
+def ground(rng: np.random.Generator, size: int) -> np.ndarray:
     """A colour and smooth noise at several sizes of cell, float32 [size, size, 3]."""
     canvas = np.empty((size, size, 3), np.float32)
     canvas[:] = rng.uniform(0.1, 0.45, 3)
+    _add_noise(rng, canvas, _NOISE)
+    return canvas
+
+
+def _add_noise(rng: np.random.Generator, canvas: np.ndarray, deviation: float) -> None:
+    """Adds smooth noise of a standard deviation at every size of cell to [size, size, C]."""
+    size, _, channels = canvas.shape
     for cell in _NOISE_CELLS:
         cells = -(-size // cell) + 1
-        noise = rng.normal(0.0, _NOISE, (cells, cells, 3)).astype(np.float32)
+        noise = rng.normal(0.0, deviation, (cells, cells, channels)).astype(np.float32)
         width = cells * cell
         noise = cv2.resize(noise, (width, width), interpolation=cv2.INTER_CUBIC)
         top, left = rng.integers(0, width - size + 1, 2)
-        canvas += noise[top : top + size, left : left + size]
-    return canvas
+        canvas += noise.reshape(width, width, channels)[top : top + size, left : left + size]
+
+
+def _depth(
+    rng: np.random.Generator,
+    inks: list[tuple[np.ndarray, int, int]],
+    instances: np.ndarray,
+) -> np.ndarray:
+    """The levels of depth of a scene, uint8 [size, size].
+
+    Args:
+        rng: the source of all randomness.
+        inks: of each instance its ink, and where it begins.
+        instances: which of them is seen at each pixel, 0 for none.
+    """
+    size = len(instances)
+    across = np.linspace(-1, 1, size, dtype=np.float32)
+    down, right = rng.uniform(-_TILT, _TILT, 2) / 2
+    canvas = (_GROUND_DEPTH + down * across[:, None] + right * across).astype(np.float32)
+    nearest, spread = _NEARER[0], _NEARER[1] - _NEARER[0]
+    canvas -= (nearest + spread * instances / len(inks)) * (instances > 0)
+    for number, (ink, top, left) in enumerate(inks, 1):
+        window = (slice(top, top + ink.shape[0]), slice(left, left + ink.shape[1]))
+        canvas[window] -= _RELIEF * ink * (instances[window] == number)
+    _add_noise(rng, canvas[..., None], _DEPTH_NOISE)
+    low, high = DEPTHS
+    return np.rint(np.clip((canvas - low) / (high - low), 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
 def _padded(ink: np.ndarray) -> np.ndarray:
@@ -169,7 +227,7 @@ def _resized_ink(ink: np.ndarray, height: float, width: float) -> np.ndarray:
     return np.clip(cv2.resize(ink, size, interpolation=cv2.INTER_CUBIC), 0.0, 1.0)
 
 
-def _digit_ink(digit: np.ndarray, scale: float) -> np.ndarray:
+def digit_ink(digit: np.ndarray, scale: float) -> np.ndarray:
     """The ink of a digit at a scale, with a margin that keeps its strokes whole."""
     width = digit.shape[0] * scale * _MARGIN / 8  # 1.25 s for eight pixels
     return _resized_ink(_padded(digit), width, width)
@@ -179,10 +237,21 @@ def _paste(
     rng: np.random.Generator, canvas: np.ndarray, ink: np.ndarray, top: int, left: int
 ) -> None:
     """Blends a random light colour into the canvas with the ink as opacity."""
-    color = rng.uniform(0.5, 1.0, 3).astype(np.float32)
-    opacity = (rng.uniform(0.55, 1.0) * ink)[:, :, None].astype(np.float32)
+    blend(canvas, ink, *paint(rng), top, left)
+
+
+def paint(rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """A light color, and an opacity."""
+    return rng.uniform(0.5, 1.0, 3).astype(np.float32), rng.uniform(0.55, 1.0)
+
+
+def blend(
+    canvas: np.ndarray, ink: np.ndarray, color: np.ndarray, opacity: float, top: int, left: int
+) -> None:
+    """Lays a color over the canvas where there is ink, which is there whole."""
+    share = (opacity * ink)[:, :, None].astype(np.float32)
     place = canvas[top : top + ink.shape[0], left : left + ink.shape[1]]
-    place += opacity * (color - place)
+    place += share * (color - place)
 
 
 def _paste_distractor(
@@ -199,7 +268,7 @@ def _paste_distractor(
     _paste(rng, canvas, ink, rng.integers(0, free_y), rng.integers(0, free_x))
 
 
-def _ellipse(ink: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
+def ellipse(ink: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
     """The filled ellipse around the ink's bounding box, bool [size, size]."""
     vertical = _squared_distance(ink.max(1) > _INK, top, size)
     horizontal = _squared_distance(ink.max(0) > _INK, left, size)
@@ -214,7 +283,7 @@ def _squared_distance(inked: np.ndarray, start: int, size: int) -> np.ndarray:
     return np.square((np.arange(size, dtype=np.float32) - (first + last) / 2) / semi_axis)
 
 
-def _fits(mask: np.ndarray, masks: list[np.ndarray]) -> bool:
+def fits(mask: np.ndarray, masks: list[np.ndarray]) -> bool:
     """Whether the ellipse leaves the others visible and the scene open."""
     area = np.count_nonzero(mask)
     covered = mask
@@ -226,8 +295,10 @@ def _fits(mask: np.ndarray, masks: list[np.ndarray]) -> bool:
     return np.count_nonzero(covered) <= _MAX_COVER * mask.size
 
 
-def _masks(masks: list[np.ndarray], classes: list[int], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The class and the instance of each pixel."""
+def label_maps(
+    masks: list[np.ndarray], classes: list[int], size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The class and the instance of each pixel, uint8 [size, size]; void as in `compose_scene`."""
     label = np.zeros((size, size), np.uint8)
     instances = np.zeros((size, size), np.uint8)
     void = np.zeros((size, size), bool)
@@ -264,16 +335,14 @@ def compose_digit(
         ((64, 64, 3), True)
     """
     check_options(size, min_scale, max_scale)
-    canvas = _ground(rng, size)
-    for _ in range(rng.integers(0, round(_MAX_DISTRACTORS * (size / 64) ** 2) + 1)):
-        _paste_distractor(rng, canvas, images, _log_uniform(rng, min_scale, max_scale))
-    index, scale = rng.integers(len(images)), _log_uniform(rng, min_scale, max_scale)
-    ink = _digit_ink(images[index], scale)
+    canvas = littered_ground(rng, images, size, min_scale, max_scale)
+    index, scale = rng.integers(len(images)), log_uniform(rng, min_scale, max_scale)
+    ink = digit_ink(images[index], scale)
     _paste(rng, canvas, ink, *rng.integers(0, size - ink.shape[0] + 1, 2))
-    return {"image": _levels(rng, canvas), "label": int(values[index]), "scale": scale}
+    return {"image": levels(rng, canvas), "label": int(values[index]), "scale": scale}
 
 
-def _levels(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
+def levels(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
     """The canvas with the noise of pixels, uint8."""
     canvas += np.float32(_PIXEL_NOISE) * rng.standard_normal(canvas.shape, np.float32)
     return np.rint(np.clip(canvas, 0.0, 1.0) * 255.0).astype(np.uint8)

@@ -8,6 +8,7 @@ where … is spatial_envelope_256x256_static_8outdoorcategories. A label file ha
 images), evaluation test.txt (200).
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ SPLITS = ("train", "val")
 OPTIONS = ("enlargement", "labels")
 _LISTS = {"train": "trainval.txt", "val": "test.txt"}
 _FOLDERS = {"semantic": "SemanticLabels", "geometric": "GeoLabels"}
+LABELS = (*_FOLDERS, "both")
 _SUBFOLDER = "spatial_envelope_256x256_static_8outdoorcategories"
 # Mean levels of blue, green and red of FCN's reference, as shares of white.
 MEAN = (108.353 / 255, 115.294 / 255, 114.578 / 255)
@@ -36,30 +38,33 @@ def load(
         split: "train" or "val".
         data_dir: the folder with Images and the rest; None for `downloads/manual/sift_flow`.
         enlargement: whole factor by which images and labels are enlarged as they are read.
-        labels: semantic | geometric.
+        labels: semantic | geometric | both, the latter as "label/geometric".
 
     Raises:
         FileNotFoundError: a list or a file is missing.
     """
-    choose("labels", labels, _FOLDERS)
+    choose("labels", labels, LABELS)
     root = files.root(data_dir, "sift_flow")
-    chosen = files.names(root / _LISTS[split])
-    of = {kind: root / folder / _SUBFOLDER for kind, folder in _FOLDERS.items()}
+    kinds = tuple(_FOLDERS) if labels == "both" else (labels,)
+    at = lambda kind, name: root / _FOLDERS[kind] / _SUBFOLDER / f"{name}.mat"
     rows = files.pairs(
-        chosen,
+        files.names(root / _LISTS[split]),
         lambda name: root / "Images" / _SUBFOLDER / f"{name}.jpg",
-        lambda name: of[labels] / f"{name}.mat",
+        partial(at, kinds[0]),
     )
-    class_names = _class_names(rows[0][2])
+    class_names, *others = (_class_names(at(kind, rows[0][0])) for kind in kinds)
+    second = {f"label/{kind}": lambda name, kind=kind: _label(at(kind, name)) for kind in kinds[1:]}
+    sets = dict(zip(kinds, map(len, (class_names, *others)), strict=True))
     return Dataset(
         name="sift_flow",
         split=split,
-        source=enlarged(files.Pairs(rows, _label, len(class_names)), enlargement),
+        source=enlarged(files.Pairs(rows, _label, len(class_names), second), enlargement),
         num_classes=len(class_names),
         class_names=class_names,
         palette=files.bits_palette(len(class_names) + 1)[1:],
         mean=MEAN,
         std=STD,
+        more={"label_sets": sets} if labels == "both" else {},
     )
 
 

@@ -58,6 +58,11 @@ class Layers:
         """The classifier's last layer has no place."""
         return ("fc8",)
 
+    @property
+    def sliding(self) -> tuple[str, ...]:
+        """The layers that slide over the last pooled map."""
+        return ("fc6", "fc7")
+
     def canonical(self, arrays: dict[str, Any]) -> dict[str, Any]:
         """The arrays of a network converted from Caffe."""
         return caffe_names.alexnet(arrays)

@@ -1,4 +1,4 @@
-"""The two residual blocks that every network here is built of, and the plain one."""
+"""The two residual blocks that most networks here are built of, the plain one, and their base."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,16 +21,20 @@ def conv_norm_relu(
     *,
     norm: Callable[..., linen.Module],
     fixed: bool = False,
+    activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
     **options: Any,
 ) -> tuple[jax.Array, nn.Forward]:
     """relu(norm(conv(x))), two children of a module that has `conv` and `dtype`.
 
-    With `fixed` the convolution is plain unless a selection names it.
+    With `fixed` the convolution is plain unless a selection names it. `activation` takes the place
+    of relu.
     """
     conv, bn = names
     layer = nn.layer_at(module.conv, module, conv, fixed=nn.Conv if fixed else None)
     convolution = layer(features, dtype=module.dtype, name=conv, **options)
-    return norm_relu(norm(name=bn), *nn.call(convolution, x, forward))
+    y, forward = nn.call(convolution, x, forward)
+    y, forward = nn.call(norm(name=bn), y, forward)
+    return activation(y), forward
 
 
 def norm_relu(
@@ -41,29 +45,19 @@ def norm_relu(
     return jax.nn.relu(y), forward
 
 
-class _Block(linen.Module):
-    """What the blocks share.
+class Convolving(linen.Module, kw_only=True):
+    """What blocks of convolutions share.
 
     Attributes:
-      width: channels of the 3x3 convolutions; the block has `expansion` times as many outputs.
-      stride: of the block's first 3x3 convolution.
-      dilations: of its first 3x3 convolution, and of a second one.
-      residual: whether the block's input is added to its output.
       conv: layer class of the 3x3 convolutions, with the constructor of `rfjax.nn`, or a selection
         of several, see `rfjax.nn.select`.
       norm: normalisation, a function of its name that returns a layer.
       dtype: what is computed in.
 
-    Calling it with (x, forward) returns the output and the forward pass after it, see
-    `rfjax.nn.forward`. A shortcut given as well takes the place of the block's own.
+    Calling a block with (x, forward) returns the output and the forward pass after it, see
+    `rfjax.nn.forward`.
     """
 
-    expansion: ClassVar[int] = 1
-
-    width: int
-    stride: int = 1
-    dilations: tuple[int, int] = (1, 1)
-    residual: bool = True
     conv: Callable[..., linen.Module] | nn.Selection = nn.Conv
     norm: Callable[..., linen.Module] = partial(nn.BatchNorm, use_running_average=True)
     dtype: Any = None
@@ -72,6 +66,40 @@ class _Block(linen.Module):
         """A 1x1 convolution, which is plain unless a selection names it."""
         layer = nn.layer_at(self.conv, self, name, fixed=nn.Conv)
         return layer(features, kernel_size=1, stride=stride, dtype=self.dtype, name=name)
+
+    def depthwise(
+        self, channels: int, name: str, stride: int = 1, dilation: int = 1
+    ) -> linen.Module:
+        """A 3x3 convolution of each channel by itself."""
+        layer = nn.layer_at(self.conv, self, name)
+        return layer(
+            channels,
+            stride=stride,
+            dilation=dilation,
+            groups=channels,
+            dtype=self.dtype,
+            name=name,
+        )
+
+
+class _Block(Convolving):
+    """What the residual blocks share.
+
+    Attributes: those of `Convolving`, and
+      width: channels of the 3x3 convolutions; the block has `expansion` times as many outputs.
+      stride: of the block's first 3x3 convolution.
+      dilations: of its first 3x3 convolution, and of a second one.
+      residual: whether the block's input is added to its output.
+
+    A shortcut that it is called with as well takes the place of the block's own.
+    """
+
+    expansion: ClassVar[int] = 1
+
+    width: int
+    stride: int = 1
+    dilations: tuple[int, int] = (1, 1)
+    residual: bool = True
 
     def spatial(self, name: str, stride: int = 1, dilation: int = 1) -> linen.Module:
         """A 3x3 convolution."""

@@ -68,8 +68,19 @@ class Decoder(linen.Module):
         """
         raise TypeError(f"the decoder {type(self).__name__} does not define place")
 
+    def scores(self, maps: Mapping[str, jax.Array], places: Mapping[str, Place]) -> dict[str, Any]:
+        """What it makes of some of its maps, each alone, by their names; those that it reads
+        together with others are left out."""
+        del maps, places
+        return {}
 
-def _within(scope: Any, layer: linen.Module, name: str | None = None) -> Any:
+    def fuse(self, parts: Mapping[str, Any], places: Mapping[str, Place]) -> Any:
+        """What it returns, of what `scores` made of its maps, and of the maps that it left out."""
+        fused, _ = nn.call(self, parts, nn.Forward(), places=places)
+        return fused
+
+
+def within(scope: Any, layer: linen.Module, name: str | None = None) -> Any:
     """A layer whose variables lie in a scope itself, or in its part `name`.
 
     `flax.linen.share_scope` does the first, but does not survive `flax.linen.scan`.
@@ -105,11 +116,21 @@ class Head(Decoder):
         """Where the map lies."""
         return places[self.at]
 
+    def scores(self, maps: Mapping[str, jax.Array], places: Mapping[str, Place]) -> dict[str, Any]:
+        """All that it computes."""
+        del places
+        return {self.at: self(maps)[0]} if self.at in maps else {}
+
+    def fuse(self, parts: Mapping[str, Any], places: Mapping[str, Place]) -> Any:
+        """The scores as they are."""
+        del places
+        return parts[self.at]
+
     @linen.compact
     def __call__(
         self, maps: Mapping[str, jax.Array], train: bool = False, carry: Any = ()
     ) -> tuple[jax.Array, Any]:
-        layer = _within(self.scope, self.layer)
+        layer = within(self.scope, self.layer)
         scores, forward = nn.call(layer, maps[self.at], nn.Forward(train, carry))
         return scores, forward.carry
 
@@ -161,7 +182,7 @@ class Heads(Decoder):
     ) -> tuple[dict[str, Any], Any]:
         forward, scores = nn.Forward(train, carry), {}
         for name, head in self.heads.items():
-            own = _within(self.scope, head, name)
+            own = within(self.scope, head, name)
             scores[name], _ = nn.call(own, maps, forward, places=places)
         return scores, carry
 
@@ -210,7 +231,7 @@ class NullBackground(Decoder):
         carry: Any = (),
         places: Mapping[str, Place] | None = None,
     ) -> tuple[jax.Array, Any]:
-        own = _within(self.scope, self.head)
+        own = within(self.scope, self.head)
         scores, forward = nn.call(own, maps, nn.Forward(train, carry), places=places)
         return jnp.pad(scores, [(0, 0)] * (scores.ndim - 1) + [(1, 0)]), forward.carry
 
@@ -268,6 +289,6 @@ class Classify(Decoder):
     @linen.compact
     def __call__(self, maps: Mapping[str, jax.Array]) -> jax.Array:
         x = maps[LAST]
-        dense = _within(self.scope, linen.Dense(self.features, dtype=self.dtype, parent=None))
+        dense = within(self.scope, linen.Dense(self.features, dtype=self.dtype, parent=None))
         mean = jnp.mean(x, (1, 2), dtype=_checks.accumulation_dtype(x))
         return dense(mean.astype(x.dtype))

@@ -295,6 +295,12 @@ class DeepLayerAggregation(Staged):
         """Stride and offset of every map."""
         return self.architecture.places
 
+    @property
+    def merged(self) -> tuple[str, ...]:
+        """The levels that the decoder reads."""
+        *levels, _ = self.places
+        return tuple(levels[self.architecture.first_level :])
+
     def steps(self, train: bool) -> dict[str, Step]:
         """The levels, one after the other, and the decoder of all."""
         built, norm = self.architecture, self.normalization(train)
@@ -316,8 +322,7 @@ class DeepLayerAggregation(Staged):
             *maps, forward = given
             return decoder(tuple(maps), forward)
 
-        merged = tuple(levels)[built.first_level :]
-        return chained(levels) | {"dla_up": Step(merged, decode)}
+        return chained(levels) | {"dla_up": Step(self.merged, decode)}
 
     def _first(self, images: jax.Array, forward: nn.Forward, norm: Callable) -> Computed:
         """The stem and level 0."""

@@ -20,7 +20,7 @@ from flax import linen
 
 from rfjax import _checks, nn
 from rfjax.fully_convolutional import transposed_bilinear
-from rfjax.models.decoders import Decoder
+from rfjax.models.decoders import Decoder, within
 from rfjax.models.raising import LearnedRaise
 from rfjax.models.resizing import FittedBilinear, align, fitted
 from rfjax.places import Place, common
@@ -109,16 +109,26 @@ class FCN(Decoder):
 
     @linen.compact
     def __call__(self, maps: Mapping[str, jax.Array], places: Mapping[str, Place]) -> jax.Array:
+        return self.fuse(self.scores(maps, places), places)
+
+    def scores(self, maps: Mapping[str, jax.Array], places: Mapping[str, Place]) -> dict[str, Any]:
+        """The scores of each map."""
         *finer, coarsest = self.streams
-        factors = self._factors(len(finer))
-        place = places[coarsest]
-        total = self._score(maps[coarsest], place)
-        for name, factor in zip(reversed(finer), factors, strict=False):
+        factors = zip(reversed(finer), self._factors(len(finer)), strict=False)
+        given = {name: x for name, x in maps.items() if name in self.streams}
+        scaled = given | {name: given[name] * factor for name, factor in factors if name in given}
+        ordered = (name for name in (coarsest, *reversed(finer)) if name in given)
+        return {name: self._score(scaled[name], places[name]) for name in ordered}
+
+    def fuse(self, parts: Mapping[str, Any], places: Mapping[str, Place]) -> jax.Array:
+        """The sum of the scores, enlarged and cropped."""
+        *finer, coarsest = self.streams
+        total, place = parts[coarsest], places[coarsest]
+        for name in reversed(finer):
             own = places[name]
             raising = fitted(2, place, own)
-            fine = self._score(maps[name] * factor, own)
             coarse = self._raise(total, raising.odd, own)
-            coarse, fine = align(coarse, raising.place(place), fine, own)
+            coarse, fine = align(coarse, raising.place(place), parts[name], own)
             total, place = coarse + fine, common(raising.place(place), own)
         # Class 0 scores nothing, and the others are measured against it.
         first = ((0, 0), (0, 0), (0, 0), (int(self.null_background), 0))
@@ -145,11 +155,13 @@ class FCN(Decoder):
             "use_bias": True,
             "kernel_init": linen.initializers.zeros,
             "dtype": self.dtype,
-            "name": f"score_{round(place.stride[0])}",
+            "parent": None,
         }
-        if self.sigma is None:
-            return nn.Conv(outputs, **options)(x)
-        return nn.ComposedConv(outputs, sigma=self.sigma, **options)(x)
+        if self.sigma is not None:
+            layer = nn.ComposedConv(outputs, sigma=self.sigma, **options)
+        else:
+            layer = nn.Conv(outputs, **options)
+        return within(self.scope, layer, f"score_{round(place.stride[0])}")(x)
 
     def _raise(self, scores: jax.Array, odd: bool, place: Place) -> jax.Array:
         """Twice as many pixels."""
@@ -159,7 +171,8 @@ class FCN(Decoder):
         if learned not in LEARNED:
             raise ValueError(f"learn_upsampling is one of False, class, full; got {learned!r}")
         full, name = learned == "full", f"raise_{round(place.stride[0])}"
-        return LearnedRaise(odd=odd, full=full, dtype=self.dtype, name=name)(scores)
+        layer = LearnedRaise(odd=odd, full=full, dtype=self.dtype, parent=None)
+        return within(self.scope, layer, name)(scores)
 
 
 def _halvings(stride: int) -> list[int]:

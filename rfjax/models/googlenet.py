@@ -68,6 +68,11 @@ class Inceptions:
         auxiliary = (f"loss{n}_{layer}" for n in (1, 2) for layer in ("conv", "fc", "classifier"))
         return (*auxiliary, "loss3_classifier")
 
+    @property
+    def sliding(self) -> tuple[str, ...]:
+        """There are none."""
+        return ()
+
     def canonical(self, arrays: dict[str, Any]) -> dict[str, Any]:
         """The arrays of a network converted from Caffe."""
         return caffe_names.googlenet(arrays)

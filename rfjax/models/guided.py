@@ -344,7 +344,9 @@ def guided(
         raise ValueError("a guided network wants a head of one map, as score or composition")
     _checks.choose("map", at, with_last(network.backbone.places))
     layer = network.head.layer
-    zeros = {"kernel_init": linen.initializers.zeros} if hasattr(layer, "kernel_init") else {}
+    zeros: dict[str, Any] = (
+        {"kernel_init": linen.initializers.zeros} if hasattr(layer, "kernel_init") else {}
+    )
     return Guided(
         network.backbone,
         Head(layer.clone(**zeros)),

@@ -12,7 +12,9 @@
     adadr          3x3 convolution, its dilation a real number regressed at every pixel
     ccl            context contrast: dense minus dilated convolutions, then scores
     aspp           pyramid of dilated convolutions: v2, a sum of scores; v3, then scores
+    deeplab_v3_plus  the pyramid v3, enlarged and merged with the map of stride 4, then scores
     lsdfn          filters of every pixel, over samples at four distances, a sum of scores
+    lsdfn_concat   1x1 scores of the map and of filters of every pixel beside it
     classify       mean over the map, then a dense layer: scores of the whole image, [N, K]
     fcn_32s        1x1 scores of the map of stride 32, enlarged, zero at first
     fcn_16s, fcn_8s               the same, fused with those of finer strides, down to this one
@@ -30,7 +32,9 @@ from flax import linen
 
 from rfjax import _checks, _names, nn
 from rfjax._registry import Registry
+from rfjax.models.concatenation import FilteredConcatenation
 from rfjax.models.decoders import Classify, Decoder, Head, Heads
+from rfjax.models.deeplab import DeepLabV3Plus
 from rfjax.models.fcn import FCN
 
 # What a head is: a class of layers or of decoders, and those of its options that are fixed.
@@ -52,7 +56,9 @@ _LAYERS: dict[str, Entry] = {
     "adadr": (nn.ContinuousDilationConv, {}),
     "ccl": (nn.CCL, {}),
     "aspp": (nn.ASPP, {}),
+    "deeplab_v3_plus": (DeepLabV3Plus, {}),
     "lsdfn": (nn.LSDFN, {}),
+    "lsdfn_concat": (FilteredConcatenation, {}),
     "classify": (Classify, {}),
     "fcn_32s": (FCN, {"finest": 32, "streams": (), **_ALONE}),
     "fcn_16s": (FCN, {"finest": 16, "streams": ()}),

@@ -1,7 +1,7 @@
 """Networks by name."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,7 +11,19 @@ from flax import linen
 
 from rfjax import _checks, _names, nn
 from rfjax._registry import Registry
-from rfjax.models import alexnet, dla, drn, googlenet, heads, resnet, vgg
+from rfjax.models import (
+    alexnet,
+    dla,
+    drn,
+    flownet,
+    fusion,
+    googlenet,
+    heads,
+    mobilenet,
+    resnet,
+    vgg,
+    xception,
+)
 from rfjax.models.segmentation import Segmenter
 from rfjax.models.stages import Staged, with_last
 from rfjax.nn.selection import Recording
@@ -61,6 +73,16 @@ class Renaming(Importable, Protocol):
 
 
 @runtime_checkable
+class Sliding(Renaming, Protocol):
+    """What a classifier of Caffe's is built of, of whose weights the last layers may be others."""
+
+    @property
+    def sliding(self) -> tuple[str, ...]:
+        """The layers that slide over the last pooled map, the first of which decides the width."""
+        ...
+
+
+@runtime_checkable
 class Network(Protocol):
     """What a network is built of that is no backbone with a head."""
 
@@ -74,6 +96,19 @@ class Network(Protocol):
         Returns:
           A module of whatever the task gives it, and train.
         """
+        ...
+
+
+@runtime_checkable
+class ImportableNetwork(Network, Protocol):
+    """What a whole network is built of for which there are weights of PyTorch."""
+
+    def inputs(self) -> tuple[jax.Array, ...]:
+        """What the network is called with, of any size, to make variables of."""
+        ...
+
+    def canonical(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        """The arrays under the names of the layers here, with outputs before inputs."""
         ...
 
 
@@ -92,6 +127,11 @@ _OWN: dict[str, Callable[..., Built]] = {
     "vgg_tiny": vgg.vgg_tiny,
     "alexnet": alexnet.alexnet,
     "googlenet": googlenet.googlenet,
+    "mobilenet_v2": mobilenet.mobilenet_v2,
+    "xception_65": xception.xception_65,
+    "flownet_s": flownet.flownet_s,
+    "flownet_thin": flownet.flownet_thin,
+    "flownet_c": flownet.flownet_c,
 }
 ARCHITECTURES: Registry[Callable[..., Built]] = Registry("network", _OWN, _names.NETWORKS)
 
@@ -158,6 +198,7 @@ def create(
     axis_name: str | None = None,
     remat: bool = False,
     norm: Callable[..., linen.Module] | None = None,
+    late_fusion: Sequence[int] | None = None,
 ) -> linen.Module:
     """The network of this name.
 
@@ -166,12 +207,15 @@ def create(
       num_classes: number of classes K; or several by name, as {"semantic": 33, "geometric": 3}, for
         as many heads over one backbone.
       head: score | conv3 | composition | dog | gauss_deform | dynamic | deform | stn |
-        static_deform | adadr | ccl | aspp | lsdfn | classify | fcn_32s | fcn_16s | fcn_8s |
-        fcn_pool3 | fcn_pool4 | fcn_pool5, see `rfjax.models.heads`, or one that was registered.
+        static_deform | adadr | ccl | aspp | deeplab_v3_plus | lsdfn | lsdfn_concat | classify |
+        fcn_32s | fcn_16s | fcn_8s | fcn_pool3 | fcn_pool4 | fcn_pool5, see `rfjax.models.heads`,
+        or one that was registered.
       head_options: of the head's layer, as {"sigma": 1.0, "family": "diagonal"}.
       backbone_options: width, depth, output_stride of "resnet_tiny"; width, depth of "drn_tiny";
         transition of "drn_a_*"; down_ratio of "dla_34"; width, depth, down_ratio of "dla_tiny";
-        border, light, output_stride of "vgg_16" and "vgg_tiny"; border, light of "alexnet".
+        border, light, output_stride of "vgg_16" and "vgg_tiny"; border, light of "alexnet";
+        output_stride of "resnet_*", "mobilenet_v2" and "xception_65"; context, samples,
+        sample_stride of "flownet_*".
       conv: layer class, or a partial of one, for the backbone's 3x3 convolutions (not its stem),
         such as `functools.partial(rfjax.nn.ComposedConv, sigma=0.3)`; None for plain ones. Or, made
         by `rfjax.nn.select`, a selection of any of its convolutions by their paths.
@@ -184,10 +228,13 @@ def create(
         for `rfjax.nn.BatchNorm`, whose running variance is PyTorch's, as the references of these
         networks were trained. `functools.partial(rfjax.nn.BatchNorm, unbiased=False)` is Flax's.
         The tree of variables is the same.
+      late_fusion: the channels that each of several networks reads, as (3, 1) of colors and depth,
+        the mean of whose scores is enlarged; their parameters lie under "backbone/stream_0",
+        "head/stream_0" and so on. None for one network, which reads all channels that there are.
 
     Returns:
       A `rfjax.models.segmentation.Segmenter`, or the module of a network that was registered as a
-      whole: a Linen module of (images [N, H, W, 3], train=False) that returns float32 logits
+      whole: a Linen module of (images [N, H, W, C], train=False) that returns float32 logits
       [N, H, W, K], those of "classify" [N, K], several by name; with method="features", the map
       that the head reads, with method="maps", the maps of all stages by name. Its parameters lie
       under "backbone" and "head", those of several heads under "head/<name>".
@@ -209,13 +256,18 @@ def create(
     _checks.float_dtype("dtype", dtype)
     shared = {"dtype": dtype, "axis_name": axis_name, "norm": norm or nn.BatchNorm}
     conv = nn.Conv if conv is None else conv
+    split = fusion.check_split(late_fusion)
     if isinstance(built, Network):
+        if split:
+            raise ValueError(f"late_fusion is of backbones with heads; {name!r} is whole")
         own = {"num_classes": num_classes, "head": head, "head_options": head_options}
         return built.network(**own, conv=conv, remat=remat, **shared)
     decoder = heads.create_decoder(head, num_classes, options=head_options, **shared)
+    decoder = fusion.MeanOfStreams(decoder, len(split)) if split else decoder
 
     def segmenter(conv: Callable[..., linen.Module] | nn.Selection) -> Segmenter:
         backbone = built.build(conv=conv, remat=remat, **shared)
+        backbone = fusion.Streams(backbone=backbone, split=split) if split else backbone
         return Segmenter(backbone, decoder, stride=built.stride)
 
     places = segmenter(conv).backbone.places
@@ -241,6 +293,6 @@ def _check_selection(conv: nn.Selection, segmenter: Callable[..., Segmenter]) ->
     """Raises if a pattern matches no convolution of the network's backbone."""
     recording = Recording(conv.patterns, conv.layer, conv.otherwise)
     model = segmenter(recording)
-    images = jnp.zeros((1, 2 * model.stride, 2 * model.stride, 3))
+    images = jnp.zeros((1, 2 * model.stride, 2 * model.stride, model.channels))
     jax.eval_shape(model.init, jax.random.key(0), images)
     recording.check()

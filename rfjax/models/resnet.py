@@ -5,6 +5,7 @@ Maps have sizes ceil(n / stride): paddings are symmetric, as in the networks who
 
 from rfjax import _checks
 from rfjax.models.backbone import Architecture, Stage, Stem
+from rfjax.models.dilating import dilated
 
 WIDTHS = (64, 128, 256, 512)
 BLOCKS_AND_DEPTHS = {
@@ -16,11 +17,24 @@ BLOCKS_AND_DEPTHS = {
 STEM = Stem(64, stride=2, pool=True)
 
 
-def resnet(depth: int) -> Architecture:
-    """The ResNet of 18, 34, 50 or 101 layers, of stride 32."""
+def resnet(depth: int, *, output_stride: int = 32) -> Architecture:
+    """The ResNet of 18, 34, 50 or 101 layers.
+
+    Args:
+      depth: number of layers.
+      output_stride: 32; or 16 or 8, with dilations in place of the last strides, as DeepLab and
+        torchvision have it: each dilated stage begins at the dilation of the stage before.
+
+    Raises:
+      ValueError: there is no such network.
+    """
     block, depths = BLOCKS_AND_DEPTHS[depth]
-    stages = zip(depths, WIDTHS, (1, 2, 2, 2), strict=True)
-    return Architecture(STEM, tuple(Stage(block, n, width, stride) for n, width, stride in stages))
+    steps = dilated((1, 2, 2, 2), output_stride, first=4)
+    stages = [
+        Stage(block, n, width, step.stride, step.dilation, (step.first, step.dilation))
+        for n, width, step in zip(depths, WIDTHS, steps, strict=True)
+    ]
+    return Architecture(STEM, tuple(stages))
 
 
 def resnet_tiny(*, width: int = 16, depth: int = 2, output_stride: int = 4) -> Architecture:

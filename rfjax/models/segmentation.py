@@ -31,7 +31,9 @@ class Segmenter(linen.Module):
     map. With train=True batch statistics are those of the batch, and "batch_stats" must be mutable;
     `train_head` says it of the head alone, where the two differ. In place of the images it takes
     `start`, maps by name, and `size`, (H, W) of the images that they are of, or both in one
-    `rfjax.models.stages.Start`: only the stages after the last of these maps run.
+    `rfjax.models.stages.Start`: only the stages after the last of these maps run. Or it takes
+    `parts` and `size`: what `scores` makes of maps that the head reads, and those that it leaves
+    out.
 
     Raises:
       ValueError: the images do not have four axes, or a map is missing.
@@ -43,6 +45,11 @@ class Segmenter(linen.Module):
     backbone: Staged
     head: Decoder
     stride: int
+
+    @property
+    def channels(self) -> int:
+        """Of the images that the network is tried with."""
+        return self.backbone.channels
 
     def features(self, images: ArrayLike, train: bool = False) -> jax.Array:
         """The map that the head reads, [N, ceil(H / stride), ceil(W / stride), D]; the last if it
@@ -73,6 +80,11 @@ class Segmenter(linen.Module):
         maps, _ = self._run(images, train, start, until)
         return maps
 
+    def scores(self, maps: Mapping[str, jax.Array]) -> dict[str, Any]:
+        """What the head makes of some of the maps that it reads, each alone, by their names; those
+        that it reads together with others are left out."""
+        return self.head.scores(maps, with_last(self.backbone.places))
+
     @linen.compact
     def __call__(
         self,
@@ -81,20 +93,20 @@ class Segmenter(linen.Module):
         train_head: bool | None = None,
         *,
         start: Mapping[str, jax.Array] | None = None,
+        parts: Mapping[str, Any] | None = None,
         size: Sequence[int] | None = None,
     ) -> Any:
         if isinstance(images, Start):
             images, start, size = None, images.maps, images.size
         size = _image_size(images, size)
+        if parts is not None:
+            return self._of_images(self.head.fuse(parts, with_last(self.backbone.places)), size)
         maps, forward = self._run(images, train, start, self._last_read())
         train_head = train if train_head is None else train_head
         own = with_last(self.backbone.places)
         forward = nn.Forward(train_head, forward.carry)
         scores, _ = nn.call(self.head, maps, forward, places=own)
-        places: Any = self.head.place(own)
-        if not isinstance(scores, Mapping):
-            return self._of_image(scores, places, size)
-        return {name: self._of_image(scores[name], places[name], size) for name in scores}
+        return self._of_images(scores, size)
 
     def _run(
         self,
@@ -113,6 +125,13 @@ class Segmenter(linen.Module):
         """The last of the stages that the head reads; those after it do not run."""
         names = tuple(with_last(self.backbone.places))
         return max(self.head.READS, key=names.index)
+
+    def _of_images(self, scores: Any, size: Sequence[int]) -> Any:
+        """Scores, or those of each name, at the images' resolution."""
+        places: Any = self.head.place(with_last(self.backbone.places))
+        if not isinstance(scores, Mapping):
+            return self._of_image(scores, places, size)
+        return {name: self._of_image(scores[name], places[name], size) for name in scores}
 
     def _of_image(self, scores: jax.Array, place: Place | None, size: Sequence[int]) -> jax.Array:
         """Scores at the image's resolution, if they are a map."""

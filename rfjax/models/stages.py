@@ -96,6 +96,16 @@ class Staged(linen.Module, kw_only=True):
         """How every stage is computed; called within the module's compact method."""
         raise TypeError(f"the backbone {type(self).__name__} does not define steps")
 
+    @property
+    def merged(self) -> tuple[str, ...]:
+        """The stages whose maps others read besides the one after them."""
+        return ()
+
+    @property
+    def channels(self) -> int:
+        """Of the images that it is tried with; one that reads all channels can have others."""
+        return 3
+
     def normalization(self, train: bool) -> Callable[..., linen.Module]:
         """Normalisation, a function of its name that returns a layer."""
         return partial(

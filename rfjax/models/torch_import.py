@@ -10,6 +10,7 @@ have the names of its parts after `base.`.
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ import numpy as np
 from flax import traverse_util
 
 from rfjax import _checks, nn
-from rfjax.models import caffe_names, registry, torchvision_names
+from rfjax.models import caffe_names, fusion, registry, torchvision_names, weight_files
 
 Path = tuple[str, ...]
 
@@ -33,6 +34,7 @@ _ARRAYS = {
 _IGNORED = re.compile(r"(^|\.)num_batches_tracked$|^base\.fc\.|^up\.")
 # Parts that a state dict has as a whole, or lacks as a whole.
 _OPTIONAL = ("seg.", "fc.", "dla_up.", "head.")
+_FEW = 8  # names that an error lists; of more it gives their first parts
 
 
 def import_torch(
@@ -42,6 +44,7 @@ def import_torch(
     num_classes: int | Mapping[str, int],
     key: jax.Array | None = None,
     colors: str = "rgb",
+    channels: int = fusion.COLORS,
     **options: Any,
 ) -> dict[str, Any]:
     """The variables of a network with weights that PyTorch trained.
@@ -63,41 +66,52 @@ def import_torch(
     pyramid of DeepLabV3; other parts of the classifiers have no place, and a warning lists them.
     The same ResNets without a classifier look like plain ones: the transition is the caller's.
 
+    Of "mobilenet_v2" they are timm's or torchvision's, of "xception_65" timm's.
+
+    Of "flownet_*" they are those of PyTorch's ports; what sees further behind conv3 starts anew.
+
     Of "vgg_16" they are torchvision's, timm's, or those of a port of its dense networks (`conv1_1`,
     `fc6`, `score_fr`, `score_pool4`; `upscore2`, which is loaded where it is learned, and must be
     bilinear where it is fixed); of "alexnet" and "googlenet" Caffe's. Of these fc6, fc7 and scores
     may be missing, or fc6 and fc7 of another width: they are drawn anew, and a warning lists them.
 
     Args:
-      name: one of `names()`, of a network with a backbone.
+      name: one of `names()`, of a network that was not registered from outside, or that says what
+        its parts are called in PyTorch.
       state_dict: arrays or tensors by name; convolutions [O, I, kh, kw].
       num_classes: number of classes K; or several by name, whose heads are drawn anew.
       key: for what is drawn anew, `jax.random.key(0)` unless given.
       colors: rgb, or bgr for weights of a network that read blue first, as Caffe's: the kernel that
         reads the image is turned, so that it reads red first. Names do not tell. For images that
         are themselves given blue first leave it at rgb.
-      **options: the others of `create`.
+      channels: of the images. Of others than 3 the kernel that reads the image has the colors' mean
+        for those that are no colors: the fourth, or a single one.
+      **options: the others of `create` but late_fusion, each of whose networks is imported alone.
 
     Returns:
       {"params": ..., "batch_stats": ...}, float32, as `create(...).init` returns them.
 
     Raises:
       ValueError: names are missing or unknown, shapes do not fit, or numbers are not finite; the
-        message lists them all. Or the network is not the one that torchvision trained.
+        message lists them, many by their first parts. Or the network is not the one that
+        torchvision trained.
 
     Example:
       >>> try:
       ...     import_torch("resnet_18", {"conv1.weight": np.zeros([64, 3, 7, 7])}, num_classes=19)
       ... except ValueError as error:
       ...     print(str(error)[:70])
-      resnet_18 and the state dict do not fit: missing bn1.bias, bn1.running
+      resnet_18 and the state dict do not fit: missing 121: bn1.* (4), layer
     """
+    if options.get("late_fusion"):
+        raise ValueError("weights are of one network: import those of each stream alone")
     model = registry.create(name, num_classes=num_classes, **options)
-    built = registry.architecture(name, options.get("backbone_options"))
-    if not isinstance(built, registry.Importable):
-        raise ValueError(f"{name} does not say what its parts are called in PyTorch")
-
+    whole = registry.architecture(name, options.get("backbone_options"))
+    if isinstance(whole, registry.ImportableNetwork):
+        return _import_whole(name, model, whole, state_dict, key)
+    built = _importable(name, options.get("backbone_options"))
     _checks.choose("colors", colors, ("rgb", "bgr"))
+    channels = _checks.integer("channels", channels)
     images = jnp.zeros((1, 2 * model.stride, 2 * model.stride, 3))
 
     def initial(rng: jax.Array) -> Any:
@@ -109,17 +123,17 @@ def import_torch(
     if torchvision_names.is_segmentation(_plain(state_dict)):
         torchvision_names.check_transition(name, options.get("backbone_options"))
     score = "fc" if _classifies(wanted) else "seg"
-    renaming = isinstance(built, registry.Renaming)
+    sliding = isinstance(built, registry.Sliding)
     given = _canonical(state_dict, built)
-    given, left = _placeable(given, wanted, score, of_torchvision=not renaming)
+    given, left = _placeable(given, wanted, score, of_torchvision=not sliding)
     places = {}
     for path, leaf in wanted.items():
         torch_name = None if declared.is_structure(path[1:]) else _torch_name(path, score)
         if torch_name is not None:
             places[path] = (torch_name, leaf.shape)
     optional = _OPTIONAL
-    if renaming:
-        given, optional = _of_renamed(name, given, dict(places.values()), built.features)
+    if sliding:
+        given, optional = _of_sliding(name, given, dict(places.values()), built)
     absent = tuple(part for part in optional if not any(n.startswith(part) for n in given))
     placed = {path: place for path, place in places.items() if not place[0].startswith(absent)}
     _check(name, given, dict(placed.values()))
@@ -127,20 +141,92 @@ def import_torch(
         _warn_of_left_out(name, left)
     values = {path: _convert(given[source], shape) for path, (source, shape) in placed.items()}
     if colors == "bgr":
-        values = {path: _turned(path, value) for path, value in values.items()}
+        values = {path: _of_image(path, value, _turned) for path, value in values.items()}
+    if channels != fusion.COLORS:
+        widen = partial(fusion.of_channels, channels=channels)
+        values = {path: _of_image(path, value, widen) for path, value in values.items()}
     rest = [path for path in wanted if path not in values]
     values |= _fresh(initial, rest, jax.random.key(0) if key is None else key)
     return traverse_util.unflatten_dict({path: values[path] for path in wanted})
 
 
-def _of_renamed(
-    name: str, given: dict[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], features: int
+def expected(name: str) -> dict[str, tuple[Path, tuple[int, ...]]]:
+    """The arrays of a backbone by their names in PyTorch: their places here, and shapes there.
+
+    Args:
+      name: of a network of `registry.Importable`.
+
+    Example:
+      >>> expected("resnet_18")["conv1.weight"]
+      (('params', 'backbone', 'conv1', 'kernel'), (64, 3, 7, 7))
+    """
+    model = registry.create(name, num_classes=1)
+    images = jnp.zeros((1, 2 * model.stride, 2 * model.stride, 3))
+    initial = lambda rng: model.init(rng, images, method="features")
+    flat: dict[Path, Any] = traverse_util.flatten_dict(jax.eval_shape(initial, jax.random.key(0)))
+    named = {path: _torch_name(path) for path in flat}
+    return {own: (path, _torch_shape(flat[path].shape)) for path, own in named.items() if own}
+
+
+def canonical(name: str, state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The arrays that matter to a network under the names that `expected` lists.
+
+    Raises:
+      ValueError: the names tell that they are of another network, or the network has none in
+        PyTorch.
+    """
+    return _canonical(state_dict, _importable(name))
+
+
+def _importable(name: str, options: Mapping[str, Any] | None = None) -> registry.Importable:
+    """What a network is built of whose parts have names in PyTorch."""
+    built = registry.architecture(name, options)
+    if not isinstance(built, registry.Importable):
+        raise ValueError(f"{name} does not say what its parts are called in PyTorch")
+    return built
+
+
+def _import_whole(
+    name: str,
+    model: Any,
+    built: registry.ImportableNetwork,
+    state_dict: Mapping[str, Any],
+    key: jax.Array | None,
+) -> dict[str, Any]:
+    """The variables of a network without backbone and head; its layers lie at the top."""
+    inputs = built.inputs()
+
+    def initial(rng: jax.Array) -> Any:
+        return model.init(rng, *inputs)
+
+    variables = jax.eval_shape(initial, jax.random.key(0))
+    wanted: dict[Path, Any] = traverse_util.flatten_dict(variables)
+    given = {entry: _numpy(array) for entry, array in built.canonical(_plain(state_dict)).items()}
+    # A layer within a layer is one that the reference does not have.
+    placed = {
+        path: (f"{path[1]}.{_ARRAYS[path[2]]}", leaf.shape)
+        for path, leaf in wanted.items()
+        if len(path) == 3
+    }
+    _check(name, given, dict(placed.values()))
+    values = {path: _convert(given[source], shape) for path, (source, shape) in placed.items()}
+    rest = [path for path in wanted if path not in values]
+    values |= _fresh(initial, rest, jax.random.key(0) if key is None else key)
+    return traverse_util.unflatten_dict({path: values[path] for path in wanted})
+
+
+def _of_sliding(
+    name: str,
+    given: dict[str, np.ndarray],
+    wanted: Mapping[str, tuple[int, ...]],
+    built: registry.Sliding,
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """The arrays that have a place, and the layers that may be missing; a warning lists both."""
     shapes = {entry: _torch_shape(shape) for entry, shape in wanted.items()}
-    given, left = caffe_names.fitted_to(given, shapes, features)
+    given, left = caffe_names.fitted_to(given, shapes, built.features)
     layers = dict.fromkeys(entry.rpartition(".")[0] for entry in wanted)
-    optional = [layer for layer in layers if layer.startswith(("fc6", "fc7", "head", "seg", "fc"))]
+    others = (*built.sliding, "head", "seg", "fc")
+    optional = [layer for layer in layers if layer.startswith(others)]
     anew = [layer for layer in optional if f"{layer}.weight" not in given]
     lists = {"left out": left, "drawn anew": anew}
     told = [f"{what}: {', '.join(names)}" for what, names in lists.items() if names]
@@ -149,16 +235,20 @@ def _of_renamed(
     return given, tuple(f"{layer}." for layer in optional)
 
 
-def _turned(path: Path, value: jax.Array) -> jax.Array:
-    """The kernel that reads the image, of the other order of colors; other arrays as they are."""
-    reads_image = path[1] == "backbone" and value.ndim == 4 and value.shape[2] == 3
-    return value[:, :, ::-1] if reads_image else value
+def _of_image(path: Path, value: jax.Array, change: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """The kernel that reads the image, changed; other arrays as they are."""
+    reads_image = path[1] == "backbone" and value.ndim == 4 and value.shape[2] == fusion.COLORS
+    return change(value) if reads_image else value
+
+
+def _turned(kernel: jax.Array) -> jax.Array:
+    """A kernel of the other order of colors."""
+    return kernel[:, :, ::-1]
 
 
 def _plain(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """The arrays without the prefix of a parallel module."""
-    prefix = "module." if all(name.startswith("module.") for name in state_dict) else ""
-    return {name.removeprefix(prefix): array for name, array in state_dict.items()}
+    """The arrays without the prefixes of wrappers."""
+    return weight_files.unprefixed(state_dict)[0]
 
 
 def _placeable(
@@ -265,9 +355,28 @@ def _check(name: str, given: dict[str, np.ndarray], wanted: dict[str, tuple[int,
         "negative": [e for e in given if e.endswith("running_var") and np.any(given[e] < 0)],
         "not finite (NaN or infinite)": not_finite({e: a for e, a in given.items() if e in wanted}),
     }
-    faults = [f"{fault} {', '.join(sorted(found))}" for fault, found in faults.items() if found]
+    faults = [f"{fault} {_listed(found)}" for fault, found in faults.items() if found]
     if faults:
         raise ValueError(f"{name} and the state dict do not fit: {'; '.join(faults)}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names, or, of many, their first parts with the number of each.
+
+    Example:
+      >>> _listed([f"layer1.{block}.conv1.weight" for block in range(20)] + ["fc.bias"])
+      '21: fc.bias, layer1.* (20)'
+    """
+    if len(names) <= _FEW:
+        return ", ".join(sorted(names))
+    groups: dict[str, list[str]] = {}
+    for entry in sorted(names):
+        groups.setdefault(entry.split(".")[0], []).append(entry)
+    told = [
+        found[0] if len(found) == 1 else f"{group}.* ({len(found)})"
+        for group, found in groups.items()
+    ]
+    return f"{len(names)}: {', '.join(told[:_FEW])}{', …' * (len(told) > _FEW)}"
 
 
 def not_finite(arrays: Mapping[str, Any]) -> list[str]:

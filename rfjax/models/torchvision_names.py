@@ -36,17 +36,18 @@ def check_transition(name: str, options: Mapping[str, Any] | None) -> None:
       options: of its backbone; a transition that is given is taken, whatever it is.
 
     Raises:
-      ValueError: it is a ResNet without dilation, or no transition was chosen.
+      ValueError: it is a ResNet whose stride was not chosen, or no transition was.
     """
     family, _, depth = name.rpartition("_")
     origin = (
         f"{name}: the state dict is of a segmentation network of torchvision (backbone.*), whose "
         "ResNet begins each dilated stage at the dilation of the stage before"
     )
-    if family == "resnet":
+    if family == "resnet" and (options or {}).get("output_stride") is None:
         raise ValueError(
             f"{origin}: that is drn_a_{depth} with backbone_options transition='previous'; to "
-            f"start {name} from its weights, take 'backbone.' off the names"
+            f"start {name} from its weights, take 'backbone.' off the names, or set "
+            "output_stride=8 in the backbone_options"
         )
     if family == "drn_a" and (options or {}).get("transition") is None:
         raise ValueError(

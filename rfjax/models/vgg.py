@@ -29,6 +29,7 @@ class Blocks:
       features: channels of fc6 and fc7.
       border: padding of the first convolution; None for 1, with fc6 padded.
       stride: input pixels per pixel of "fc7", 32 or 8.
+      dropout: share of the outputs of fc6 and fc7 that training drops.
     """
 
     widths: tuple[int, ...]
@@ -36,6 +37,7 @@ class Blocks:
     features: int
     border: int | None = None
     stride: int = STRIDE
+    dropout: float = 0.5
 
     @property
     def poolings(self) -> tuple[tuple[int, int], ...]:
@@ -86,6 +88,11 @@ class Blocks:
         """The classifier's last layer has no place."""
         return ("fc8",)
 
+    @property
+    def sliding(self) -> tuple[str, ...]:
+        """The layers that slide over the last pooled map."""
+        return ("fc6", "fc7")
+
     def canonical(self, arrays: dict[str, Any]) -> dict[str, Any]:
         """The arrays of a network of PyTorch under the names of Caffe's layers."""
         return caffe_names.vgg(arrays, self.names)
@@ -96,7 +103,11 @@ class Blocks:
 
 
 def vgg_16(
-    *, border: int | None = 100, light: int | None = None, output_stride: int = STRIDE
+    *,
+    border: int | None = 100,
+    light: int | None = None,
+    output_stride: int = STRIDE,
+    dropout: float = 0.5,
 ) -> Blocks:
     """VGG-16.
 
@@ -106,42 +117,48 @@ def vgg_16(
       light: channels of fc6 and fc7; None for 4096.
       output_stride: 32; or 8, with dilations 2 and 4 in place of the last two strides, so that
         every fourth pixel along each axis sees what it sees at 32.
+      dropout: share of the outputs of fc6 and fc7 that training drops, 0 <= dropout < 1.
 
     Raises:
       ValueError: there is no such network.
     """
     widths, depths = (64, 128, 256, 512, 512), (2, 2, 3, 3, 3)
-    return _blocks(widths, depths, light, 4096, border, output_stride)
+    return _blocks(widths, depths, 4096 if light is None else light, border, output_stride, dropout)
 
 
 def vgg_tiny(
-    *, border: int | None = None, light: int | None = None, output_stride: int = STRIDE
+    *,
+    border: int | None = None,
+    light: int | None = None,
+    output_stride: int = STRIDE,
+    dropout: float = 0.5,
 ) -> Blocks:
     """A small one for studies on a CPU: five blocks of one convolution, 16 to 64 channels.
 
     Args:
-      border, light, output_stride: as of `vgg_16`; None for 64 channels of fc6 and fc7.
+      border, light, output_stride, dropout: as of `vgg_16`; None for 64 channels of fc6 and fc7.
 
     Raises:
       ValueError: there is no such network.
     """
     widths, depths = (16, 24, 32, 48, 64), (1, 1, 1, 1, 1)
-    return _blocks(widths, depths, light, 64, border, output_stride)
+    return _blocks(widths, depths, 64 if light is None else light, border, output_stride, dropout)
 
 
 def _blocks(
     widths: tuple[int, ...],
     depths: tuple[int, ...],
-    light: int | None,
     features: int,
     border: int | None,
     output_stride: int,
+    dropout: float,
 ) -> Blocks:
-    light = _checks.integer("light", light, optional=True)
+    features = _checks.integer("light", features)
     if not _checks.is_integer(output_stride) or output_stride not in OUTPUT_STRIDES:
         raise ValueError(f"output_stride is one of 32, 8; got {output_stride!r}")
     border = caffe.check_border(border)
-    return Blocks(widths, depths, light or features, border, int(output_stride))
+    dropout = _checks.number("dropout", dropout, least=0, below=1)
+    return Blocks(widths, depths, features, border, int(output_stride), dropout)
 
 
 class Vgg(caffe.Plain):
@@ -196,9 +213,11 @@ def _dense_pool(x: jax.Array, dilation: int) -> jax.Array:
 
 def _first_dense(module: Vgg, x: jax.Array, forward: nn.Forward) -> tuple[jax.Array, nn.Forward]:
     blocks = module.blocks
+    drops = {"dropout": blocks.dropout}
     options = {"kernel_size": 7, "padding": blocks.padding, "dilation": blocks.dilation}
-    return module.classify(x, forward, "fc6", blocks.features, **options), forward
+    return module.classify(x, forward, "fc6", blocks.features, **options, **drops), forward
 
 
 def _second_dense(module: Vgg, x: jax.Array, forward: nn.Forward) -> tuple[jax.Array, nn.Forward]:
-    return module.classify(x, forward, "fc7", module.blocks.features), forward
+    blocks = module.blocks
+    return module.classify(x, forward, "fc7", blocks.features, dropout=blocks.dropout), forward

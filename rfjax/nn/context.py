@@ -97,6 +97,30 @@ class _Context(_layer.KernelLayer):
         y, _ = call(norm, x, Forward(train))
         return y
 
+    def pyramid(
+        self,
+        x: jax.Array,
+        width: int,
+        rates: tuple[int, ...],
+        dropout: float | None,
+        train: bool,
+    ) -> jax.Array:
+        """Branches of several rates and the mean over all pixels, merged to `width` channels."""
+        dropout = _checks.number("dropout", 0.1 if dropout is None else dropout, least=0, below=1)
+
+        def activate(name: str, y: jax.Array) -> jax.Array:
+            return jax.nn.relu(self.normalized(y, f"{name}_norm", train))
+
+        parts = [activate("point", self.pointwise(width, "point", stride=self.stride)(x))]
+        for index, rate in enumerate(rates):
+            name = f"rate_{index}"
+            parts.append(activate(name, self.branch(width, rate, name, stride=self.stride)(x)))
+        mean = jnp.mean(x, (-3, -2), keepdims=True)
+        mean = activate("pool", self.pointwise(width, "pool")(mean))
+        parts.append(jnp.broadcast_to(mean, parts[0].shape))
+        y = activate("project", self.pointwise(width, "project")(jnp.concatenate(parts, -1)))
+        return linen.Dropout(dropout, deterministic=not train)(y)
+
     def checked(self, x: ArrayLike) -> jax.Array:
         """The map, after the constructor's numbers were found valid."""
         self.checked_size()
@@ -201,6 +225,46 @@ def _fuse(scores: list[jax.Array], gates: list[jax.Array]) -> jax.Array:
     return reduce(add, weighted)
 
 
+class Pyramid(_Context):
+    """The pyramid of DeepLab v3 without its scores: `ASPP` ends with one.
+
+    y = dropout(r(conv1x1([r(conv1x1(x)), r(conv_r(x)) ..., r(conv1x1(mean x))])))
+    with r = relu bn, and the mean over all pixels repeated at each
+
+    Parameters: `point`, `rate_<i>`, `pool`, `project` {kernel [.., features]}, and as many
+    `<name>_norm` {scale, bias}.
+
+    Attributes: those of `ASPP` but `variant` and `width`; `features` are those of all branches and
+      of the result, and `rates` None is (6, 12, 18), for features of stride 16.
+
+    Calling it with x [..., H, W, C] and perhaps train=True returns [..., (H - 1) // stride + 1,
+    (W - 1) // stride + 1, features].
+
+    Raises:
+      ValueError: a number is not what it must be.
+      TypeError: x does not hold floating-point numbers.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> y, variables = Pyramid(8, rates=(2, 4)).init_with_output(
+      ...     jax.random.key(0), jnp.ones([1, 9, 12, 3]))
+      >>> y.shape, [name for name in sorted(variables["params"]) if "norm" not in name]
+      ((1, 9, 12, 8), ['point', 'pool', 'project', 'rate_0', 'rate_1'])
+
+    Reference: Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentation", 2017,
+      section 3.3.
+    """
+
+    rates: Sequence[int] | None = None
+    dropout: float | None = None
+
+    @linen.compact
+    def __call__(self, x: ArrayLike, train: bool = False) -> jax.Array:
+        x = self.checked(x)
+        rates = _checks.integers("rates", (6, 12, 18) if self.rates is None else self.rates)
+        return self.add_bias(self.pyramid(x, self.features, rates, self.dropout, train))
+
+
 class ASPP(_Context):
     """Atrous spatial pyramid pooling: parallel dilated convolutions of different rates.
 
@@ -270,21 +334,7 @@ class ASPP(_Context):
         return reduce(add, (branch(rate, f"rate_{i}")(x) for i, rate in enumerate(rates)))
 
     def _concatenation(self, x: jax.Array, rates: tuple[int, ...], train: bool) -> jax.Array:
-        """The pyramid of DeepLab v3."""
+        """The pyramid of DeepLab v3, and its scores."""
         width = _checks.integer("width", self.width, optional=True) or 256
-        dropout = 0.1 if self.dropout is None else self.dropout
-        dropout = _checks.number("dropout", dropout, least=0, below=1)
-
-        def activate(name: str, y: jax.Array) -> jax.Array:
-            return jax.nn.relu(self.normalized(y, f"{name}_norm", train))
-
-        parts = [activate("point", self.pointwise(width, "point", stride=self.stride)(x))]
-        for index, rate in enumerate(rates):
-            name = f"rate_{index}"
-            parts.append(activate(name, self.branch(width, rate, name, stride=self.stride)(x)))
-        mean = jnp.mean(x, (-3, -2), keepdims=True)
-        mean = activate("pool", self.pointwise(width, "pool")(mean))
-        parts.append(jnp.broadcast_to(mean, parts[0].shape))
-        y = activate("project", self.pointwise(width, "project")(jnp.concatenate(parts, -1)))
-        y = linen.Dropout(dropout, deterministic=not train)(y)
+        y = self.pyramid(x, width, rates, self.dropout, train)
         return self.pointwise(self.features, "score")(y)

@@ -1,10 +1,11 @@
 """Layers that make the filters of every pixel, over a large field of samples (LS-DFN)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen
 from jax.typing import ArrayLike
 
@@ -24,9 +25,17 @@ class DynamicFilter(linen.Module):
     sample and no attention it is a plain dynamic filter. A new layer sums the mean of the channels
     of relu(F x) over the samples.
 
-    Parameters: {kernel, bias} of `input` [1, 1, D, C], `within` [1, 1, D, C' k k], `across`
-    [1, 1, D, C' C]; with attention `sample_attention` [3, 3, D, C' s s] and `position_attention`
-    [3, 3, D, C' k k]; `bias` [C'] with `use_bias`.
+    Parameters of the paper's: {kernel, bias} of `input` [1, 1, D, C], `within` [1, 1, D, C' k k],
+    `across` [1, 1, D, C' C]; with attention `sample_attention` [3, 3, D, C' s s] and
+    `position_attention` [3, 3, D, C' k k]; `bias` [C'] with `use_bias`.
+
+    The variant "released" is the first author's published network. All branches read
+
+    x' = relu(sum_d (1 + B_d x(p)) W_d x(p + d)),
+
+    a 3x3 convolution whose taps are weighted at every pixel; V and U have a dilated 3x3 convolution
+    of 2 C channels with relu in front, U is followed by + C in place of + 1 / C, F is two 3x3
+    convolutions with relu, and samples are weighted alike for all outputs, 1 + A x'.
 
     Attributes:
       features: number C' of outputs.
@@ -37,6 +46,7 @@ class DynamicFilter(linen.Module):
       attention: whether samples and positions are weighted.
       residual: whether 1 / C is added to the weights of channels.
       fusion: of the samples, sum | mean | max.
+      variant: paper | released; the latter was trained with fusion="mean".
       use_bias: whether a number is added to each output at the end.
       dtype: what is computed in; None for the type that input and parameters promote to.
 
@@ -63,8 +73,11 @@ class DynamicFilter(linen.Module):
     attention: bool = True
     residual: bool = True
     fusion: str = "sum"
+    variant: str = "paper"
     use_bias: bool = False
     dtype: Any = None
+
+    VARIANTS: ClassVar[tuple[str, ...]] = ("paper", "released")
 
     @linen.compact
     def __call__(self, x: ArrayLike) -> jax.Array:
@@ -72,27 +85,15 @@ class DynamicFilter(linen.Module):
         outputs, channels = (_checks.integer(n, getattr(self, n)) for n in ("features", "channels"))
         size, _ = _checks.pair("kernel_size", self.kernel_size, odd=True)
         number, _ = _checks.pair("samples", self.samples, odd=True)
-        options: dict[str, Any] = {"dtype": self.dtype, "use_bias": True}
-
-        def branch(name: str, *shape: int, taps: int = 1) -> jax.Array:
-            features = outputs
-            for length in shape:
-                features *= length
-            conv = Conv(features, kernel_size=taps, kernel_init=_SMALL, name=name, **options)
-            y = conv(x)
-            return y.reshape(*y.shape[:-1], outputs, *shape)
-
-        across = branch("across", channels)
-        attentions = {}
-        if _checks.flag("attention", self.attention):
-            attentions = {
-                "sample_attention": 1 + branch("sample_attention", number, number, taps=3),
-                "position_attention": 1 + branch("position_attention", size, size, taps=3),
-            }
+        _checks.flag("attention", self.attention)
+        _checks.choose("variant", self.variant, self.VARIANTS)
+        branches = self._paper if self.variant == "paper" else self._released
+        filtered, within, across, attentions = branches(x, outputs, channels, size, number)
+        share = 1 / channels if self.variant == "paper" else float(channels)
         y = dynamic.dynamic_filter(
-            jax.nn.relu(Conv(channels, kernel_size=1, name="input", **options)(x)),
-            branch("within", size, size),
-            across + 1 / channels if _checks.flag("residual", self.residual) else across,
+            filtered,
+            within.reshape(*within.shape[:-1], outputs, size, size),
+            across + share if _checks.flag("residual", self.residual) else across,
             **attentions,
             samples=number,
             sample_stride=self.sample_stride,
@@ -102,6 +103,70 @@ class DynamicFilter(linen.Module):
             return y
         bias = self.param("bias", linen.initializers.zeros, (outputs,), jnp.float32)
         return y + bias.astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+
+    def _layer(self, name: str, features: int, taps: int, **options: Any) -> Conv:
+        """A convolution of a branch, with a bias unless told."""
+        options = {"use_bias": True, "kernel_init": _SMALL, "dtype": self.dtype} | options
+        return Conv(features, kernel_size=taps, name=name, **options)
+
+    def _paper(self, x: jax.Array, outputs: int, channels: int, size: int, number: int) -> tuple:
+        """What is filtered, the two parts of the filters, and the attentions by name."""
+
+        def attention(name: str, length: int) -> jax.Array:
+            y = self._layer(name, outputs * length**2, 3)(x)
+            return 1 + y.reshape(*y.shape[:-1], outputs, length, length)
+
+        across = self._layer("across", outputs * channels, 1)(x)
+        lengths = {"sample_attention": number, "position_attention": size}
+        attentions = {name: attention(name, n) for name, n in lengths.items() if self.attention}
+        filtered = self._layer("input", channels, 1, kernel_init=Conv.kernel_init)(x)
+        within = self._layer("within", outputs * size**2, 1)(x)
+        across = across.reshape(*across.shape[:-1], outputs, channels)
+        return jax.nn.relu(filtered), within, across, attentions
+
+    def _released(self, x: jax.Array, outputs: int, channels: int, size: int, number: int) -> tuple:
+        """The same of the published network."""
+        x = self._attended(x, channels)
+        tiny = {"kernel_init": linen.initializers.normal(1e-4)}
+        wide = {"kernel_init": linen.initializers.normal(1e-2)}
+
+        def before(name: str, **options: Any) -> jax.Array:
+            return jax.nn.relu(self._layer(f"{name}_hidden", 2 * channels, 3, **options)(x))
+
+        across = self._layer("across", outputs * channels, 1, **tiny)(
+            before("across", dilation=2, **tiny)
+        )
+        within = self._layer("within", outputs * size**2, 3, **tiny)(
+            before("within", dilation=2, **tiny)
+        )
+        filtered = jax.nn.relu(self._layer("input", channels, 3, **wide)(before("input", **wide)))
+        attentions = {}
+        if self.attention:
+            raw = self._layer("sample_attention", number**2, 3, use_bias=False, **wide)(x)
+            shape = (*raw.shape[:-1], 1, number, number)
+            attention = 1 + raw.reshape(shape)
+            shape = (*raw.shape[:-1], outputs, number, number)
+            attentions = {"sample_attention": jnp.broadcast_to(attention, shape)}
+        across = across.reshape(*across.shape[:-1], outputs, channels)
+        return filtered, within, across, attentions
+
+    def _attended(self, x: jax.Array, channels: int) -> jax.Array:
+        """x', a 3x3 convolution whose taps are weighted at every pixel."""
+        x = self._layer("reduced", channels, 3, kernel_init=Conv.kernel_init)(x)
+        if not self.attention:
+            return jax.nn.relu(
+                self._layer("attended", channels, 3, kernel_init=Conv.kernel_init)(x)
+            )
+        raw = self._layer("position_attention", 9, 3, use_bias=False)(x)
+        height, width = x.shape[-3:-1]
+        bordered = jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [(1, 1), (1, 1), (0, 0)])
+        taps = [
+            (1 + raw[..., 3 * i + j, None]) * bordered[..., i : i + height, j : j + width, :]
+            for i, j in np.ndindex(3, 3)
+        ]
+        # The taps as channels: what is left of the convolution is a 1x1 one.
+        layer = self._layer("attended", channels, 1, kernel_init=Conv.kernel_init)
+        return jax.nn.relu(layer(jnp.concatenate(taps, -1)))
 
 
 class LSDFN(linen.Module):

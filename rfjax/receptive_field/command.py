@@ -98,7 +98,8 @@ def _of_layers(layers: published.Named) -> dict[str, ReceptiveField]:
 def _report(options: argparse.Namespace) -> None:
     """The table and the picture of a network."""
     run = _network(options)
-    fields = networks.by_layer(run.model, run.variables)
+    channels = run.normalization.channels
+    fields = networks.by_layer(run.model, run.variables, (1, None, None, channels))
     print(listing(networks.changes(fields)))
     # Scores of whole images are no map: the field is that of the features then.
     drawn, method = ("output", None) if "output" in fields else ("backbone", "features")
@@ -108,7 +109,7 @@ def _report(options: argparse.Namespace) -> None:
     size = image.shape[:2]
     field = effective(
         lambda x, variables: run.model.apply(variables, x, method=method),
-        (*size, 3),
+        (*size, channels),
         run.variables,
         key=jax.random.key(options.seed),
         images=images,
@@ -117,7 +118,7 @@ def _report(options: argparse.Namespace) -> None:
     _print_effective(field)
     seen = theoretical(
         lambda x, v: run.model.apply(v, x, method=method),
-        (1, *size, 3),
+        (1, *size, channels),
         run.variables,
         unit=field.unit,
     )

@@ -206,7 +206,7 @@ def effective_of_run(
 
     Args:
       workdir: of the run.
-      images: [M, H, W, 3] uint8.
+      images: [M, H, W, C] uint8.
       step: which checkpoint; None for the best.
       method: of the network: None for the class scores, "features" for what the head reads.
       **options: of `effective`.
@@ -231,8 +231,10 @@ def effective_of_run(
 
 
 def normalized(images: ArrayLike, normalization: Any) -> np.ndarray:
-    """uint8 [M, H, W, 3] as the network reads them, float32."""
-    images = np.asarray(images)
-    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-        raise ValueError(f"images must be uint8 [M, H, W, 3]; got {images.dtype} {images.shape}")
+    """uint8 [M, H, W, C] as the network reads them, float32."""
+    images, channels = np.asarray(images), normalization.channels
+    if images.ndim != 4 or images.shape[-1] != channels or images.dtype != np.uint8:
+        raise ValueError(
+            f"images must be uint8 [M, H, W, {channels}]; got {images.dtype} {images.shape}"
+        )
     return np.asarray(normalization.on_device(jnp.asarray(images)))

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,7 +70,7 @@ class Layout:
 
     def deal(self, tree: Any) -> Any:
         """Leaves [rows, ...] with the axes that a program wants: [devices, lanes, ...]."""
-        chex.assert_tree_shape_prefix(tree, (self.rows,))
+        _check_leading(tree, self.rows)
         if len(self.devices) == 1:
             return tree
         return jax.tree.map(
@@ -193,7 +192,7 @@ def train(
 ) -> tuple[Member, dict[str, jax.Array]]:
     """A candidate after the steps of `batches` [S, ...], and its records [S, ...]."""
     count = jax.tree.leaves(batches)[0].shape[0]
-    chex.assert_tree_shape_prefix(batches, (count,))
+    _check_leading(batches, count)
     numbers = first + jnp.arange(count, dtype=jnp.int32)
     step = partial(_step, problem, optimizer, candidate_key(key, candidate, 1), candidate)
     if not unroll:
@@ -246,3 +245,8 @@ def _finite(tree: Any) -> jax.Array:
 def score(problem: Problem, member: Member, batch: Any) -> Any:
     """The score of a candidate on one batch."""
     return problem.measure(member.params, member.state, batch)
+
+
+def _check_leading(tree: Any, count: int) -> None:
+    """Raises where a leaf has not `count` rows, which no caller hands over."""
+    assert all(leaf.shape[:1] == (count,) for leaf in jax.tree.leaves(tree))

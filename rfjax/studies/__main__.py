@@ -1,6 +1,7 @@
 """Runs a study.
 
     python -m rfjax.studies blurring --table=4 --data=digit_scenes --seeds=3 --workdir=studies
+    python -m rfjax.studies clockwork --table=3.5 --workdir=studies
     python -m rfjax.studies guided --table=forms --workdir=studies
     python -m rfjax.studies figures --workdir=figures
     python -m rfjax.studies scales --run=RUN --workdir=figures
@@ -20,7 +21,9 @@ from typing import Any
 from rfjax import _names
 from rfjax._console import Parser, guarded, positive
 from rfjax._faults import Fault
+from rfjax._files import write_text
 from rfjax.studies import scales
+from rfjax.studies.clockwork import command as clockwork
 from rfjax.studies.guided import command as guided
 from rfjax.studies.registry import STUDIES, Study
 from rfjax.training import config as configs
@@ -31,12 +34,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="rfjax.studies", description=__doc__.split("\n")[0])
     studies = parser.add_subparsers(dest="study", required=True)
     tabled = [_add_tabled(studies, name, study) for name, study in STUDIES.items()]
+    clocked = clockwork.add(studies)
     drawn = studies.add_parser("figures", help="the figures of the paper that need no training")
     scaled = studies.add_parser("scales", help="the scales that a trained dynamic head infers")
     scaled.add_argument("--run", required=True, type=Path, help="directory of a training run")
     scaled.add_argument("--data_dir", default="", help="where the data lie")
     asked = guided.add(studies)
-    for each in (*tabled, asked, drawn, scaled):
+    for each in (*tabled, clocked, asked, drawn, scaled):
         each.add_argument("--workdir", required=True, type=Path)
     return parser
 
@@ -44,11 +48,11 @@ def _parser() -> argparse.ArgumentParser:
 def _add_tabled(studies: Any, name: str, study: Study) -> argparse.ArgumentParser:
     """The arguments of a study whose tables are training runs."""
     parser = studies.add_parser(name, help=study.help)
-    parser.add_argument("--table", required=True, choices=[*study.tables, "all"])
+    parser.add_argument("--table", required=True, choices=[*study.names, "all"])
     data, scale = next(iter(study.scales))
     parser.add_argument("--data", default=data, choices=tuple(_names.DATA_SETS))
     parser.add_argument("--data_dir", default="", help="where the data lie")
-    parser.add_argument("--scale", default=scale, choices=("cpu", "gpu", "paper"))
+    parser.add_argument("--scale", default=scale, choices=("quick", "cpu", "gpu", "paper"))
     parser.add_argument("--seeds", type=positive, default=3)
     parser.add_argument("--steps", type=positive, help="of a full training, not the scale's")
     parser.add_argument("--jobs", type=positive, default=1, help="trainings at once (on a CPU)")
@@ -60,6 +64,8 @@ def _check(options: argparse.Namespace) -> None:
     """Sees that what the arguments name is there, before JAX, which takes seconds, is imported."""
     if options.study == "scales":
         folders.check(options.run)
+    if options.study == "clockwork":
+        clockwork.check(options)
     if options.study in STUDIES:
         try:
             scales.find(options.data, options.scale, STUDIES[options.study].scales)
@@ -72,13 +78,16 @@ def _check(options: argparse.Namespace) -> None:
 
 def tabled(options: argparse.Namespace) -> None:
     """Trains what the tables need, and writes them."""
-    from rfjax.studies import report, runs
+    from rfjax.studies import evaluations, report, runs
 
     study = STUDIES[options.study]
     scale = scales.find(options.data, options.scale, study.scales)
     root = options.workdir / f"{options.data}-{options.scale}"
-    names = list(study.tables) if options.table == "all" else [options.table]
+    names = study.names if options.table == "all" else (options.table,)
     for name in names:
+        if name in study.computed:
+            _compute(study, name, scale, options, root)
+            continue
         table = study.tables[name]
         generations = runs.plan(
             table.specs,
@@ -92,9 +101,21 @@ def tabled(options: argparse.Namespace) -> None:
         prepare_data(scale, options.data_dir)
         runs.execute(generations, jobs=options.jobs)
         every = [run for generation in generations for run in generation]
+        evaluations.evaluate(table, every)
         filled = report.Filled(name, table, every, data=options.data, scale=options.scale)
         print(filled.as_markdown())
         _tell(filled.write(root))
+
+
+def _compute(
+    study: Study, name: str, scale: scales.Scale, options: argparse.Namespace, root: Path
+) -> None:
+    """Writes a table that needs no training."""
+    text = study.computed[name](scale, options.seeds, options.data_dir)
+    print(text)
+    root.mkdir(parents=True, exist_ok=True)
+    write_text(root / f"table_{name}.md", text)
+    _tell([root / f"table_{name}.md"])
 
 
 def _tell(paths: Sequence[Path]) -> None:
@@ -124,12 +145,17 @@ def _scales(options: argparse.Namespace) -> None:
     _tell(scale_maps.write(options.run, options.workdir, data_dir=options.data_dir))
 
 
+def _clockwork(options: argparse.Namespace) -> None:
+    _tell(clockwork.run(options))
+
+
 def _guided(options: argparse.Namespace) -> None:
     _tell(guided.run(options))
 
 
 COMMANDS = {
     **dict.fromkeys(STUDIES, tabled),
+    "clockwork": _clockwork,
     "guided": _guided,
     "figures": _figures,
     "scales": _scales,

@@ -1,9 +1,9 @@
 """The studies that are tables of runs. A new one is its tables, its scales and a line here."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
-from rfjax.studies import scales, tables
+from rfjax.studies import camvid, fcn, scales, tables
 from rfjax.studies.specs import Table
 
 
@@ -15,13 +15,35 @@ class Study:
       help: a line for the command line.
       tables: by name, in the order of "all".
       scales: by data set and name; the first one is the default.
+      computed: tables that need no training, likewise by name: functions of (scale, seeds,
+        data_dir) that return Markdown.
     """
 
     help: str
     tables: Mapping[str, Table]
     scales: scales.Scales
+    computed: Mapping[str, Callable[[scales.Scale, int, str], str]] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those of all tables."""
+        return (*self.tables, *self.computed)
+
+
+def _oracle(scale: scales.Scale, seeds: int, data_dir: str) -> str:
+    """The table of the oracle, imported when it is asked for, since it needs JAX."""
+    from rfjax.studies import oracle
+
+    return oracle.table(scale, seeds, data_dir)
 
 
 STUDIES = {
     "blurring": Study("the tables of the paper, and two more", tables.BLURRING, scales.SCALES),
+    "fcn": Study(
+        "fully convolutional networks: skips, heavy learning, masking and more",
+        fcn.FCN,
+        scales.FCN_SCALES,
+        {"oracle": _oracle},
+    ),
+    "camvid": Study("FCN on street scenes, from a frozen trunk", camvid.TABLES, camvid.SCALES),
 }

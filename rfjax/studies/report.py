@@ -1,7 +1,7 @@
 """Filled tables: means and spreads over seeds, verdicts on what the paper claims, pictures."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from rfjax import nn, visualize
 from rfjax._console import tell
 from rfjax._files import write_text
 from rfjax._markdown import table
+from rfjax.studies import evaluations
 from rfjax.studies.runs import Run
 from rfjax.studies.specs import ROLES, Cell, Table
 from rfjax.studies.statistics import Spread, mean_sigma, spread
@@ -21,7 +22,6 @@ from rfjax.training import composed, loop, optimizers, reporting
 from rfjax.training import config as configs
 
 HOLDS, OPEN, FAILS = "holds", "not resolved", "fails"
-Place = tuple[str, str]
 
 
 def verdict(lower: np.ndarray, higher: np.ndarray, *, paired: bool = False) -> str:
@@ -80,18 +80,27 @@ class Filled:
         return max(map(len, self._runs.values()))
 
     def iu(self, row: str, column: str) -> np.ndarray:
-        """The mean IU of a cell in %, [seeds]; NaN where the training diverged."""
+        """The score of a cell in %, [seeds], mean IU unless it reads another; NaN where the
+        training diverged."""
         cell = self.table.cells[row, column]
-        return np.array([100.0 * _mean_iu(run, cell) for run in self._runs[cell.spec]])
+        found = [_scores(run, cell) for run in self._runs[cell.spec]]
+        return np.array([100.0 * cell.read(scores) if scores else math.nan for scores in found])
 
     def measure(self, row: str, column: str, name: str) -> np.ndarray:
         """Another score at the end of a cell's training, in %, [seeds]; NaN where it diverged."""
-        outcomes = [run.outcome() for run in self._runs[self.table.cells[row, column].spec]]
-        return np.array([100.0 * outcome[name] if outcome else math.nan for outcome in outcomes])
+        return 100.0 * self.number(row, column, name)
 
-    @property
-    def _measures(self) -> tuple[str, ...]:
-        return tuple(self.table.measures.values())
+    def number(self, row: str, column: str, name: str) -> np.ndarray:
+        """What a cell's training has found besides, [seeds]; NaN where it diverged."""
+        cell = self.table.cells[row, column]
+        found = [_scores(run, cell) for run in self._runs[cell.spec]]
+        return np.array([_known(scores, name) for scores in found])
+
+    def _shown(self, row: str, column: str) -> dict[str, np.ndarray]:
+        """All that is shown beside the score, by its name in result.json."""
+        table = self.table
+        shares = {name: self.measure(row, column, name) for name in table.measures.values()}
+        return shares | {name: self.number(row, column, name) for name in table.numbers.values()}
 
     def sigma(self, row: str, column: str) -> np.ndarray:
         """The geometric mean of a cell's learned sigmas, [seeds]."""
@@ -148,17 +157,18 @@ class Filled:
     def parameters(self, row: str, column: str) -> Counts:
         """How many parameters the network of a cell has."""
         runs = self._runs[self.table.cells[row, column].spec]
-        return count_parameters(configs.from_dict(runs[0].config), num_classes=self._classes())
+        classes = next(filter(None, map(_classes, runs)), self._classes())
+        return count_parameters(configs.from_dict(runs[0].config), num_classes=classes)
 
     def steps(self, row: str, column: str) -> list[int]:
         """The steps of a cell's training, after those of the runs that it starts from."""
         lineage = self.table.cells[row, column].spec.lineage
         return [configs.from_dict(self._runs[spec][0].config).steps for spec in lineage]
 
-    def _classes(self) -> int:
+    def _classes(self) -> int | dict[str, int]:
         """How many classes the data have, from any training that did not diverge."""
-        outcomes = (run.outcome() for runs in self._runs.values() for run in runs)
-        return next((len(outcome["class_iu"]) for outcome in outcomes if outcome), 2)
+        every = (run for runs in self._runs.values() for run in runs)
+        return next(filter(None, map(_classes, every)), 2)
 
     def as_json(self) -> dict[str, Any]:
         """All of it."""
@@ -176,7 +186,7 @@ class Filled:
                     "mean": float(found.mean),
                     "standard_deviation": float(found.deviation),
                     "paper": cell.paper,
-                    **{name: self.measure(row, column, name).tolist() for name in self._measures},
+                    **{name: v.tolist() for name, v in self._shown(row, column).items()},
                     "steps": self.steps(row, column),
                     "parameters": counts.total,
                     "trained_parameters": counts.trained,
@@ -198,12 +208,12 @@ class Filled:
         """The table, and under it the claims."""
         caption = f"## Table {self.name}. {self.table.title}\n\n"
         caption += (
-            f"{self.data}, scale {self.scale}: mean IU in %, mean ± standard deviation over "
-            f"{self.seeds} seeds; Δ to {self._bases()}; "
+            f"{self.data}, scale {self.scale}: {self.table.score} in %, mean ± standard deviation "
+            f"over {self.seeds} seeds; Δ to {self._bases()}; "
             f"σ in pixels of the layer's map. Networks: {self.networks()}.\n\n"
         )
-        heading = ["row", "column", "mean IU", "Δ", "paper", "Δ", *self.table.measures, "steps"]
-        heading += ["parameters", "trained", "structure", "σ"]
+        heading = ["row", "column", self.table.score, "Δ", "paper", "Δ", *self.table.measures]
+        heading += [*self.table.numbers, "steps", "parameters", "trained", "structure", "σ"]
         lines = [self._line(row, column) for row, column in self.table.cells]
         text = caption + table(heading, lines)
         claims = [
@@ -233,7 +243,7 @@ class Filled:
             f"{delta:+.1f}",
             f"{cell.paper:.1f}" if cell.paper is not None else "",
             f"{cell.paper - base:+.1f}" if printed else "",
-            *(f"{spread(self.measure(row, column, name)).mean:.1f}" for name in self._measures),
+            *(f"{spread(shown).mean:.1f}" for shown in self._shown(row, column).values()),
             " + ".join(f"{steps:,}" for steps in self.steps(row, column)),
             f"{counts.total:,}",
             f"{counts.trained:,}",
@@ -244,8 +254,8 @@ class Filled:
     def write(self, folder: Path) -> list[Path]:
         """Writes the table as markdown, JSON and a picture; returns their paths."""
         folder.mkdir(parents=True, exist_ok=True)
-        stem = folder / f"table_{self.name}"
-        markdown, json, picture = (stem.with_suffix(end) for end in (".md", ".json", ".png"))
+        names = (f"table_{self.name}.{ending}" for ending in ("md", "json", "png"))
+        markdown, json, picture = (folder / name for name in names)
         write_text(markdown, self.as_markdown())
         reporting.write_json(json, self.as_json())
         failed = visualize.Failures()
@@ -261,16 +271,33 @@ class Filled:
         )
 
 
-def _mean_iu(run: Run, cell: Cell) -> float:
-    """What a cell reads off a run."""
+def _scores(run: Run, cell: Cell) -> Mapping[str, Any] | None:
+    """The scores of a run that a cell reads; None where the training diverged."""
     outcome = run.outcome()
     if outcome is None:
-        return math.nan
+        return None
+    if cell.data:
+        return outcome | evaluations.read(run, cell.data)
     if cell.at == 1.0:
-        return outcome["mean_iu"]
+        return outcome
     records = [r for r in reporting.read_records(run.workdir) if r["split"] == loop.EVAL_SPLIT]
     wanted = cell.at * outcome["step"]
-    return min(records, key=lambda record: abs(record["step"] - wanted))["mean_iu"]
+    return min(records, key=lambda record: abs(record["step"] - wanted))
+
+
+def _classes(run: Run) -> int | dict[str, int] | None:
+    """How many classes a network tells apart, of several sets each; None if it diverged."""
+    scores = run.outcome() or {}
+    found = [len(values) for key, values in scores.items() if key.endswith("class_iu")]
+    if len(found) > 1:
+        return {f"set_{number}": classes for number, classes in enumerate(found)}
+    return found[0] if found else None
+
+
+def _known(scores: Mapping[str, Any] | None, name: str) -> float:
+    """A number of a run, NaN where it has none."""
+    value = scores.get(name) if scores else None
+    return math.nan if value is None else value
 
 
 def _lost(found: Spread, seeds: int) -> str:
@@ -278,7 +305,7 @@ def _lost(found: Spread, seeds: int) -> str:
     return f" ({found.lost} of {seeds} diverged)" if found.lost else ""
 
 
-def count_parameters(config, *, num_classes: int) -> Counts:
+def count_parameters(config, *, num_classes: int | Mapping[str, int]) -> Counts:
     """How many parameters a config's network has.
 
     Example:
@@ -288,15 +315,17 @@ def count_parameters(config, *, num_classes: int) -> Counts:
       >>> count_parameters(config, num_classes=11).structure
       1
     """
+    if config.task.cross_entropy == "null_background" and isinstance(num_classes, int):
+        num_classes -= 1  # no score of the background
     model = composed.build_model(config, num_classes)
-    images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    images = jax.ShapeDtypeStruct((1, 64, 64, getattr(model, "channels", 3)), np.float32)
     shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
     flat = traverse_util.flatten_dict(shapes["params"])
     sizes = {path: math.prod(leaf.shape) for path, leaf in flat.items()}
     is_structure = nn.structure(model, shapes, images).is_structure
 
     def total(trainable: str) -> int:
-        chosen = optimizers.SELECTIONS[trainable]
+        chosen = optimizers.selection(trainable)
         return sum(size for path, size in sizes.items() if chosen(path, is_structure))
 
     return Counts(*map(total, ("all", config.trainable, "structure")))

@@ -122,16 +122,23 @@ def plan(
       weights: directory with pretrained weights, `<model>.npz` with torch's names, or None.
 
     Raises:
-      StudyError: runs with another config lie there.
+      StudyError: runs with another config lie there, or weights are missing.
     """
     generations: dict[int, list[Run]] = {}
     for seed in range(seeds):
         for spec in specs:
             config = scales.run_config(spec, scale, seed=seed, steps=steps, data_dir=data_dir)
-            if spec.parent is not None:
-                config.model.weights = str(_folder(root, spec.parent, seed))
-            elif weights is not None:
+            if spec.parents:
+                folders = (str(_folder(root, each, seed)) for each in spec.parents)
+                config.model.weights = ",".join(folders)
+            elif weights is not None and spec.weights != "none":
                 config.model.weights = str(weights.absolute() / f"{config.model.name}.npz")
+            elif spec.weights == "wanted":
+                name = f"{config.model.name}.npz"
+                raise StudyError(f"{spec.name} starts from a trained trunk: --weights, with {name}")
+            if config.data.cache.map:
+                trunk = f"seed{seed}" if spec.lineage[0].weights == "none" else "trained"
+                config.data.cache.dir = str(root.absolute() / "maps" / trunk)
             run = Run(spec, seed, _folder(root, spec, seed), config.to_dict())
             run.check()
             generations.setdefault(len(spec.lineage), []).append(run)
@@ -202,8 +209,7 @@ def _train(run: Run) -> float:
     started = time.monotonic()
     run.workdir.mkdir(parents=True, exist_ok=True)
     try:
-        if run.spec.parent is not None:
-            _check_parent(run)
+        _check_parents(run)
         with (
             held(run.workdir),
             (run.workdir / LOG).open("a") as log,
@@ -219,7 +225,8 @@ def _train(run: Run) -> float:
     return time.monotonic() - started
 
 
-def _check_parent(run: Run) -> None:
+def _check_parents(run: Run) -> None:
     """What starts from a training that diverged has diverged."""
-    if (Path(run.config["model"]["weights"]) / FAILURE).exists():
+    folders = run.config["model"]["weights"].split(",") if run.spec.parents else []
+    if any((Path(folder) / FAILURE).exists() for folder in folders):
         raise training.TrainingFailed("the run that it starts from diverged")

@@ -1,5 +1,6 @@
 """How a table fits the machine: networks, images and steps, by data set and scale.
 
+quick   a minute a table, for a look: nothing is learned
 cpu     two cores: minutes a table, small networks
 gpu     one accelerator: hours a table, the networks of the paper
 paper   the paper's budget, sixteen crops of 800 x 800 for 240 epochs
@@ -7,6 +8,7 @@ paper   the paper's budget, sixteen crops of 800 x 800 for 240 epochs
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -28,7 +30,7 @@ class Scale:
       head_options: by head, where those of the paper do not fit a small map.
     """
 
-    networks: dict[str, tuple[str, dict[str, int]]]
+    networks: dict[str, tuple[str, dict[str, Any]]]
     config: Callable[[], ConfigDict]
     fine_tuning: float
     head_options: dict[str, dict]
@@ -37,7 +39,7 @@ class Scale:
 PAPER_NETWORKS = {"drn": ("drn_a_34", {}), "resnet": ("resnet_34", {}), "dla": ("dla_34", {})}
 
 
-def _tiny(width: int) -> dict[str, tuple[str, dict[str, int]]]:
+def _tiny(width: int) -> dict[str, tuple[str, dict[str, Any]]]:
     return {
         "drn": ("drn_tiny", {"width": width}),
         "resnet": ("resnet_tiny", {"width": width, "output_stride": 8}),
@@ -105,6 +107,37 @@ SCALES = {
     ("camvid", "gpu"): Scale(PAPER_NETWORKS, _camvid, FINE_TUNING, {}),
     ("cityscapes", "gpu"): Scale(PAPER_NETWORKS, lambda: _cityscapes(60), FINE_TUNING, {}),
     ("cityscapes", "paper"): Scale(PAPER_NETWORKS, lambda: _cityscapes(240), FINE_TUNING, {}),
+}
+
+
+def _sums(steps: int, **data: int | float) -> ConfigDict:
+    """Scenes of digits one at a time: sums of losses, heavy momentum, as in Caffe."""
+    config = configs.base()
+    config.steps = steps
+    config.batch_size = 1
+    config.eval_batch_size = 32
+    config.task.normalize = "none"
+    config.data.name = "digit_scenes"
+    config.data.options.min_scale, config.data.options.max_scale = 28.0, 48.0
+    config.data.options.update(data)
+    config.optimizer.learning_rate = 1e-8
+    config.optimizer.poly_power = 0.0
+    config.optimizer.momentum = 0.99
+    config.optimizer.weight_decay = 5e-4
+    config.optimizer.rates = ("*/bias=2",)
+    config.optimizer.decays = ("*/bias=0",)
+    config.optimizer.rate_in_momentum = True
+    return config
+
+
+# So small a network does not leave its first plateau with dropout; the paper found it to matter
+# little.
+_CLASSIFIERS = _tiny(16) | {"vgg": ("vgg_tiny", {"dropout": 0.0})}
+FCN_SCALES = {
+    ("digit_scenes", "cpu"): Scale(_CLASSIFIERS, lambda: _sums(3000), 0.25, {}),
+    ("digit_scenes", "quick"): Scale(
+        _CLASSIFIERS, lambda: _sums(40, train_scenes=16, val_scenes=16), 0.25, {}
+    ),
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 # The networks of the papers, by the roles that a scale fills.
-ROLES = {"drn": "DRN-A", "resnet": "ResNet-34", "dla": "DLA-34"}
+ROLES = {"drn": "DRN-A", "resnet": "ResNet-34", "dla": "DLA-34", "vgg": "VGG-16"}
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,16 @@ class Spec:
       composed: options of the composition of the network's own merging layers, or None.
       trainable: as in a config.
       parent: the run whose trained weights this one starts from.
+      partner: that whose weights the second of two streams starts from, see `model.late_fusion`.
       enlargement: of the images, in training and evaluation.
       learning_rate: factor on that of the scale.
       evaluations: how many, evenly over the run.
       settings: other keys of the config, as (("task.name", "classification"), ...).
       share: of the steps of a full training; None is all of them, and the scale's share for
         fine-tuning of a run that starts from another.
+      label: its name; "" for one that is made of all of the above but the parent.
+      weights: of a run without a parent: given, those that the study was given, if it was; wanted,
+        without which it cannot be; none, whatever it was given.
     """
 
     network: str
@@ -34,15 +38,20 @@ class Spec:
     composed: tuple[tuple[str, Any], ...] | None = None
     trainable: str = "all"
     parent: "Spec | None" = None
+    partner: "Spec | None" = None
     enlargement: int = 1
     learning_rate: float = 1.0
     evaluations: int = 1
     settings: tuple[tuple[str, Any], ...] = ()
     share: float | None = None
+    label: str = ""
+    weights: str = "given"
 
     @property
     def name(self) -> str:
         """Tells this run from all others of the tables; the name of its directory."""
+        if self.label:
+            return self.label
         parts = [self.network, self.head, *(f"{key}={_text(value)}" for key, value in self.options)]
         if self.composed is not None:
             parts += ["composed", *(f"{key}={_text(value)}" for key, value in self.composed)]
@@ -60,7 +69,13 @@ class Spec:
     @property
     def lineage(self) -> tuple["Spec", ...]:
         """The runs that come before this one, and it, in their order."""
-        return (*(self.parent.lineage if self.parent else ()), self)
+        before = (run for each in self.parents for run in each.lineage)
+        return (*dict.fromkeys(before), self)
+
+    @property
+    def parents(self) -> tuple["Spec", ...]:
+        """The runs that this one starts from."""
+        return tuple(each for each in (self.parent, self.partner) if each is not None)
 
 
 def _text(value: Any) -> str:
@@ -69,21 +84,32 @@ def _text(value: Any) -> str:
     return "".join(letter for letter in str(value) if letter not in "()' /*").strip(",")
 
 
+def mean_iu(scores: Mapping[str, Any]) -> float:
+    """What a cell shows unless told."""
+    return scores["mean_iu"]
+
+
 @dataclass(frozen=True)
 class Cell:
     """One number of a table.
 
     Attributes:
       spec: what is trained for it.
-      paper: the mean IU that the paper prints, in %, or None where it has none.
+      paper: the number that the paper prints, in %, or None where it has none.
       at: how much of the training is behind when it is read off, 0 < at <= 1.
+      read: of the scores of a run, such as `mean_iu`.
+      data: options of the data on which the trained network is evaluated anew, where they are not
+        those that it was trained with, as (("mask", "background"),).
     """
 
     spec: Spec
     paper: float | None = None
     at: float = 1.0
+    read: Callable[[Mapping[str, Any]], float] = mean_iu
+    data: tuple[tuple[str, Any], ...] = ()
 
 
+Place = tuple[str, str]  # row and column
 # The values of a cell, one for each seed: of its mean IU in %, or of its learned sigma.
 Values = Callable[[str, str], np.ndarray]
 
@@ -113,7 +139,9 @@ class Table:
       cells: by (row, column); rows and columns appear in the order of the cells.
       base: the (row, column) that the difference of a cell refers to, by its row and column.
       claims: what is said of it.
-      measures: what is shown beside the score, as {heading: its name in result.json}.
+      measures: shares that are shown beside the score in %, as {heading: its name in result.json}.
+      numbers: other numbers beside it, likewise.
+      score: heading of what the cells show.
     """
 
     title: str
@@ -121,6 +149,8 @@ class Table:
     base: Callable[[str, str], tuple[str, str]]
     claims: tuple[Claim, ...] = field(default=())
     measures: Mapping[str, str] = field(default_factory=dict)
+    numbers: Mapping[str, str] = field(default_factory=dict)
+    score: str = "mean IU"
 
     @property
     def specs(self) -> tuple[Spec, ...]:

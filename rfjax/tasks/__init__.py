@@ -22,6 +22,7 @@ __all__ = _lazy.install(
         "metrics": (),
         "registry": ("create", "names", "register"),
         "segmentation": ("Segmentation",),
+        "several": ("Segmentations",),
         "task": ("Task",),
     },
 )

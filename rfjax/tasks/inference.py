@@ -42,7 +42,7 @@ def make_segment(model: linen.Module, normalization: Any) -> Callable:
         normalization: that the network was trained with, a `rfjax.data.Normalization`.
 
     Returns:
-        A function of the network's variables and uint8 images [N, H, W, 3], which returns
+        A function of the network's variables and uint8 images [N, H, W, C], which returns
         {"classes": int32 [N, H, W], "scale_maps": {layer: float32 [N, H', W']}}, the maps as those
         of `make_apply`. Images of another size compile it anew. It raises a TypeError for images of
         another type or shape: floats in 0..1, taken for levels, would be black.
@@ -51,9 +51,10 @@ def make_segment(model: linen.Module, normalization: Any) -> Callable:
 
     @jax.jit
     def segment(variables: Mapping[str, Any], images: jax.Array) -> dict[str, Any]:
-        if images.dtype != jnp.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        channels = normalization.channels
+        if images.dtype != jnp.uint8 or images.ndim != 4 or images.shape[-1] != channels:
             raise TypeError(
-                f"images are uint8 [N, H, W, 3]; got {images.dtype} {list(images.shape)}"
+                f"images are uint8 [N, H, W, {channels}]; got {images.dtype} {list(images.shape)}"
             )
         logits, scale_maps = apply(variables, normalization.on_device(images))
         return {

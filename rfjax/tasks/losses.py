@@ -123,3 +123,25 @@ def sampled(key: jax.Array, labels: jax.Array, probability: float, *, cell: int 
     kept = jax.random.bernoulli(key, probability, cells)
     kept = jnp.repeat(jnp.repeat(kept, cell, -2), cell, -1)[..., :height, :width]
     return jnp.where(kept, labels, VOID).astype(labels.dtype)
+
+
+def end_point_error(flow: jax.Array, truth: jax.Array) -> jax.Array:
+    """The distance between two flows at every pixel: |flow - truth|.
+
+    Its gradient is 0 where they are equal.
+
+    Args:
+        flow, truth: [..., 2].
+
+    Returns:
+        float32 [...].
+
+    Example:
+        >>> flow = jnp.array([[3.0, 4.0], [0.0, 0.0]])
+        >>> print(end_point_error(flow, jnp.zeros((2, 2))))
+        [5. 0.]
+    """
+    squared = jnp.sum(jnp.square(flow.astype(jnp.float32) - truth.astype(jnp.float32)), -1)
+    # Two selections, since the gradient of the root is infinite at 0.
+    apart = squared > 0
+    return jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0)

@@ -7,6 +7,7 @@ from rfjax import _names
 from rfjax._options import choose
 from rfjax._registry import Registry
 from rfjax.tasks.classification import Classification
+from rfjax.tasks.flow import Flow
 from rfjax.tasks.guided import Guided
 from rfjax.tasks.segmentation import Segmentation
 from rfjax.tasks.several import Segmentations
@@ -19,6 +20,7 @@ TASKS: Registry[Callable[..., Task]] = Registry(
         "classification": Classification,
         "segmentations": Segmentations,
         "guided": Guided,
+        "flow": Flow,
     },
     _names.TASKS,
 )

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 from flax import linen
-from PIL import Image
 
 from rfjax import _names, _options
 from rfjax.tasks import inference, losses, metrics
@@ -120,6 +119,8 @@ class Segmentation(LabelledImages):
 
     def answer(self, image: np.ndarray, output: Any) -> tuple[list[str], dict[str, Any]]:
         """Classes as a palette image, and over the picture."""
+        from PIL import Image
+
         from rfjax import visualize
 
         palette = np.asarray(self.facts["palette"], np.uint8)

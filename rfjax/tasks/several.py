@@ -88,6 +88,10 @@ class Segmentations(Segmentation):
             scores |= {f"{name}_{key}": value for key, value in own.items()}
         return scores
 
+    def scores_of_classes(self, outputs: Any) -> Any:
+        """Those of the first set."""
+        return outputs[self._first]
+
     def predictor(self, model: linen.Module) -> Callable[..., tuple[Any, dict[str, Any]]]:
         """As that of one set, of the first."""
         own = lambda images: (self.normalization.on_device(images),)
@@ -96,7 +100,7 @@ class Segmentations(Segmentation):
         def predict(variables: Mapping[str, Any], examples: Sequence[Example]) -> tuple:
             images = np.stack([example["image"] for example in examples])
             outputs, scale_maps = jax.device_get(apply(variables, images))
-            return np.argmax(outputs[self._first], -1).astype(np.int32), scale_maps
+            return np.argmax(self.scores_of_classes(outputs), -1).astype(np.int32), scale_maps
 
         return predict
 

@@ -180,6 +180,10 @@ class Task:
         """A pytree of arrays that add up over batches and devices, for `summarize`."""
         raise _undefined(self, "measure")
 
+    def scores_of_classes(self, outputs: Any) -> Any:
+        """Of the network's outputs those whose highest says what is predicted; by default all."""
+        return outputs
+
     def predictor(self, model: linen.Module) -> Callable[..., tuple[Any, dict[str, Any]]]:
         """The function of (variables, examples) -> (outputs, scale maps by layer), NumPy arrays.
 

@@ -2,7 +2,7 @@
 
 from rfjax import _extras, _lazy
 
-if fault := _extras.missing(__name__, "flax", "ml_collections", "optax", "orbax"):
+if fault := _extras.missing(__name__, "flax", "optax", "orbax"):
     raise fault
 
 __all__ = _lazy.install(

@@ -1,6 +1,5 @@
 """The network and the task of a run, from its config, and what the layers declare."""
 
-import dataclasses
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -42,7 +41,7 @@ def convolutions(config: ConfigDict) -> nn.Selection | None:
 
 def build_model(
     config: ConfigDict,
-    num_classes: int,
+    num_classes: int | Mapping[str, int],
     *,
     axis_name: str | None = None,
     head: str | None = None,
@@ -51,7 +50,7 @@ def build_model(
 
     Args:
         config: of a run.
-        num_classes: of the data.
+        num_classes: of the data, of several sets of labels by name.
         axis_name: the axis of the devices, or None.
         head: in place of the config's.
 
@@ -71,6 +70,7 @@ def build_model(
             axis_name=axis_name,
             remat=section.remat,
             norm=partial(nn.BatchNorm, unbiased=section.batch_norm.unbiased),
+            late_fusion=section.late_fusion,
         )
     except (TypeError, ValueError) as error:
         raise configs.ConfigError(f"model: {error}") from error
@@ -109,7 +109,7 @@ def create_task(config: ConfigDict, facts: Mapping[str, Any]) -> tasks.Task:
 def facts(config: ConfigDict, dataset: data.Dataset) -> dict[str, Any]:
     """What a task wants to know of a data set, images normalised as the config says."""
     scheme = SCHEMES.get(config.data.normalization)
-    own = {} if scheme is None else dataclasses.asdict(scheme)
+    own = {} if scheme is None else scheme.of_pictures(dataset.facts)
     return {**dataset.facts, **own}
 
 
@@ -121,6 +121,8 @@ def declared(model: linen.Module) -> nn.Structure:
         ...     ("head", "offset_affine"))
         'other'
     """
-    images = jax.ShapeDtypeStruct((1, 2 * model.stride, 2 * model.stride, 3), jnp.float32)
+    channels = getattr(model, "channels", 3)  # a network that is whole may not tell
+    shape = (1, 2 * model.stride, 2 * model.stride, channels)
+    images = jax.ShapeDtypeStruct(shape, jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     return nn.structure(model, variables, images)

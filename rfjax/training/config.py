@@ -13,22 +13,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from rfjax import _names
+from rfjax import _extras, _names
 from rfjax import _rules as rules
 from rfjax._faults import ConfigError as ConfigError
 from rfjax._options import choose
 from rfjax._runs import Difference, differences, refuse
 from rfjax._runs import flatten as flatten
+
+# Steps, state and checkpoints do without configs.
+if fault := _extras.missing("rfjax.training", "ml_collections"):
+    raise fault
+
+from ml_collections import ConfigDict
+
 from rfjax.training.layer_options import composition_options, head_options
 from rfjax.training.layer_options import option as option
 
 TRAINABLE = ("all", "last_stage", "structure")
 DTYPES = ("float32", "bfloat16")
-PARALLEL = ("pmap", "shard_map")
 CACHED = ("float16", "float32")  # types of cached maps
-ACCUMULATIONS = ("mean", "sum")
+UPDATES = ("momentum", "adam")
 
 # Keys that may differ from those of the run that is resumed: none of them changes what is learned.
 FREE_ON_RESUME = (
@@ -104,9 +108,11 @@ def _data() -> ConfigDict:
     data.dir = ""  # where the data lie or are put; "" is the data set's own default
     data.options = ConfigDict()  # of `rfjax.data.load`; None is the data set's own default
     data.options.enlargement = option(int)  # whole factor, in training and evaluation
+    data.options.reduction = option(int)  # of camvid: whole factor, likewise
     data.options.size = option(int)  # of digit scenes, in pixels; the rest is theirs, too
     data.options.min_scale = option(float)  # of digits, in pixels
     data.options.max_scale = option(float)
+    data.options.mask = option(str)  # of digit scenes: foreground | background | both, hidden
     data.options.train_scenes = option(int)
     data.options.val_scenes = option(int)
     data.options.train_images = option(int)  # of digit images
@@ -114,8 +120,17 @@ def _data() -> ConfigDict:
     data.options.seed = option(int)
     data.options.year = option(int)  # of voc
     data.options.sbd = option(bool)  # of voc: whether to train on SBD where it lies there
-    data.options.modality = option(str)  # of nyud: rgb | hha
-    data.options.labels = option(str)  # of sift_flow: semantic | geometric
+    data.options.modality = option(str)  # rgb | depth | rgbd; of nyud also hha | rgb_hha
+    data.options.labels = option(str)  # of digit scenes, sift_flow: semantic | geometric | both
+    data.options.images = option(str)  # of folder: patterns of paths, with {split} and *
+    data.options.masks = option(str)
+    data.options.holdout = option(float)  # share of training for validation, where it has no folder
+    data.options.ignore = option(str)  # value, or color #RRGGBB, of pixels without a class
+    data.options.train_clips = option(int)  # of digit clips
+    data.options.val_clips = option(int)
+    data.options.length = option(int)  # of digit clips, in frames
+    data.options.fastest = option(float)  # speed in digit clips, in pixels per frame
+    data.options.frames = option(str)  # of davis, cityscapes_clips: labeled | all
     data.options.turns = option(int)  # of digit episodes: positions of a digit, 1 to 8
     data.options.of = option(str)  # of episodes: the data set; the rest of both kinds of episodes
     data.options.kind = option(str)  # semantic | interactive | dense
@@ -128,13 +143,17 @@ def _data() -> ConfigDict:
     data.options.held_out = option(bool)  # whether training leaves it out
     data.options.train_episodes = option(int)
     data.options.val_episodes = option(int)
+    data.options.motion = option(float)  # of digit_flow: largest displacement in pixels
+    data.options.digits = option(int)  # of digit_flow: in a picture
+    data.options.train_pairs = option(int)  # of digit_flow
+    data.options.val_pairs = option(int)
 
     data.normalization = "dataset"  # its own mean and deviation | imagenet | caffe
     data.augmentation = ConfigDict()
     data.cache = ConfigDict()
-    data.cache.map = (
-        ""  # the network starts from this map, as "pool4", computed once; "" from images
-    )
+    # The network starts from this map, as "pool4", or from several, as "pool3, pool4", in the order
+    # in which it makes them; they are computed once. "" from images
+    data.cache.map = ""
     data.cache.dir = ""  # where the maps lie; "" is "maps" in the run's directory
     data.cache.dtype = "float16"  # float16 | float32, of the files
     data.pad = (0, 0)  # least height, width of a batch: zeros and void below and on the right
@@ -157,16 +176,26 @@ def _model() -> ConfigDict:
     model.backbone_options = ConfigDict()  # width, depth are those of the tiny networks
     model.backbone_options.width = option(int)  # channels of the stem
     model.backbone_options.depth = option(int)
-    model.backbone_options.output_stride = option(int)  # of resnet_tiny: 4 | 8; of vgg_*: 32 | 8
+    model.backbone_options.output_stride = option(int)  # 32 | 16 | 8; of resnet_tiny 4 | 8
     model.backbone_options.down_ratio = option(int)  # of dla_*: 2 | 4
     model.backbone_options.transition = option(str)  # of drn_a_*: none | previous | full
     model.backbone_options.border = option(int)  # of vgg_*, alexnet: 100 | 81 | 0 (none)
     model.backbone_options.light = option(int)  # of vgg_*, alexnet: channels of fc6 and fc7
+    model.backbone_options.context = option(str)  # of flownet_*: none | lsdfn | adadr
+    model.backbone_options.samples = option(int)  # of flownet_*, of lsdfn
+    model.backbone_options.sample_stride = option(int)  # likewise
+    model.backbone_options.dropout = option(float)  # of vgg_*: share of fc6 and fc7
     model.batch_norm = ConfigDict()
     model.batch_norm.unbiased = True  # running variances with n / (n - 1), as PyTorch's; or Flax's
     model.dtype = "float32"  # float32 | bfloat16, of the computation; parameters are float32
     model.remat = False  # recompute activations in the backward pass to save memory
-    model.weights = ""  # start from an .npz of torch-named arrays, or from the best of another run
+    # Channels of each of several networks whose scores are averaged, as (3, 1) of colors and depth;
+    # () for one network of all channels.
+    model.late_fusion = ()
+    # Start from a file of torch-named arrays (.npz, .safetensors, .pth), or from the best of
+    # another run; with late_fusion perhaps one for each network, with a comma between.
+    model.weights = ""
+    model.anew = ""  # patterns of the paths of parameters that start as drawn all the same
     return model
 
 
@@ -183,7 +212,8 @@ def _optimizer() -> ConfigDict:
     optimizer.learning_rate = 0.01
     optimizer.poly_power = 0.9  # lr (1 - step/steps)^power; 0 keeps it constant
     optimizer.warmup_steps = 0  # linear from learning_rate / warmup_steps
-    optimizer.momentum = 0.9
+    optimizer.rule = "momentum"  # momentum | adam
+    optimizer.momentum = 0.9  # of adam: of the gradient's mean
     optimizer.weight_decay = 1e-4  # added to the gradient, before momentum
     optimizer.grad_clip = 0.0  # largest global norm of the gradient; 0 is no clipping
     optimizer.covariance_multiplier = 1.0  # of the learning rate, for covariances and offsets
@@ -218,11 +248,6 @@ def options(config: ConfigDict) -> dict[str, Any]:
 _LARGEST_BATCH = 2**16
 
 
-def is_patterns(value: Any) -> bool:
-    """Whether `value` is a text of patterns of paths, which commas separate."""
-    return rules.is_text(value) and ("/" in value or "*" in value)
-
-
 def _is_factor(value: Any) -> bool:
     """Whether `value` is "PATTERN=FACTOR"."""
     pattern, _, factor = value.rpartition("=") if rules.is_text(value) else ("", "", "")
@@ -242,7 +267,7 @@ _SIZE = rules.pair(
 
 RULES = {
     "seed": rules.integer(0, 2**32 - 1),
-    "parallel": rules.one_of(PARALLEL),
+    "parallel": rules.one_of(_names.PARALLEL),
     "steps": rules.integer(1),
     "steps_per_call": rules.integer(1),
     "batch_size": rules.integer(1, _LARGEST_BATCH),
@@ -267,17 +292,19 @@ RULES = {
         (rules.is_text, "a text that is not empty, a pattern of paths")
     ),
     "model.batch_norm.unbiased": rules.flag(),
+    "model.late_fusion": rules.several(rules.integer(1)),
     "model.dtype": rules.one_of(DTYPES),
     "model.remat": rules.flag(),
     "optimizer.learning_rate": rules.number(0, open_low=True),
     "optimizer.poly_power": rules.number(0),
     "optimizer.warmup_steps": rules.integer(0),
+    "optimizer.rule": rules.one_of(UPDATES),
     "optimizer.momentum": rules.number(0, 1),
     "optimizer.weight_decay": rules.number(0),
     "optimizer.grad_clip": rules.number(0),
     "optimizer.covariance_multiplier": rules.number(0),
     "optimizer.covariance_decay": rules.flag(),
-    "optimizer.accumulation": rules.one_of(ACCUMULATIONS),
+    "optimizer.accumulation": rules.one_of(_names.ACCUMULATIONS),
     "optimizer.accumulate": rules.integer(1),
     "optimizer.rates": _FACTORS,
     "optimizer.decays": _FACTORS,
@@ -298,17 +325,26 @@ _OPTION_RULES = {
     "data.options": {
         "seed": rules.integer(0, 2**32 - 1),
         **dict.fromkeys(
-            ("enlargement", "size", "train_scenes", "val_scenes", "train_images", "val_images"),
+            (
+                *("enlargement", "reduction", "size", "train_scenes", "val_scenes"),
+                *("train_images", "val_images", "train_pairs", "val_pairs"),
+            ),
             _COUNT,
         ),
+        "digits": rules.integer(0),
+        "motion": rules.number(0),
         **dict.fromkeys(("shots", "train_episodes", "val_episodes", "turns"), _COUNT),
         **dict.fromkeys(("ways", "folds"), rules.integer(2)),
         **dict.fromkeys(("points", "fold"), rules.integer(0)),
         **dict.fromkeys(("min_scale", "max_scale"), _POSITIVE),
+        "holdout": rules.number(0, 1, open_low=True),
     },
-    "model.backbone_options": dict.fromkeys(
-        ("width", "depth", "output_stride", "down_ratio"), _COUNT
-    ),
+    "model.backbone_options": {
+        **dict.fromkeys(
+            ("width", "depth", "output_stride", "down_ratio", "samples", "sample_stride"), _COUNT
+        ),
+        "dropout": rules.number(0, 1),
+    },
     "model.composed": {"components": _COUNT, "sigma": _POSITIVE, "truncate": _POSITIVE},
     "model.head_options": {
         **dict.fromkeys(("kernel_size", "dilation", "components", "width"), _COUNT),
@@ -378,7 +414,7 @@ def _varied(config: ConfigDict) -> list[str]:
 def _choices(config: ConfigDict) -> Iterator[str]:
     """Faults of the keys that name something, and of the options of what they name."""
     model, data = config.model, config.data
-    if config.trainable not in TRAINABLE and not is_patterns(config.trainable):
+    if config.trainable not in TRAINABLE and not rules.is_patterns(config.trainable):
         yield (
             f"trainable is one of {', '.join(TRAINABLE)}, or patterns of paths, as 'head/*'; got "
             f"{config.trainable!r}"

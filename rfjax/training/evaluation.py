@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +82,9 @@ def averaged(trained: Trained, *, scales: Sequence[float] = (1.0,), flip: bool =
     scales = tuple(_options.number("scales", scale, above=0) for scale in scales)
     if scales == (1.0,) and not flip:
         return trained.model
-    if not isinstance(trained.task, tasks.Segmentation):
-        raise ConfigError("scales and flip average segmentations alone")
+    task = trained.task
+    if not isinstance(task, tasks.Segmentation) or isinstance(task, tasks.Segmentations):
+        raise ConfigError("scales and flip average segmentations by one set of labels alone")
     return Averaged(trained.model, scales, flip)
 
 
@@ -140,7 +140,7 @@ def predictions(
     """The name and the classes of every example, int32, [H, W] of a segmentation."""
     task = trained.task
     apply = inference.make_apply(model or trained.model, task.inputs)
-    likeliest = jax.jit(partial(jnp.argmax, axis=-1))
+    likeliest = jax.jit(lambda outputs: jnp.argmax(task.scores_of_classes(outputs), axis=-1))
     with Feed(_batches(task, dataset, batch_size), "data") as batches:
         for batch in batches:
             outputs, _ = apply(trained.variables, steps.arrays(batch))

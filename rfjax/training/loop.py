@@ -74,7 +74,8 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
     Returns:
         The content of `result.json`: `step`, the scores of the last evaluation, `sigmas` (learned
-        standard deviations [y, x] by layer) and `images_per_second`.
+        standard deviations [y, x] by layer), `images_per_second` and `seconds`, the time that all
+        steps take at this speed.
 
     Raises:
         ConfigError: for a config that cannot be run, or that is not the one of the run in
@@ -218,7 +219,8 @@ def _set_up(config: ConfigDict, workdir: Path, *, fresh: bool) -> tuple[Run, Tra
     structure = nn.structure(model, variables, *inputs, train=False)
     drawn, anew = variables, ()
     if fresh and config.model.weights:
-        variables = weights.load(config, variables, num_classes=train_data.num_classes)
+        known = {"num_classes": train_data.num_classes, "channels": len(train_data.mean)}
+        variables = weights.load(config, variables, **known)
         anew = weights.anew(drawn, variables)
     optimizer, schedule = optimizers.from_config(config, structure.is_structure)
     train_step = steps.make_train_step(
@@ -226,7 +228,6 @@ def _set_up(config: ConfigDict, workdir: Path, *, fresh: bool) -> tuple[Run, Tra
         optimizer,
         task=task,
         trainable=config.trainable,
-        seed=config.seed,
         structure=structure,
     )
     try:
@@ -346,6 +347,7 @@ def _call(
     taken = [next(batches) for _ in range(count)]
     waited = time.perf_counter() - asked
     batch = steps.shard(taken[0], devices) if count == 1 else steps.stack(taken, devices)
+    batch = steps.seeded(batch, run.config.seed, devices, count)
     state, metrics = run.train_step(state, batch)
     reporter.push(last, metrics, waited=waited)
     return state
@@ -359,13 +361,15 @@ def _result(
     records = reporting.read_records(run.workdir)
     scores = scores or _recorded(records, step) or _evaluation(run, state, step, reporter)
     speeds = [r["images_per_second"] for r in records if r.get("images_per_second")]
+    speed = float(np.median(speeds)) if speeds else None
     covariances = run.structure.covariances(jax.device_get(state.params))
     learned = jax.device_get(sigmas.standard_deviations(covariances))
     result = {
         "step": step,
         **scores,
         "sigmas": {layer: value.tolist() for layer, value in learned.items()},
-        "images_per_second": float(np.median(speeds)) if speeds else None,
+        "images_per_second": speed,
+        "seconds": run.config.batch_size * step / speed if speed else None,
     }
     if jax.process_index() == 0:
         reporting.write_json(run.workdir / "result.json", result)

@@ -26,7 +26,7 @@ def cached(
     """The data sets of a run with the map that its config names, computed where it is not there.
 
     Args:
-        config: of the run; `data.cache.map` is a name.
+        config: of the run; `data.cache.map` is a name, or several.
         workdir: of the run.
         model, variables: the network as training starts from it, or goes on from it.
         task: makes what the network reads.
@@ -38,15 +38,16 @@ def cached(
             another's or damaged.
     """
     section = config.data.cache
-    folder = Path(section.dir or workdir / "maps").expanduser() / section.map
+    names = [name.strip() for name in section.map.split(",")]
+    folder = Path(section.dir or workdir / "maps").expanduser() / "+".join(names)
     try:
-        _check_frozen(config, model, variables, task, datasets[0], is_structure)
+        _check_frozen(names[-1], config, model, variables, task, datasets[0], is_structure)
         return [
             data.cache_features(
                 model,
                 variables,
                 dataset,
-                section.map,
+                names,
                 folder / dataset.split,
                 row=task.row,
                 dtype=section.dtype,
@@ -58,6 +59,7 @@ def cached(
 
 
 def _check_frozen(
+    name: str,
     config: ConfigDict,
     model: linen.Module,
     variables: dict[str, Any],
@@ -65,8 +67,7 @@ def _check_frozen(
     dataset: data.Dataset,
     is_structure: optimizers.IsStructure,
 ) -> None:
-    """Raises if a stage up to the cached map is trained."""
-    name = config.data.cache.map
+    """Raises if a stage up to the cached map of this name is trained."""
     params = variables["params"]
     trained, _ = optimizers.select(params, config.trainable, is_structure=is_structure)
     shape = task.row(dataset.source[0])["image"].shape

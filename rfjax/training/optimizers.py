@@ -5,22 +5,26 @@ network say: `is_structure` is a function of a parameter's path, such as that of
 `rfjax.nn.structure(model, variables)`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
 import optax
 from flax import traverse_util
-from ml_collections import ConfigDict
 
 from rfjax import _checks, _sgd
 from rfjax._checks import choose
+from rfjax._names import ACCUMULATIONS
+from rfjax._rules import is_patterns
 from rfjax._sgd import IsStructure as IsStructure
 from rfjax._sgd import Path as Path
 from rfjax._sgd import matches as matches
 from rfjax._sgd import poly_schedule as poly_schedule
-from rfjax.training.config import ACCUMULATIONS, is_patterns
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 SELECTIONS: dict[str, Callable[[Path, IsStructure], bool]] = {
     "all": lambda path, is_structure: True,
@@ -29,8 +33,13 @@ SELECTIONS: dict[str, Callable[[Path, IsStructure], bool]] = {
 }
 
 
-def _selection(trainable: str) -> Callable[[Path, IsStructure], bool]:
-    """The choice of this name, or that of patterns."""
+def selection(trainable: str) -> Callable[[Path, IsStructure], bool]:
+    """The function of (path, is_structure) that says what is trained, as `select` takes it.
+
+    Example:
+        >>> selection("backbone/layer4_*, head/*")(("head", "kernel"), lambda path: False)
+        True
+    """
     if trainable in SELECTIONS or not is_patterns(trainable):
         return choose("trainable", trainable, SELECTIONS)
     return lambda path, is_structure: matches(path, trainable)
@@ -53,7 +62,7 @@ def select(
     Raises:
         ValueError: for an unknown `trainable`, or when it selects nothing.
     """
-    chosen = _selection(trainable)
+    chosen = selection(trainable)
     if trainable == "structure" and is_structure is None:
         raise ValueError("trainable='structure' wants is_structure, to tell which parameters it is")
     flat = traverse_util.flatten_dict(params)
@@ -96,6 +105,7 @@ def from_config(
         rates=factors(options.rates),
         decays=factors(options.decays),
         rate_in_momentum=options.rate_in_momentum,
+        rule=options.rule,
     )
     optimizer = accumulated(optimizer, every, options.accumulation)
     return optimizer, lambda step: schedule(step // every)
@@ -126,12 +136,7 @@ def accumulated(
     if _checks.integer("steps", steps) == 1:
         return optimizer
     several = optax.MultiSteps(optimizer, steps, use_grad_mean=how == "mean")
-
-    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        with jax.numpy_dtype_promotion("standard"):  # optax divides by a count of steps
-            return several.update(grads, state, params)
-
-    return optax.GradientTransformation(several.init, update)
+    return _sgd.promoting(several.gradient_transformation())
 
 
 def sgd(
@@ -146,6 +151,7 @@ def sgd(
     rates: Mapping[str, float] = MappingProxyType({}),
     decays: Mapping[str, float] = MappingProxyType({}),
     rate_in_momentum: bool = False,
+    rule: str = "momentum",
 ) -> optax.GradientTransformation:
     """Gradient descent in which weight decay is added before momentum, as in the references.
 
@@ -157,7 +163,11 @@ def sgd(
         m <- momentum * m + lr(t) * multiplier * g;   p <- p - m
 
     which is the same while the rate is constant. Where it drops, what the momentum has gathered
-    goes on at the rate of its own steps.
+    goes on at the rate of its own steps. By the rule "adam" (Kingma & Ba 2015)
+
+        p <- p - lr(t) * multiplier * m / (sqrt(v) + 1e-8)
+
+    with means m of g and v of g^2 that keep `momentum` and .999 of themselves, without bias.
 
     Args:
         schedule: the learning rate as a function of the step.
@@ -170,14 +180,17 @@ def sgd(
         rates, decays: factors on the learning rate and on the weight decay by patterns of paths, as
             {"*/bias": 2.0}; of several that match the last one holds, and 1 where none does.
         rate_in_momentum: whether the rate is in the momentum, as Caffe has it.
+        rule: momentum | adam.
 
     Returns:
         An `optax.GradientTransformation` on nested dictionaries of parameters.
 
     Raises:
-        ValueError: there are options for structure, but `is_structure` is not given.
+        ValueError: there are options for structure, but `is_structure` is not given; or there is
+            no such rule, or it has no momentum for the rate.
 
-    Reference: Sutskever et al. 2013, equation 1, in the form of torch.optim.SGD.
+    References: Sutskever et al. 2013, equation 1, in the form of torch.optim.SGD; Kingma & Ba,
+        "Adam", ICLR 2015, algorithm 1.
     """
     amounts = {"momentum": momentum, "weight_decay": weight_decay, "grad_clip": grad_clip}
     for name, value in (amounts | {"covariance_multiplier": covariance_multiplier}).items():
@@ -202,4 +215,5 @@ def sgd(
         rates=rates,
         decays=decays,
         rate_in_momentum=rate_in_momentum,
+        rule=rule,
     )

@@ -47,7 +47,7 @@ class Trained:
         return self._predict(self.variables, examples)
 
     def __call__(self, image: np.ndarray) -> tuple[Any, dict[str, np.ndarray]]:
-        """What it makes of a picture [H, W, 3] uint8: of a segmentation the classes [H, W]."""
+        """What it makes of a picture [H, W, C] uint8: of a segmentation the classes [H, W]."""
         outputs, scale_maps = self.predict([{"image": np.asarray(image)}])
         return outputs[0], {layer: maps[0] for layer, maps in scale_maps.items()}
 

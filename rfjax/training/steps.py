@@ -20,9 +20,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from rfjax import nn, tasks
+from rfjax._names import PARALLEL
 from rfjax._options import choose
 from rfjax.training import optimizers
-from rfjax.training.config import PARALLEL
 from rfjax.training.sigmas import standard_deviations
 from rfjax.training.state import TrainState
 
@@ -31,6 +31,7 @@ Batch = dict[str, Any]
 
 # Random streams of layers by their names, and that of losses which draw what counts.
 STREAMS = ("dropout", "dilation", "loss")
+SEED = "seed"  # the entry of a batch that holds the seed of its streams
 # How the network runs where not all of it runs as in evaluation.
 MODES = {"all": {"train": True}, "last_stage": {"train": False, "train_head": True}}
 
@@ -97,6 +98,15 @@ def stack(batches: Sequence[Batch], devices: int) -> Batch:
     """Batches dealt to `devices`, as `repeated` takes them: [devices, steps, N / devices, ...]."""
     dealt = [shard(batch, devices) for batch in batches]
     return jax.tree.map(lambda *each: np.stack(each, 1), *dealt)
+
+
+def seeded(batch: Batch, seed: int, devices: int, steps: int = 1) -> Batch:
+    """A batch as `shard` or `stack` deals it, with the seed of the streams of its steps.
+
+    A seed that comes with the data is no part of the program, which then serves runs of all seeds.
+    """
+    shape = (devices,) if steps == 1 else (devices, steps)
+    return {**batch, SEED: np.full(shape, seed, np.uint32)}
 
 
 def _by_shard_map(step: Callable, donate: bool, mesh: Mesh) -> Callable:
@@ -189,7 +199,8 @@ def make_train_step(
         optimizer: acts on the trained parameters.
         task: what is learned; None for segmentation.
         trainable: all | last_stage | structure, or patterns, see `optimizers.select`.
-        seed: of the random streams `STREAMS`; each step and device draws anew.
+        seed: of the random streams `STREAMS`, where the batch has none, see `seeded`; each step and
+            device draws anew.
         axis_name: the axis of the devices; None for a step on its own.
         structure: what the layers of the model declare; None to ask them, at the first step.
 
@@ -200,9 +211,8 @@ def make_train_step(
     """
     task = task or tasks.Segmentation()
 
-    def loss_function(trained, frozen, state, batch):
+    def loss_function(trained, frozen, state, batch, keys):
         variables = {"params": optimizers.merge(trained, frozen), **state.collections}
-        keys = _keys(seed, state.step, axis_name)
         outputs, collections = _apply(
             model, task.inputs(batch), variables, trained, trainable, keys
         )
@@ -212,12 +222,14 @@ def make_train_step(
         return total, (outputs, collections)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
+        keys = _keys(batch.get(SEED, seed), state.step, axis_name)
+        batch = {name: array for name, array in batch.items() if name != SEED}
         declared = structure or nn.structure(model, state.variables, *task.inputs(batch))
         trained, frozen = optimizers.select(
             state.params, trainable, is_structure=declared.is_structure
         )
         gradient = jax.value_and_grad(loss_function, has_aux=True)
-        (loss, (outputs, collections)), grads = gradient(trained, frozen, state, batch)
+        (loss, (outputs, collections)), grads = gradient(trained, frozen, state, batch, keys)
         loss, grads = _sum((loss, grads), axis_name)
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
         params = optimizers.merge(optax.apply_updates(trained, updates), frozen)
@@ -315,7 +327,9 @@ def make_eval_step(
     return step
 
 
-def _keys(seed: int, step: jax.Array, axis_name: str | None) -> dict[str, jax.Array]:
+def _keys(
+    seed: jax.typing.ArrayLike, step: jax.Array, axis_name: str | None
+) -> dict[str, jax.Array]:
     """By stream, a key of its own for each step and device."""
     key = jax.random.fold_in(jax.random.key(seed), step)
     if axis_name is not None:

@@ -35,13 +35,30 @@ def colorize(labels: ArrayLike, palette: ArrayLike) -> np.ndarray:
     return colors[np.where(known, labels, len(palette))]
 
 
+def picture(image: ArrayLike) -> np.ndarray:
+    """What can be seen of an image of any channels: the first three, or else the first as grey.
+
+    Args:
+        image: [H, W, C] uint8, as of colors and depth.
+
+    Returns:
+        [H, W, 3] uint8.
+
+    Example:
+        >>> picture(np.full((1, 1, 1), 7, np.uint8)).tolist()
+        [[[7, 7, 7]]]
+    """
+    image = np.asarray(image)
+    return image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
+
+
 def overlay(
     image: ArrayLike, labels: ArrayLike, palette: ArrayLike, *, opacity: float = 0.55
 ) -> np.ndarray:
     """A picture with the colors of its label map laid over it.
 
     Args:
-        image: [H, W, 3] uint8.
+        image: [H, W, C] uint8, see `picture`.
         labels: [H, W] integers.
         palette: [K, 3] uint8.
         opacity: of the colors, 0..1.
@@ -50,7 +67,7 @@ def overlay(
         uint8 [H, W, 3].
     """
     colors = colorize(labels, palette).astype(np.float32)
-    mixed = (1.0 - opacity) * np.asarray(image, np.float32) + opacity * colors
+    mixed = (1.0 - opacity) * picture(image).astype(np.float32) + opacity * colors
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
 
 
@@ -89,7 +106,7 @@ def _patches(class_names: Sequence[str], palette: ArrayLike) -> list[Patch]:
 def segmentation_panels(
     images: Sequence[ArrayLike],
     truths: Sequence[ArrayLike],
-    outputs: Sequence[ArrayLike],
+    outputs: Sequence[ArrayLike] | None = None,
     *,
     palette: ArrayLike,
     class_names: Sequence[str],
@@ -97,17 +114,23 @@ def segmentation_panels(
     """Input, truth and output of each image in a row, with the legend below.
 
     Args:
-        images: uint8 [H, W, 3] each.
-        truths, outputs: integers [H, W] each; output is greyed where truth is void.
+        images: uint8 [H, W, C] each, see `picture`.
+        truths, outputs: integers [H, W] each; output is greyed where truth is void. Without
+            outputs, the other two alone.
         palette: [K, 3] uint8.
         class_names: K names.
     """
     rows = [
-        (image, colorize(truth, palette), colorize(_greyed(output, truth), palette))
-        for image, truth, output in zip(images, truths, outputs, strict=True)
+        (picture(image), colorize(truth, palette))
+        for image, truth in zip(images, truths, strict=True)
     ]
-    figure, _ = _image_grid(rows, titles=("input", "truth", "output"))
-    used = _used_classes([*truths, *outputs], len(class_names))
+    if outputs is not None:
+        rows = [
+            (*row, colorize(_greyed(output, truth), palette))
+            for row, output, truth in zip(rows, outputs, truths, strict=True)
+        ]
+    figure, _ = _image_grid(rows, titles=("input", "truth", "output")[: len(rows[0])])
+    used = _used_classes([*truths, *([] if outputs is None else outputs)], len(class_names))
     patches = _patches([class_names[k] for k in used], np.asarray(palette)[used])
     columns = min(len(patches), 6)
     figure.legend(
@@ -159,7 +182,7 @@ def scale_panels(images: Sequence[ArrayLike], scale_maps: Sequence[ArrayLike]) -
     """Each image beside the map of scales that a dynamic layer chose for it.
 
     Args:
-        images: uint8 [H, W, 3] each.
+        images: uint8 [H, W, C] each, see `picture`.
         scale_maps: float [H', W'] each, in pixels of the layer's map; colors are shared by all.
     """
     maps = [np.asarray(scale_map, np.float32) for scale_map in scale_maps]
@@ -168,7 +191,7 @@ def scale_panels(images: Sequence[ArrayLike], scale_maps: Sequence[ArrayLike]) -
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     if high - low < 1e-3 * max(abs(high), 1e-6):  # a constant map
         low, high = low - 0.5, high + 0.5
-    rows = [(image, None) for image in images]
+    rows = [(picture(image), None) for image in images]
     figure, panels = _image_grid(rows, titles=("input", "scale"), margin=1.4)
     for axes, scale_map, image in zip(panels[:, 1], maps, images, strict=True):
         height, width = np.shape(image)[:2]
@@ -190,14 +213,14 @@ def _image_grid(
     rows: Sequence[Sequence[Any]], *, titles: Sequence[str], margin: float = 0.4
 ) -> tuple[Figure, np.ndarray]:
     """A figure of images in rows, `margin` inches wider; None leaves a panel empty."""
-    height, width = np.shape(rows[0][0])[:2]
-    panel_width = 2.2 if height >= width else 3.2
-    panel_height = min(panel_width * height / width, 10.0)  # of a picture that is a mere strip
+    shapes = [np.shape(row[0])[:2] for row in rows]
+    panel_width = 2.2 if any(height >= width for height, width in shapes) else 3.2
+    # A picture that is a mere strip has a bound.
+    heights = [min(panel_width * height / width, 10.0) for height, width in shapes]
     figure = Figure(
-        figsize=(panel_width * len(titles) + margin, panel_height * len(rows) + 0.8),
-        layout="constrained",
+        figsize=(panel_width * len(titles) + margin, sum(heights) + 0.8), layout="constrained"
     )
-    panels = figure.subplots(len(rows), len(titles), squeeze=False)
+    panels = figure.subplots(len(rows), len(titles), squeeze=False, height_ratios=heights)
     for row, images in enumerate(rows):
         for column, image in enumerate(images):
             axes = panels[row, column]

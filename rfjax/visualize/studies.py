@@ -1,6 +1,6 @@
 """Figures of the studies."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -44,6 +44,34 @@ def seed_bars(values: Mapping[tuple[str, str], ArrayLike], *, title: str) -> Fig
             for column, color in zip(columns, LINES * len(columns), strict=False)
         ]
         axes.legend(handles=patches, frameon=False, fontsize=9)
+    return figure
+
+
+def clock_curves(
+    curves: Mapping[str, Sequence[tuple[ArrayLike, ArrayLike]]],
+    points: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    *,
+    title: str,
+) -> Figure:
+    """Accuracy over how often the deepest stage runs: a curve for each clock, with its seeds.
+
+    Args:
+        curves: by clock, for each threshold the shares of frames and the scores, [seeds] in %.
+        points: by schedule of fixed rates, the same.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(7, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for color, (name, measured) in zip(LINES, curves.items(), strict=False):
+        means = sorted((np.mean(share), np.mean(score)) for share, score in measured)
+        axes.plot(*zip(*means, strict=True), "-", color=color, label=name, linewidth=1.6)
+        for share, score in measured:
+            axes.plot(share, score, "o", color=color, markersize=3, alpha=0.5)
+    for marker, (name, (share, score)) in zip("sD^v", points.items(), strict=False):
+        place = np.mean(share), np.mean(score)
+        axes.plot(*place, marker, color=INK, label=name, markersize=7, linestyle="none")
+    axes.set_ylabel("mean IU, %", color=MUTED)
+    finish(axes, title=title, xlabel="frames on which the deepest stage runs, %")
     return figure
 
 

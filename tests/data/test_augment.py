@@ -47,6 +47,20 @@ def test_rotation_keeps_image_and_label_together(degrees):
     assert outside.any() and (label[outside] == 255).all()
 
 
+@pytest.mark.parametrize("channels", [1, 4, 6])
+def test_other_channels_move_alike_and_only_colors_change(rng, channels):
+    one, label = random_pair(rng)
+    one = np.repeat(one[..., :1], channels, axis=2)
+    options = {"scale": (0.5, 2.0), "rotation": 20.0, "crop": (40, 50), "flip": True}
+    moved, _ = Augmentation(**options)(np.random.default_rng(2), one, label)
+    assert moved.shape == (40, 50, channels)
+    np.testing.assert_array_equal(moved, np.repeat(moved[..., :1], channels, axis=2))
+    colored, _ = Augmentation(color=0.5, lighting=0.1)(np.random.default_rng(2), one, label)
+    kept = slice(3, None) if channels > 3 else slice(None)
+    np.testing.assert_array_equal(colored[..., kept], one[..., kept])
+    assert channels < 3 or (colored[..., :3] != one[..., :3]).any()
+
+
 def test_rotation_reflects_the_image():
     image = np.full((40, 60, 3), 200, np.uint8)
     turned, label = augment.rotate(image, np.zeros((40, 60), np.uint8), 20.0)

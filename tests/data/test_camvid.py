@@ -44,6 +44,12 @@ def test_files_are_read(folder):
     np.testing.assert_array_equal(
         twice["label"], np.kron(dataset.source[0]["label"], np.ones((2, 2), np.uint8))
     )
+    half = load(folder, reduction=2)
+    assert half.source.shape(0) == half.source[0]["label"].shape == (3, 12)
+    assert half.source[0]["label"][0, :6].tolist() == [1, 3, 5, 7, 9, 255]
+    assert half.source[0]["image"].tolist() == [[[200, 0, 0]] * 12] * 3
+    with pytest.raises(ValueError, match="6x24 pixels has none at 1/7"):
+        load(folder, reduction=7).source[0]
 
 
 def test_what_is_no_data_is_passed_over(folder):

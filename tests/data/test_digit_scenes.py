@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -98,6 +99,51 @@ def test_enlarged_scenes_are_the_same_scenes(scenes, data_dir):
     np.testing.assert_allclose(large["image"][1:-1:2, 1:-1:2, 0], expected, atol=1)
 
 
+@pytest.fixture(scope="module")
+def deep(data_dir):
+    """21 training scenes with depth, and two sets of labels."""
+    options = {"modality": "rgbd", "labels": "both"}
+    return rfjax.data.load("digit_scenes", "train", data_dir=data_dir, **SMALL, **options)
+
+
+def test_depth_is_a_fourth_channel_of_the_same_scenes(scenes, deep, data_dir):
+    alone = rfjax.data.load("digit_scenes", "train", data_dir=data_dir, modality="depth", **SMALL)
+    for index in (0, 20):
+        plain, four, one = (each.source[index] for each in (scenes, deep, alone))
+        np.testing.assert_array_equal(four["image"][..., :3], plain["image"])
+        np.testing.assert_array_equal(four["image"][..., 3:], one["image"])
+        for key in ("label", "instances", "scales", "id"):
+            np.testing.assert_array_equal(four[key], plain[key])
+    assert [len(each.mean) for each in (scenes, alone, deep)] == [3, 1, 4]
+    pixels = np.stack([alone.source[i]["image"] for i in range(21)]) / 255
+    assert abs(pixels.mean() - alone.mean[0]) < 0.05 and abs(pixels.std() - alone.std[0]) < 0.05
+
+
+def test_a_second_set_of_labels_is_the_size_of_digits(deep, data_dir):
+    example = deep.source[3]
+    label, sizes, large = example["label"], example["label/geometric"], (20 * 48) ** 0.5
+    np.testing.assert_array_equal(sizes == 255, label == 255)
+    np.testing.assert_array_equal(sizes == 0, label == 0)
+    for number, scale in enumerate(example["scales"][example["scales"] > 0], 1):
+        seen = sizes[(example["instances"] == number) & (sizes != 255)]
+        assert (seen == (2 if scale >= large else 1)).all()
+    assert deep.facts["label_sets"] == {"semantic": 11, "geometric": 3}
+    own = rfjax.data.load("digit_scenes", "train", data_dir=data_dir, labels="geometric", **SMALL)
+    assert own.num_classes == len(own.class_names) == len(own.palette) == 3
+    np.testing.assert_array_equal(own.source[3]["label"], sizes)
+
+
+def test_enlarged_depth_and_labels(deep, data_dir):
+    options = {"modality": "rgbd", "labels": "both", "enlargement": 2}
+    twice = rfjax.data.load("digit_scenes", "train", data_dir=data_dir, **SMALL, **options)
+    small, large = deep.source[2], twice.source[2]
+    assert large["image"].shape == (128, 128, 4)
+    ones = np.ones((2, 2), np.uint8)
+    np.testing.assert_array_equal(large["label/geometric"], np.kron(small["label/geometric"], ones))
+    expected = cv2.resize(small["image"][..., 3], (128, 128), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(large["image"][..., 3], expected)
+
+
 def test_tensorflow_is_not_needed(scenes):
     assert scenes.source[0]["id"] == "train_00000"
     assert "tensorflow" not in sys.modules
@@ -112,6 +158,8 @@ def test_tensorflow_is_not_needed(scenes):
         ({"max_scale": 60.0}, "max_scale"),
         ({"enlargement": 0}, "enlargement must be a positive integer"),
         ({"enlargement": 1.5}, "enlargement must be a positive integer"),
+        ({"modality": "hha"}, "modality is one of rgb, depth, rgbd; got 'hha'"),
+        ({"labels": "depth"}, "labels is one of semantic, geometric, both; got 'depth'"),
     ],
 )
 def test_bad_options(options, message, data_dir):
@@ -158,3 +206,21 @@ def test_killed_in_the_middle(tmp_path):
     options = {"train_scenes": 9, "val_scenes": 1}
     dataset = rfjax.data.load("digit_scenes", "train", data_dir=str(tmp_path), **options)
     assert len(dataset) == 9 and dataset.source[8]["id"] == "train_00008"
+
+
+def test_masks_hide_objects_or_what_is_around_them():
+    from rfjax.data.dataset import Dataset
+    from rfjax.data.masking import masked
+
+    image = np.full((2, 2, 3), 200, np.uint8)
+    label = np.array([[0, 3], [0, 255]], np.uint8)
+    source = [{"image": image, "label": label, "id": "a"}]
+    scenes = Dataset("scenes", "val", source, mean=(0.5, 0.5, 0.5))
+    assert masked(scenes, None) is scenes
+    shown = {
+        name: masked(scenes, name).source[0]["image"][0, :, 0].tolist()
+        for name in ("foreground", "background", "both")
+    }
+    assert shown == {"foreground": [200, 128], "background": [128, 200], "both": [0, 255]}
+    with pytest.raises(ValueError, match="mask is one of foreground, background, both"):
+        masked(scenes, "objects")

@@ -22,6 +22,20 @@ def test_against_the_formula(order):
         np.testing.assert_allclose(normalized, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("channels", [1, 4, 6, 7])
+def test_other_channels(channels):
+    """Each three are turned; what they leave over keeps its place."""
+    mean, std = np.linspace(0.1, 0.5, channels), np.linspace(0.5, 0.9, channels)
+    image = np.random.default_rng(1).integers(0, 256, (5, 7, channels)).astype(np.uint8)
+    expected = (image / 255.0 - mean) / std
+    for start in range(0, channels - 2, 3):
+        expected[..., start : start + 3] = expected[..., start : start + 3][..., ::-1]
+    normalization = Normalization(mean.tolist(), std.tolist(), "bgr")
+    host, device = normalization(image), normalization.on_device(jnp.asarray(image)[None])[0]
+    for normalized in (host, device):
+        np.testing.assert_allclose(normalized, expected, rtol=0, atol=1e-6)
+
+
 def test_scheme_of_caffe():
     """Levels 0..255, blue first, less the mean of each channel."""
     pixel = np.array([[[200, 100, 50]]], np.uint8)
@@ -33,9 +47,10 @@ def test_scheme_of_caffe():
     "options, message",
     [
         ({"order": "gbr"}, "order is one of rgb, bgr"),
-        ({"mean": (0.0, 0.0)}, "mean is three finite numbers; got"),
-        ({"std": (1.0, 0.0, 1.0)}, "std is three finite numbers above 0; got"),
-        ({"mean": (0.0, float("nan"), 0.0)}, "mean is three finite numbers; got"),
+        ({"mean": (0.0, 0.0)}, "mean and std have a number for each channel; got 2 and 3"),
+        ({"mean": (), "std": ()}, "mean is finite numbers, one a channel; got"),
+        ({"std": (1.0, 0.0, 1.0)}, "std is finite numbers above 0, one a channel; got"),
+        ({"mean": (0.0, float("nan"), 0.0)}, "mean is finite numbers, one a channel; got"),
     ],
 )
 def test_refused(options, message):

@@ -10,6 +10,7 @@ import rfjax.data
 from rfjax.data import depth
 from rfjax.data.dataset import VOID
 from rfjax.data.files import bits_palette
+from rfjax.data.normalization import SCHEMES, Normalization
 
 SIZE = (6, 10)
 
@@ -143,6 +144,22 @@ def test_sift_flow_has_two_kinds_of_labels(tmp_path, kind, values):
     np.testing.assert_array_equal(dataset.source[0]["label"], np.where(label < 1, VOID, label - 1))
 
 
+def test_sift_flow_gives_both_labels_at_once(tmp_path):
+    folder = "spatial_envelope_256x256_static_8outdoorcategories"
+    picture(tmp_path / "Images" / folder / "a.jpg")
+    for seed, (part, count) in enumerate((("SemanticLabels", 3), ("GeoLabels", 2))):
+        classes = np.array([f"class {number}" for number in range(count)], object)
+        values = labels(seed, range(count + 1))
+        mat(tmp_path / part / folder / "a.mat", S=values, names=classes)
+    names(tmp_path / "trainval.txt", "a")
+    dataset = load("sift_flow", tmp_path, labels="both")
+    assert dataset.facts["label_sets"] == {"semantic": 3, "geometric": 2}
+    example = dataset.source[0]
+    for seed, (key, count) in enumerate((("label", 3), ("label/geometric", 2))):
+        expected = labels(seed, range(count + 1))
+        np.testing.assert_array_equal(example[key], np.where(expected < 1, VOID, expected - 1))
+
+
 @pytest.fixture
 def nyud(tmp_path):
     picture(tmp_path / "data/images/img_5001.png", 70)
@@ -162,8 +179,25 @@ def test_nyud_is_colors_or_hha(nyud):
     np.testing.assert_array_equal(computed[..., 0], 155)  # 31000 / 200 cm
     picture(nyud / "data/hha/img_5001.png", 9)
     assert (load("nyud", nyud, modality="hha").source[0]["image"] == 9).all()
-    with pytest.raises(ValueError, match="modality is one of rgb, hha; got 'depth'"):
-        load("nyud", nyud, modality="depth")
+    with pytest.raises(ValueError, match=r"modality is one of rgb, hha, depth, .*; got 'xyz'"):
+        load("nyud", nyud, modality="xyz")
+
+
+@pytest.mark.parametrize(("modality", "channels"), [("depth", 1), ("rgbd", 4), ("rgb_hha", 6)])
+def test_nyud_is_colors_and_depth(nyud, modality, channels):
+    dataset = load("nyud", nyud, modality=modality)
+    image = dataset.source[0]["image"]
+    assert image.shape == (*SIZE, channels) == (*SIZE, len(dataset.mean))
+    rfjax.data.check(dataset)
+    read = Normalization.of(dataset.facts)(image)
+    if channels > 1:
+        assert (image[..., :3] == 70).all()
+    if channels == 6:
+        np.testing.assert_array_equal(image[..., 3], 155)
+    else:  # within the rounding to levels
+        np.testing.assert_allclose(read[..., -1], np.log(2000) - 7.844, atol=0.008)
+        of_caffe = SCHEMES["caffe"].of_pictures(dataset.facts)
+        np.testing.assert_array_equal(Normalization.of(of_caffe)(image)[..., -1], read[..., -1])
 
 
 def test_hha_of_a_floor_and_a_wall():

@@ -37,6 +37,16 @@ def test_same_seed_same_scene():
     assert (first["image"] != other["image"]).mean() > 0.5
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_nearer_digits_cover_others_and_depth_changes_nothing_else(seed):
+    plain, deep = compose(seed), compose(seed, depth=np.random.default_rng(seed))
+    for key in plain:
+        np.testing.assert_array_equal(plain[key], deep[key])
+    count = int(plain["instances"].max())
+    medians = [np.median(deep["depth"][plain["instances"] == n]) for n in range(count + 1)]
+    assert medians == sorted(medians, reverse=True) and len(set(medians)) == count + 1
+
+
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("scales", [(20.0, 48.0), (10.0, 24.0)])
 def test_masks_agree(seed, scales):
@@ -66,8 +76,8 @@ def test_a_digit_lies_inside_its_mask():
     # On one digit without its surroundings: the ink that is painted, against the ellipse.
     images, _ = scenes.digits("val")
     for digit in images[:40]:
-        ink = scenes._digit_ink(digit, 24.0)
-        mask = scenes._ellipse(ink, 5, 9, 64)
+        ink = scenes.digit_ink(digit, 24.0)
+        mask = scenes.ellipse(ink, 5, 9, 64)
         painted = np.zeros((64, 64), np.float32)
         painted[5 : 5 + len(ink), 9 : 9 + len(ink)] = ink
         assert painted[mask].sum() > 0.95 * painted.sum()
@@ -76,7 +86,7 @@ def test_a_digit_lies_inside_its_mask():
 def test_void_is_the_outline_and_the_overlap():
     one, two = (np.zeros((16, 16), bool) for _ in range(2))
     one[2:12, 2:12], two[6:15, 6:15] = True, True
-    label, instances = scenes._masks([one, two], [3, 5], 16)
+    label, instances = scenes.label_maps([one, two], [3, 5], 16)
     inner_one, inner_two = np.zeros((16, 16), bool), np.zeros((16, 16), bool)
     inner_one[3:11, 3:11], inner_two[7:14, 7:14] = True, True
     overlap = one & two
@@ -87,7 +97,7 @@ def test_void_is_the_outline_and_the_overlap():
 
 
 def test_scales_are_log_uniform():
-    draws = np.array([scenes._log_uniform(rng, 10.0, 40.0) for rng in _generators(2000)])
+    draws = np.array([scenes.log_uniform(rng, 10.0, 40.0) for rng in _generators(2000)])
     assert draws.min() >= 10 and draws.max() <= 40
     # half of the draws lie below the geometric mean, within three standard errors
     assert abs((draws < 20).mean() - 0.5) < 3 * 0.5 / np.sqrt(2000)

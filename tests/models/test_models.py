@@ -78,6 +78,8 @@ def _init(model, images, seed=0):
 def test_every_network_has_a_published_count():
     tiny = {"resnet_tiny", "drn_tiny", "dla_tiny"}
     of_others = {"dla_34", "vgg_16", "vgg_tiny", "alexnet", "googlenet"}  # test_dla, test_fcn
+    of_others |= {"mobilenet_v2", "xception_65"}  # test_separable
+    of_others |= {"flownet_s", "flownet_thin", "flownet_c"}  # test_flownet
     assert set(models.names()) == set(PARAMETERS) | tiny | of_others
 
 
@@ -427,7 +429,7 @@ def test_options_of_a_head_reach_its_layer():
      "head 'composition' takes components, dilation, family, .*sigma, .*; got sigmas, size"),
     ({"head_options": {"kernel_size": 3}}, "'score' takes dilation, kernel_init; got kernel_size"),
     ({"head": "composition", "head_options": {"features": 3}}, "got features"),
-    ({"backbone_options": {"width": 3}}, "backbone 'resnet_18' takes no options; got width"),
+    ({"backbone_options": {"width": 3}}, "backbone 'resnet_18' takes output_stride; got width"),
     ({"name": "drn_a_18", "backbone_options": {"transition": "some"}},
      "transition is one of none, previous, full; got 'some'"),
     ({"name": "resnet_tiny", "backbone_options": {"output_stride": 6}}, "output_stride must be"),

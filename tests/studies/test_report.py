@@ -26,6 +26,17 @@ TABLE = Table(
     {"pixels": "pixel_accuracy"},
 )
 
+TABLE_OF_ONE = Table("one", {("plain", "IU"): Cell(SCORE)}, lambda *_: ("plain", "IU"))
+
+
+def test_parameters_that_patterns_train_are_counted():
+    config = configs.base()
+    config.trainable = "last_stage"
+    wanted = report.count_parameters(config, num_classes=3)
+    config.trainable = "head/*, nothing/*"
+    assert report.count_parameters(config, num_classes=3) == wanted
+    assert 0 < wanted.trained < wanted.total
+
 
 def finished(folder, spec, seed, mean_iu, *, sigma=None, half=None):
     """A run that ended with these scores."""
@@ -137,3 +148,17 @@ def test_a_training_that_diverged(tmp_path):
     assert "| composed | IU | 60.0 ± 0.0 (1 of 2 diverged) | +10.0 |" in filled.as_markdown()
     assert filled.claims()[0]["verdict"] == "not resolved"
     filled.write(tmp_path / "out")
+
+
+def test_parameters_of_two_heads_are_counted(tmp_path):
+    """A head more, of as many classes, has the parameters of the first one."""
+    every = [finished(tmp_path / "a", SCORE, 0, 0.5)]
+    filled = report.Filled("T", TABLE_OF_ONE, every, data="digit_scenes", scale="cpu")
+    config = configs.from_dict(every[0].config)
+    counts = [report.count_parameters(config, num_classes=k).total for k in (3, 4)]
+    assert filled.parameters("plain", "IU").total == counts[0]
+    result = tmp_path / "a" / "result.json"
+    scores = json.loads(result.read_text()) | {"geometric_class_iu": [0.5] * 3}
+    result.write_text(json.dumps(scores))
+    of_a_class = counts[1] - counts[0]
+    assert filled.parameters("plain", "IU").total == counts[0] + 3 * of_a_class

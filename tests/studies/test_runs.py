@@ -13,7 +13,7 @@ import pytest
 
 from rfjax import training
 from rfjax.studies import __main__ as program
-from rfjax.studies import runs, specs, tables
+from rfjax.studies import camvid, runs, specs, tables
 from rfjax.training import checkpoints
 from tests.training.runs import ROOT
 
@@ -74,6 +74,23 @@ def test_a_stopped_study_gives_the_table_of_an_undisturbed_one(
     execute(halved)
     for left, right in zip(whole, halved, strict=True):
         assert left[0].outcome()["mean_iu"] == right[0].outcome()["mean_iu"]
+
+
+def test_what_runs_start_from(tmp_path):
+    scale = camvid.SCALES["camvid", "quick"]
+    specs = camvid.TABLES["trunks"].specs
+    with pytest.raises(runs.StudyError, match="32s starts from a trained trunk: --weights, with"):
+        runs.plan(specs, root=tmp_path, scale=scale, seeds=1)
+    planned = runs.plan(specs, root=tmp_path, scale=scale, seeds=2, weights=tmp_path / "given")
+    found = {run.title: run.config for generation in planned for run in generation}
+    starts = {title: config["model"]["weights"] for title, config in found.items()}
+    assert starts["32s, seed 1"] == str(tmp_path / "given/vgg_16.npz")
+    assert starts["8s, seed 1"] == str(tmp_path / "runs/16s/seed1")
+    assert starts["random-32s, seed 0"] == ""
+    maps = {title: config["data"]["cache"]["dir"] for title, config in found.items()}
+    assert maps["8s, seed 1"] == maps["32s, seed 0"] == str(tmp_path / "maps/trained")
+    assert maps["random-8s, seed 1"] == str(tmp_path / "maps/seed1")
+    assert {config["model"]["anew"] for config in found.values()} == {"", "backbone/conv5_*"}
 
 
 def test_a_folder_of_another_study_is_refused(undisturbed, scale):

@@ -61,6 +61,7 @@ def test_scores_equal_loops(maps):
         np.testing.assert_allclose(scores[name], expected[name], rtol=1e-12, err_msg=name)
     assert np.isnan(scores["class_iu"][4])  # nowhere: left out of the mean
     assert scores["class_iu"][3] == 0.0  # predicted but never true: counts as wrong
+    assert scores["mean_iu"] <= scores["mean_accuracy"]
 
 
 def test_perfect_and_empty():

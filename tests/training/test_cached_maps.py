@@ -57,6 +57,7 @@ def test_a_run_goes_on_from_its_cache(frozen, tmp_path):
     ("changes", "message"),
     [
         ({"trainable": "all"}, "is frozen, but trainable='all' trains backbone/"),
+        ({"data__cache__map": "conv1, layer1"}, "before layer1 is frozen, but trainable="),
         ({"data__cache__map": "pool9"}, "data.cache.map: stage is one of"),
         ({"data__augmentation__flip": True}, "whole images; unset data.augmentation.flip"),
         ({"data__pad": (40, 40)}, "whole images; unset data.pad"),
@@ -104,6 +105,19 @@ def test_maps_are_those_of_each_image(network, tmp_path):
         images = normalization(example["image"])[None]
         wanted = model.apply(variables, images, method="maps")["layer1"][0]
         np.testing.assert_allclose(example["map/layer1"], wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_several_maps_of_each_image(network, tmp_path):
+    both = cache(network, tmp_path / "both", ("conv1", "layer1"))
+    alone = cache(network, tmp_path / "one", "layer1")
+    files = sorted(path.name for path in (tmp_path / "both").glob("*.npy"))
+    assert files == ["conv1-16x8.npy", "conv1-8x12.npy", "layer1-16x8.npy", "layer1-8x12.npy"]
+    for index in range(len(DATASET)):
+        found, one = both.source[index], alone.source[index]
+        np.testing.assert_array_equal(found["map/layer1"], one["map/layer1"])
+        assert len(both.source) == len(DATASET) and found["map/conv1"].ndim == 3
+    with pytest.raises(ValueError, match="layer1 must come before conv1"):
+        cache(network, tmp_path / "turned", ("layer1", "conv1"))
 
 
 def test_what_comes_after_the_map_may_change(network, tmp_path):

@@ -98,6 +98,23 @@ def test_files_are_valid_locked_and_survive_json(name):
     assert re.search("mean IU|accuracy|no result", docstring, re.IGNORECASE)
 
 
+@pytest.mark.parametrize(
+    ("variant", "head", "rate", "factors"),
+    [
+        ("", "fcn_32s", 1e-10, None),
+        ("fcn_16s", "fcn_16s", 1e-12, None),
+        ("fcn_8s", "fcn_8s", 1e-14, None),
+        ("at_once", "fcn_8s", 1e-10, (0.01, 0.0001)),
+    ],
+)
+def test_networks_of_voc_are_staged(variant, head, rate, factors):
+    config = load_file("voc", variant)
+    configs.validate(config)
+    found = config.model.name, config.model.head, config.optimizer.learning_rate
+    assert found == ("vgg_16", head, rate)
+    assert config.model.head_options.at_once == factors
+
+
 def test_options_that_are_set_survive_json():
     config = configs.base()
     config.model.head_options.sigma = 0.75

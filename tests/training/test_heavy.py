@@ -7,7 +7,7 @@ import optax
 import pytest
 from flax import linen
 
-from rfjax import data, tasks
+from rfjax import data, receptive_field, tasks
 from rfjax.data import rows
 from rfjax.tasks.losses import VOID
 from rfjax.training import config as configs
@@ -125,6 +125,42 @@ def test_twenty_accumulated_are_a_batch_of_twenty():
     close(one_by_one.params, at_once.params, rtol=1e-5, atol=1e-7)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), start().params, at_once.params)
     assert min(jax.tree.leaves(moved)) > 1e-3
+
+
+class Sliding(linen.Module):
+    """Layers without padding: scores of every second window of ten pixels."""
+
+    @linen.compact
+    def __call__(self, x, train=False):
+        x = linen.relu(linen.Conv(4, (3, 3), padding="VALID")(x))
+        x = linen.max_pool(x, (2, 2), strides=(2, 2))
+        x = linen.relu(linen.Conv(4, (3, 3), padding="VALID")(x))
+        return linen.Conv(3, (2, 2), padding="VALID")(x)
+
+
+def test_an_image_makes_the_step_of_all_its_receptive_fields():
+    """The gradient of a sum over cells is the sum of the gradients of what the cells see."""
+    variables = Sliding().init(jax.random.key(0), jnp.zeros((1, 10, 10, 3)))
+    field = receptive_field.theoretical(lambda x: Sliding().apply(variables, x), (1, None, None, 3))
+    assert (field.size, field.stride) == ((10, 10), (2, 2))
+    whole = example(0, (16, 14))
+    cells = list(np.ndindex(4, 3))
+    whole["label"] = np.random.default_rng(1).choice([0, 1, 2, VOID], size=(4, 3)).astype(np.int32)
+    windows = [
+        {
+            "image": whole["image"][2 * i : 2 * i + 10, 2 * j : 2 * j + 10],
+            "label": whole["label"][i : i + 1, j : j + 1],
+        }
+        for i, j in cells
+    ]
+    step = jax.jit(steps.make_train_step(Sliding(), sgd(), task=TASK, axis_name=None))
+    begin = lambda: state.create(variables, sgd())
+    at_once, metrics = step(begin(), batch_of(whole))
+    patches, expected = step(begin(), batch_of(*windows))
+    close(at_once.params, patches.params, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=1e-5)
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), variables["params"], at_once.params)
+    assert min(jax.tree.leaves(moved)) > 1e-4
 
 
 def test_sums_grow_with_the_image():

@@ -189,3 +189,15 @@ def test_names_mean_nothing():
     assert stayed == {("layers_0", "conv", "covariance"), ("layers_0", "bend", "spread")}
     chosen, _ = optimizers.select(params, "structure", is_structure=declared.is_structure)
     assert set(traverse_util.flatten_dict(chosen)) == stayed
+
+
+def test_adaptive_steps_are_those_of_adam():
+    """By its equations, on gradients that are a thousandfold apart; types are not promoted."""
+    params, grads = {"a": jnp.ones(2)}, {"a": jnp.array([1.0, 1e-3])}
+    optimizer = optimizers.sgd(lambda step: jnp.float32(0.1), rule="adam")
+    state = optimizer.init(params)
+    for _ in range(3):
+        updates, state = optimizer.update(grads, state, params)
+        np.testing.assert_allclose(updates["a"], -0.1, rtol=1e-4)
+    with pytest.raises(ValueError, match="rate_in_momentum is for the rule momentum"):
+        optimizers.sgd(lambda step: 0.1, rule="adam", rate_in_momentum=True)

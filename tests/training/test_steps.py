@@ -6,7 +6,9 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import linen
 
 from rfjax import models
 from rfjax.tasks.losses import VOID
@@ -187,3 +189,26 @@ def test_shard_deals_rows_in_order():
     dealt = steps.shard(batch, 3)
     assert dealt.keys() == {"image", "label"}
     np.testing.assert_array_equal(dealt["label"], [[0, 1], [2, 3], [4, 5]])
+
+
+def test_a_seed_may_come_with_the_batch():
+    """One program serves runs of all seeds, and each draws what it would draw on its own."""
+
+    class Noisy(linen.Module):
+        @linen.compact
+        def __call__(self, images, train=False):
+            images = linen.Dropout(0.5, deterministic=not train)(images)
+            return linen.Dense(CLASSES)(images)
+
+    model, optimizer = Noisy(), optax.sgd(0.1)
+    batch = make_batch(0, rows=1)
+    variables = model.init(jax.random.key(0), batch["image"])
+    make = functools.partial(steps.make_train_step, model, optimizer, axis_name=None)
+    serving = jax.jit(make())
+
+    def loss(step, batch):
+        return float(step(state.create(variables, optimizer), batch)[1]["loss"])
+
+    losses = [loss(serving, batch | {steps.SEED: np.uint32(seed)}) for seed in (0, 2**32 - 1)]
+    assert losses == [loss(jax.jit(make(seed=seed)), batch) for seed in (0, 2**32 - 1)]
+    assert losses[0] != losses[1]

@@ -56,6 +56,21 @@ def test_a_widened_head_starts_from_what_the_narrow_one_computes(plain_run):
     assert not np.allclose(apply(fresh, IMAGES), expected, atol=1e-2)
 
 
+def test_layers_that_start_anew_although_there_are_weights(plain_run):
+    workdir, _, trained = plain_run
+    _, fresh = make("conv3")
+    config = config_of("conv3", workdir)
+    config.model.anew = "backbone/layer1_*, head/*"
+    placed = weights.load(config, fresh, num_classes=3)
+    for layer, found in placed["params"]["backbone"].items():
+        origin = fresh if layer.startswith("layer1_") else trained
+        chex.assert_trees_all_equal(found, origin["params"]["backbone"][layer])
+    chex.assert_trees_all_equal(placed["params"]["head"], fresh["params"]["head"])
+    config.model.anew = "backbone/layer9_*"
+    with pytest.raises(configs.ConfigError, match=r"layer9.* matches no parameter of this model"):
+        weights.load(config, fresh, num_classes=3)
+
+
 @pytest.mark.parametrize(
     "head, options",
     [("conv3", {}), ("composition", {"sigma": 0.15}), ("dog", {"sigma_center": 0.15})],
@@ -106,6 +121,27 @@ def test_a_stage_starts_from_the_one_before():
     wanted = {"score_fr": score(2.0), "score_pool4": score(0.0)}
     chex.assert_trees_all_equal(placed["params"], {"backbone": trunk(1.0), "head": wanted})
     assert weights.anew(fresh, placed) == ("head/score_pool4",)
+
+
+def test_a_truncated_network_leaves_out_the_stages_that_it_does_not_run():
+    create = functools.partial(models.create, "vgg_tiny")
+    classifier = create(num_classes=2, head="classify")
+    truncated = create(num_classes=3, head="fcn_pool3")
+
+    def filled(network, value):
+        images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+        shapes = jax.eval_shape(network.init, jax.random.key(0), images)
+        return jax.tree.map(lambda leaf: np.full(leaf.shape, value, np.float32), shapes)
+
+    given, fresh = filled(classifier, 1.0), filled(truncated, 0.0)
+    del given["params"]["head"]
+    placed = weights.transplant(given, fresh, [truncated])["params"]
+    assert set(placed["backbone"]) == {"conv1_1", "conv2_1", "conv3_1"}
+    assert np.all(placed["backbone"]["conv3_1"]["kernel"] == 1.0)
+    assert np.all(placed["head"]["score_8"]["kernel"] == 0.0)
+    given["params"]["backbone"]["conv9_9"] = given["params"]["backbone"]["conv3_1"]
+    with pytest.raises(ValueError, match="only one of them has params/backbone/conv9_9/bias"):
+        weights.transplant(given, fresh, [truncated])
 
 
 def test_covariances_stay_as_drawn(plain_run):
