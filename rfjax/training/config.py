@@ -26,7 +26,7 @@ if fault := _extras.missing("rfjax.training", "ml_collections"):
 
 from ml_collections import ConfigDict
 
-from rfjax.training.layer_options import composition_options, head_options
+from rfjax.training.layer_options import composition_options, data_options, head_options
 from rfjax.training.layer_options import option as option
 
 TRAINABLE = ("all", "last_stage", "structure")
@@ -106,47 +106,7 @@ def _data() -> ConfigDict:
     data = ConfigDict()
     data.name = "digit_scenes"  # one of `rfjax.data.names()`
     data.dir = ""  # where the data lie or are put; "" is the data set's own default
-    data.options = ConfigDict()  # of `rfjax.data.load`; None is the data set's own default
-    data.options.enlargement = option(int)  # whole factor, in training and evaluation
-    data.options.reduction = option(int)  # of camvid: whole factor, likewise
-    data.options.size = option(int)  # of digit scenes, in pixels; the rest is theirs, too
-    data.options.min_scale = option(float)  # of digits, in pixels
-    data.options.max_scale = option(float)
-    data.options.mask = option(str)  # of digit scenes: foreground | background | both, hidden
-    data.options.train_scenes = option(int)
-    data.options.val_scenes = option(int)
-    data.options.train_images = option(int)  # of digit images
-    data.options.val_images = option(int)
-    data.options.seed = option(int)
-    data.options.year = option(int)  # of voc
-    data.options.sbd = option(bool)  # of voc: whether to train on SBD where it lies there
-    data.options.modality = option(str)  # rgb | depth | rgbd; of nyud also hha | rgb_hha
-    data.options.labels = option(str)  # of digit scenes, sift_flow: semantic | geometric | both
-    data.options.images = option(str)  # of folder: patterns of paths, with {split} and *
-    data.options.masks = option(str)
-    data.options.holdout = option(float)  # share of training for validation, where it has no folder
-    data.options.ignore = option(str)  # value, or color #RRGGBB, of pixels without a class
-    data.options.train_clips = option(int)  # of digit clips
-    data.options.val_clips = option(int)
-    data.options.length = option(int)  # of digit clips, in frames
-    data.options.fastest = option(float)  # speed in digit clips, in pixels per frame
-    data.options.frames = option(str)  # of davis, cityscapes_clips: labeled | all
-    data.options.turns = option(int)  # of digit episodes: positions of a digit, 1 to 8
-    data.options.of = option(str)  # of episodes: the data set; the rest of both kinds of episodes
-    data.options.kind = option(str)  # semantic | interactive | dense
-    data.options.ways = option(int)  # classes, with that of what is no object
-    data.options.shots = option(int)  # images that support each object
-    data.options.points = option(int)  # of each class and image; 0: every pixel; unset: 1 to 100
-    data.options.missing = option(str)  # what has no mark: unknown | negative
-    data.options.folds = option(int)  # parts of the classes, of which one is held out
-    data.options.fold = option(int)  # which one
-    data.options.held_out = option(bool)  # whether training leaves it out
-    data.options.train_episodes = option(int)
-    data.options.val_episodes = option(int)
-    data.options.motion = option(float)  # of digit_flow: largest displacement in pixels
-    data.options.digits = option(int)  # of digit_flow: in a picture
-    data.options.train_pairs = option(int)  # of digit_flow
-    data.options.val_pairs = option(int)
+    data.options = data_options()  # of `rfjax.data.load`; None is the data set's own default
 
     data.normalization = "dataset"  # its own mean and deviation | imagenet | caffe
     data.augmentation = ConfigDict()

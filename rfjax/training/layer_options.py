@@ -1,4 +1,4 @@
-"""The keys of a config for options of layers, which are left to the layer until they are set."""
+"""The keys of a config for options of layers and data sets, which are theirs until they are set."""
 
 from typing import Any
 
@@ -62,4 +62,50 @@ def head_options() -> ConfigDict:
     options.at_once = option(tuple)  # of fcn_16s, fcn_8s: factors of finer maps, (0.01, 0.0001)
     options.learn_upsampling = option(str)  # of fcn_16s, fcn_8s: class | full
     options.null_background = option(bool)  # of fcn_*: whether class 0 scores 0
+    return options
+
+
+def data_options() -> ConfigDict:
+    """The options of all data sets; each takes its own and refuses the others."""
+    options = ConfigDict()
+    options.enlargement = option(int)  # whole factor, in training and evaluation
+    options.reduction = option(int)  # of camvid: whole factor, likewise
+    options.size = option(int)  # of digit scenes, in pixels; the rest is theirs, too
+    options.min_scale = option(float)  # of digits, in pixels
+    options.max_scale = option(float)
+    options.mask = option(str)  # of digit scenes: foreground | background | both, hidden
+    options.train_scenes = option(int)
+    options.val_scenes = option(int)
+    options.train_images = option(int)  # of digit images
+    options.val_images = option(int)
+    options.seed = option(int)
+    options.year = option(int)  # of voc
+    options.sbd = option(bool)  # of voc: whether to train on SBD where it lies there
+    options.modality = option(str)  # rgb | depth | rgbd; of nyud also hha | rgb_hha
+    options.labels = option(str)  # of digit scenes, sift_flow: semantic | geometric | both
+    options.images = option(str)  # of folder: patterns of paths, with {split} and *
+    options.masks = option(str)
+    options.holdout = option(float)  # share of training for validation, where it has no folder
+    options.ignore = option(str)  # value, or color #RRGGBB, of pixels without a class
+    options.train_clips = option(int)  # of digit clips
+    options.val_clips = option(int)
+    options.length = option(int)  # of digit clips, in frames
+    options.fastest = option(float)  # speed in digit clips, in pixels per frame
+    options.frames = option(str)  # of davis, cityscapes_clips: labeled | all
+    options.turns = option(int)  # of digit episodes: positions of a digit, 1 to 8
+    options.of = option(str)  # of episodes: the data set; the rest of both kinds of episodes
+    options.kind = option(str)  # semantic | interactive | dense
+    options.ways = option(int)  # classes, with that of what is no object
+    options.shots = option(int)  # images that support each object
+    options.points = option(int)  # of each class and image; 0: every pixel; unset: 1 to 100
+    options.missing = option(str)  # what has no mark: unknown | negative
+    options.folds = option(int)  # parts of the classes, of which one is held out
+    options.fold = option(int)  # which one
+    options.held_out = option(bool)  # whether training leaves it out
+    options.train_episodes = option(int)
+    options.val_episodes = option(int)
+    options.motion = option(float)  # of digit_flow: largest displacement in pixels
+    options.digits = option(int)  # of digit_flow: in a picture
+    options.train_pairs = option(int)  # of digit_flow
+    options.val_pairs = option(int)
     return options

@@ -26,7 +26,7 @@ def test_every_network_can_be_trained(name):
 
 def test_what_is_asked_is_drawn_of_held_out_digits():
     config = networks.config()
-    config.data.options.val_scenes = 64
+    config.data.options.val_scenes = 128
     for question in {tables.TABLES[name].cells[place].question for name, place in EVERY}:
         dataset = measuring.episodes(config, question, count=1)
         marks = dataset.source[0]["label/support"]
