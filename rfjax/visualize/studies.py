@@ -12,12 +12,15 @@ from rfjax import covariance
 from rfjax.visualize._style import INK, LINES, MUTED, RULE, finish
 
 
-def seed_bars(values: Mapping[tuple[str, str], ArrayLike], *, title: str) -> Figure:
+def seed_bars(
+    values: Mapping[tuple[str, str], ArrayLike], *, title: str, score: str = "mean IU, %"
+) -> Figure:
     """Scores by row and column of a table: bars at the means over seeds, points for the seeds.
 
     Args:
         values: [seeds] scores in % by (row, column); NaN is left out.
         title: of the figure.
+        score: what the axis is.
     """
     rows = tuple(dict.fromkeys(row for row, _ in values))
     columns = tuple(dict.fromkeys(column for _, column in values))
@@ -37,7 +40,7 @@ def seed_bars(values: Mapping[tuple[str, str], ArrayLike], *, title: str) -> Fig
     found = found[~np.isnan(found)]
     if len(found):
         axes.set_xlim(left=max(0.0, found.min() - 0.25 * (np.ptp(found) + 1.0)))
-    finish(axes, title=title, xlabel="mean IU, %", legend=False)
+    finish(axes, title=title, xlabel=score, legend=False)
     if len(columns) > 1:
         patches = [
             Patch(facecolor=color, alpha=0.6, label=column)
@@ -119,7 +122,7 @@ def seed_curves(
         along, score: what the axes are.
     """
     rows, columns = (tuple(dict.fromkeys(names)) for names in zip(*values, strict=True))
-    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     for number, row in enumerate(rows):
         color = LINES[number % len(LINES)]
@@ -131,7 +134,8 @@ def seed_curves(
         axes.plot(here, [s.mean() for s in seeds], "o-", color=color, markersize=4, label=row)
     axes.set_xticks(range(len(columns)), columns)
     axes.set_ylabel(score, color=MUTED)
-    finish(axes, title=title, xlabel=along)
+    finish(axes, title=title, xlabel=along, legend=False)
+    figure.legend(loc="outside right center", frameon=False, fontsize=9, labelcolor=INK)
     return figure
 
 

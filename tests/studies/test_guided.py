@@ -31,7 +31,7 @@ def test_what_is_asked_is_drawn_of_held_out_digits():
         dataset = measuring.episodes(config, question, count=1)
         marks = dataset.source[0]["label/support"]
         assert marks.shape == (question.shots * (question.ways - 1), 64, 64), question
-        assert set(dataset.source._members) == {1, 2, 11, 12, 21, 22, 31, 32}
+        assert set(dataset.source._members) <= {1, 2, 11, 12, 21, 22, 31, 32}
 
 
 def answer(workdir, question, iu):

@@ -105,8 +105,7 @@ class Filled:
 
     def figure(self) -> Any:
         """Curves of the rows, or every cell's seeds as points with the mean as a bar."""
+        names = {"title": self.table.title, "score": "positive IU, %"}
         if not self.table.curve:
-            return visualize.seed_bars(self.values, title=self.table.title)
-        return visualize.seed_curves(
-            self.values, title=self.table.title, along=self.table.curve, score="positive IU, %"
-        )
+            return visualize.seed_bars(self.values, **names)
+        return visualize.seed_curves(self.values, along=self.table.curve, **names)
