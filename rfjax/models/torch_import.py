@@ -101,7 +101,7 @@ def import_torch(
       ...     import_torch("resnet_18", {"conv1.weight": np.zeros([64, 3, 7, 7])}, num_classes=19)
       ... except ValueError as error:
       ...     print(str(error)[:70])
-      resnet_18 and the state dict do not fit: missing 121: bn1.* (4), layer
+      resnet_18 and the state dict do not fit: missing 99: bn1.* (4), layer1
     """
     if options.get("late_fusion"):
         raise ValueError("weights are of one network: import those of each stream alone")

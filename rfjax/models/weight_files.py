@@ -33,7 +33,7 @@ WRAPPERS = (
     "model_state", "model", "module", "net", "network", "params",
 )  # fmt: skip
 # Before all names of a state dict, of PyTorch's wrappers of modules and of training libraries'.
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.", "encoder.")
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "encoder.")
 # Of networks with other parts, which have no place here: what is read of them.
 _PARTS = ("encoder.", "backbone.")
 _SEGMENTATION = "classifier."  # beside "backbone.", the names of torchvision's networks
@@ -285,8 +285,9 @@ def _arrays(found: Mapping[Any, Any]) -> dict[str, np.ndarray]:
 def unprefixed(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], list[str]]:
     """Arrays by their names without the prefixes that all of them have, and what was done.
 
-    Of a network of an encoder (`encoder.*` or `backbone.*`) and other parts the encoder alone;
-    torchvision's segmentation networks, which have a `classifier.*` as well, stay whole.
+    Of a network of an encoder (`encoder.*` or `backbone.*`) and other parts the encoder alone.
+    torchvision's segmentation networks, `backbone.*` alone or with a `classifier.*`, stay whole:
+    their ResNets are dilated, which `rfjax.models.import_torch` wants to be said.
 
     Example:
         >>> unprefixed({"module.model.conv1.weight": 0, "module.model.bn1.bias": 1})
@@ -304,7 +305,7 @@ def unprefixed(arrays: Mapping[str, Array]) -> tuple[dict[str, Array], list[str]
         return found, notes
     for part in _PARTS:
         inside = {name.removeprefix(part): a for name, a in found.items() if name.startswith(part)}
-        if inside:
+        if 0 < len(inside) < len(found):
             others = sorted({n.split(".")[0] for n in found if not n.startswith(part)})
             notes.append(f"read: {part}* alone, without {', '.join(f'{o}.*' for o in others)}")
             return inside, notes

@@ -199,7 +199,12 @@ def test_eval_images_are_full_and_normalised(val_scenes):
         ("digits", "train", {}, "data set is one of digit_scenes, camvid, cityscapes, "),
         ("digit_scenes", "test", {}, "split of digit_scenes is one of train, val; got 'test'"),
         ("camvid", "validation", {}, "split of camvid is one of train, val, test"),
-        ("camvid", "val", {"size": 64}, "option of camvid is one of enlargement; got 'size'"),
+        (
+            "camvid",
+            "val",
+            {"size": 64},
+            "option of camvid is one of enlargement, reduction; got 'size'",
+        ),
     ],
 )
 def test_bad_names_list_the_choices(name, split, options, message):

@@ -172,7 +172,7 @@ def test_depthwise_priors_read_all_channels():
 
 
 def test_no_layers_are_known_for_other_networks():
-    with pytest.raises(ValueError, match=r"name is one of resnet_50, .*; got 'dla_34'"):
+    with pytest.raises(ValueError, match=r"name is one of vgg_16, .*; got 'dla_34'"):
         models.pad_layers("dla_34")
 
 
