@@ -11,7 +11,7 @@ from flax import linen
 from jax.typing import ArrayLike
 
 from rfjax import _markdown, models
-from rfjax.models import heads
+from rfjax.models import heads, registry
 from rfjax.receptive_field import published
 from rfjax.receptive_field.effective import EffectiveField, effective
 from rfjax.receptive_field.functions import followed, theoretical
@@ -121,16 +121,25 @@ def of_head(head: str, options: Mapping[str, Any] | None = None) -> ReceptiveFie
     return theoretical(scores, (1, None, None, 2), variables)
 
 
+def backbones() -> tuple[str, ...]:
+    """The networks of `rfjax.models` that have a backbone, whose features a head reads."""
+    return tuple(
+        name
+        for name in models.names()
+        if not isinstance(registry.architecture(name), registry.Network)
+    )
+
+
 def table(names: Sequence[str] | None = None, *, sigmas: Sequence[float] = (0.5, 2.0)) -> str:
     """A table in Markdown: stride and field of every network, and with a composed head.
 
     Args:
-      names: of networks of `rfjax.models`; None for all.
+      names: of networks of `rfjax.models`; None for all that have a backbone.
       sigmas: of composition heads, in pixels of the features.
     """
     composed = {f"composition, σ = {s:g}": of_head("composition", {"sigma": s}) for s in sigmas}
     rows = []
-    for name in models.names() if names is None else names:
+    for name in backbones() if names is None else names:
         field = of_backbone(name)
         sizes = [field, *(compose(field, head) for head in composed.values())]
         rows.append([f"`{name}`", f"{field.stride[0]:g}", *map(_text, sizes)])

@@ -233,7 +233,7 @@ def test_the_documentation_is_current():
     rows = networks.table(["resnet_tiny", "dla_tiny"]).splitlines()
     assert all(row in text for row in rows[2:])
     assert networks.published_table() in text
-    missing = [name for name in models.names() if f"`{name}`" not in text]
+    missing = [name for name in networks.backbones() if f"`{name}`" not in text]
     assert not missing, "run python -m rfjax.receptive_field --table > docs/receptive_fields.md"
 
 
