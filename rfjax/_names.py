@@ -112,3 +112,6 @@ PUBLISHED = ("fcn_alexnet", "fcn_vgg16", "googlenet")  # networks of which the f
 # How a step is spread over devices, and how gradients of several steps are joined.
 PARALLEL = ("pmap", "shard_map")
 ACCUMULATIONS = ("mean", "sum")
+
+UPDATES = ("momentum", "adam", "adamw")  # rules of the optimizer
+SCHEDULES = ("poly", "cosine", "constant")  # of its learning rate

@@ -12,10 +12,10 @@ import optax
 
 from rfjax import _checks
 from rfjax._checks import choose
+from rfjax._names import UPDATES
 
 Path = tuple[str, ...]
 IsStructure = Callable[[Path], bool]
-RULES = ("momentum", "adam")
 
 
 def names(path: tuple) -> tuple[str, ...]:
@@ -70,10 +70,45 @@ def poly_schedule(
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
         step = jnp.asarray(step, jnp.float32)
         left = jnp.clip(1.0 - step / steps, 0.0, 1.0)
-        rise = jnp.minimum(1.0, (step + 1.0) / warmup_steps) if warmup_steps else 1.0
-        return learning_rate * left**power * rise
+        return learning_rate * left**power * _rise(step, warmup_steps)
 
     return schedule
+
+
+def cosine_schedule(learning_rate: float, *, steps: int, warmup_steps: int = 0) -> optax.Schedule:
+    """The learning rate that falls as half a cosine, as a function of the step.
+
+        lr(t) = learning_rate * (1 + cos(pi t / steps)) / 2 * min(1, (t + 1) / warmup_steps)
+
+    Args:
+        learning_rate, steps: static; the rate is zero at and after `steps`.
+        warmup_steps: length of the linear rise, 0 for none.
+
+    Returns:
+        A function of an integer step (traced or not) that returns a float32 scalar.
+
+    Example:
+        >>> rate = cosine_schedule(0.01, steps=240)
+        >>> [round(float(rate(t)), 7) for t in (0, 80, 120, 240)]
+        [0.01, 0.0075, 0.005, 0.0]
+
+    Reference: Loshchilov & Hutter, "SGDR", ICLR 2017, equation 5 without restarts.
+    """
+    _checks.finite_scalar("learning_rate", learning_rate)
+    _checks.integer("steps", steps)
+    _checks.integer("warmup_steps", warmup_steps, least=0)
+    fall = optax.cosine_decay_schedule(learning_rate, steps)
+
+    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
+        step = jnp.asarray(step, jnp.float32)
+        return jnp.asarray(fall(step)) * _rise(step, warmup_steps)
+
+    return schedule
+
+
+def _rise(step: jax.Array, warmup_steps: int) -> jax.typing.ArrayLike:
+    """The factor on the learning rate while it rises."""
+    return jnp.minimum(1.0, (step + 1.0) / warmup_steps) if warmup_steps else 1.0
 
 
 def descent(
@@ -90,13 +125,14 @@ def descent(
     rate_in_momentum: bool = False,
     rule: str = "momentum",
 ) -> optax.GradientTransformation:
-    """Gradient descent in which weight decay is added before momentum.
+    """Gradient descent in which weight decay is added before momentum, or by "adamw" after it.
 
         g <- clip(g) + weight_decay * p;   m <- momentum * m + g;   p <- p - lr(t) * multiplier * m
 
     or, with the rate in the momentum, m <- momentum * m + lr(t) * multiplier * g;   p <- p - m;
     or, by "adam", m / (sqrt(v) + 1e-8) in place of m, of means m of g and v of g^2 without bias,
-    which keep momentum and .999 of themselves.
+    which keep momentum and .999 of themselves; or, by "adamw", the same of gradients without
+    decay, and weight_decay * p joins the step: m / (sqrt(v) + 1e-8) + weight_decay * p.
 
     Args:
         schedule: lr(t), the learning rate as a function of the step.
@@ -108,25 +144,28 @@ def descent(
         rates, decays: factors on the learning rate and on the weight decay by patterns of paths, as
             {"*/bias": 2.0}; of several that match the last one holds, and 1 where none does.
         rate_in_momentum: whether the momentum sums steps, and not gradients.
-        rule: momentum | adam.
+        rule: momentum | adam | adamw.
 
     Returns:
         An `optax.GradientTransformation` on any pytree of parameters.
     """
-    choose("rule", rule, RULES)
+    choose("rule", rule, UPDATES)
     if rate_in_momentum and rule != "momentum":
         raise ValueError(f"rate_in_momentum is for the rule momentum; got rule={rule!r}")
-    by_adam = rule == "adam"
-    mean = promoting(optax.scale_by_adam(b1=momentum)) if by_adam else optax.trace(decay=momentum)
+    plain = rule == "momentum"
+    mean = optax.trace(decay=momentum) if plain else promoting(optax.scale_by_adam(b1=momentum))
+    decay = _decay(weight_decay, lambda path: decayed or not is_structure(path), decays)
     rated = [
         optax.masked(optax.scale(multiplier), _mask(is_structure)),
         *([_scale(rates)] if rates else []),
         optax.scale_by_learning_rate(schedule),
     ]
+    if rule == "adamw":
+        order = [mean, decay, *rated]
+    else:
+        order = [decay, *([*rated, mean] if rate_in_momentum else [mean, *rated])]
     return optax.chain(
-        optax.clip_by_global_norm(grad_clip) if grad_clip else optax.identity(),
-        _decay(weight_decay, lambda path: decayed or not is_structure(path), decays),
-        *([*rated, mean] if rate_in_momentum else [mean, *rated]),
+        optax.clip_by_global_norm(grad_clip) if grad_clip else optax.identity(), *order
     )
 
 

@@ -32,7 +32,6 @@ from rfjax.training.layer_options import option as option
 TRAINABLE = ("all", "last_stage", "structure")
 DTYPES = ("float32", "bfloat16")
 CACHED = ("float16", "float32")  # types of cached maps
-UPDATES = ("momentum", "adam")
 
 # Keys that may differ from those of the run that is resumed: none of them changes what is learned.
 FREE_ON_RESUME = (
@@ -167,14 +166,15 @@ def _composed() -> ConfigDict:
 
 
 def _optimizer() -> ConfigDict:
-    """Stochastic gradient descent with momentum and a polynomial learning rate."""
+    """The rule of the updates, the learning rate, and what they are for which parameters."""
     optimizer = ConfigDict()
     optimizer.learning_rate = 0.01
-    optimizer.poly_power = 0.9  # lr (1 - step/steps)^power; 0 keeps it constant
+    optimizer.schedule = "poly"  # poly | cosine | constant, of the learning rate
+    optimizer.poly_power = 0.9  # of poly: lr (1 - step/steps)^power; 0 keeps it constant
     optimizer.warmup_steps = 0  # linear from learning_rate / warmup_steps
-    optimizer.rule = "momentum"  # momentum | adam
-    optimizer.momentum = 0.9  # of adam: of the gradient's mean
-    optimizer.weight_decay = 1e-4  # added to the gradient, before momentum
+    optimizer.rule = "momentum"  # momentum | adam | adamw
+    optimizer.momentum = 0.9  # of adam and adamw: of the gradient's mean
+    optimizer.weight_decay = 1e-4  # added to the gradient, before momentum; of adamw to the step
     optimizer.grad_clip = 0.0  # largest global norm of the gradient; 0 is no clipping
     optimizer.covariance_multiplier = 1.0  # of the learning rate, for covariances and offsets
     optimizer.covariance_decay = False  # whether weight decay acts on covariances and offsets
@@ -256,9 +256,10 @@ RULES = {
     "model.dtype": rules.one_of(DTYPES),
     "model.remat": rules.flag(),
     "optimizer.learning_rate": rules.number(0, open_low=True),
+    "optimizer.schedule": rules.one_of(_names.SCHEDULES),
     "optimizer.poly_power": rules.number(0),
     "optimizer.warmup_steps": rules.integer(0),
-    "optimizer.rule": rules.one_of(UPDATES),
+    "optimizer.rule": rules.one_of(_names.UPDATES),
     "optimizer.momentum": rules.number(0, 1),
     "optimizer.weight_decay": rules.number(0),
     "optimizer.grad_clip": rules.number(0),
@@ -445,13 +446,19 @@ def from_dict(values: dict[str, Any]) -> ConfigDict:
 def incompatible(old: ConfigDict, new: ConfigDict) -> list[Difference]:
     """The keys that forbid to resume `old` as `new`.
 
-    The keys in `FREE_ON_RESUME` may differ. So may `steps`, but only with `poly_power` 0: otherwise
-    the number of steps has shaped every learning rate so far.
+    The keys in `FREE_ON_RESUME` may differ. So may `steps`, but only where the learning rate is
+    constant: otherwise the number of steps has shaped every learning rate so far.
     """
     free = set(FREE_ON_RESUME)
-    if old.optimizer.poly_power == new.optimizer.poly_power == 0:
+    if _is_constant(old.optimizer) and _is_constant(new.optimizer):
         free.add("steps")
     return differences(old, new, free)
+
+
+def _is_constant(optimizer: ConfigDict) -> bool:
+    """Whether the learning rate does not depend on the number of steps of the run."""
+    poly = optimizer.schedule == "poly" and optimizer.poly_power == 0
+    return poly or optimizer.schedule == "constant"
 
 
 def check_compatible(old: ConfigDict, new: ConfigDict, workdir: Path) -> None:
@@ -460,5 +467,5 @@ def check_compatible(old: ConfigDict, new: ConfigDict, workdir: Path) -> None:
     Raises:
         ConfigError: naming every key that differs, old -> new.
     """
-    free = f"{', '.join(FREE_ON_RESUME)}, and steps if optimizer.poly_power is 0"
+    free = f"{', '.join(FREE_ON_RESUME)}, and steps if the learning rate is constant"
     refuse(f"the run in {workdir}", incompatible(old, new), ConfigError, free=free)

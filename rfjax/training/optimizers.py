@@ -1,4 +1,4 @@
-"""The optimizer of the papers: stochastic gradient descent, momentum, polynomial learning rate.
+"""The optimizers of a run: gradient descent with momentum or by Adam, and its learning rate.
 
 What is structure, meaning covariances and offsets, and what is a free-form weight, the layers of a
 network say: `is_structure` is a function of a parameter's path, such as that of
@@ -16,10 +16,11 @@ from flax import traverse_util
 
 from rfjax import _checks, _sgd
 from rfjax._checks import choose
-from rfjax._names import ACCUMULATIONS
+from rfjax._names import ACCUMULATIONS, SCHEDULES
 from rfjax._rules import is_patterns
 from rfjax._sgd import IsStructure as IsStructure
 from rfjax._sgd import Path as Path
+from rfjax._sgd import cosine_schedule as cosine_schedule
 from rfjax._sgd import matches as matches
 from rfjax._sgd import poly_schedule as poly_schedule
 
@@ -88,7 +89,8 @@ def from_config(
     """
     options = config.optimizer
     every = options.accumulate
-    schedule = poly_schedule(
+    schedule = learning_rate(
+        options.schedule,
         options.learning_rate,
         steps=-(-config.steps // every),
         power=options.poly_power,
@@ -109,6 +111,31 @@ def from_config(
     )
     optimizer = accumulated(optimizer, every, options.accumulation)
     return optimizer, lambda step: schedule(step // every)
+
+
+def learning_rate(
+    name: str, initial: float, *, steps: int, power: float = 0.9, warmup_steps: int = 0
+) -> optax.Schedule:
+    """The schedule of a name: poly | cosine | constant, each after a linear rise.
+
+    Args:
+        name: of the schedule.
+        initial: the learning rate after the rise.
+        steps: after which poly and cosine are zero.
+        power: of poly.
+        warmup_steps: length of the linear rise, 0 for none.
+
+    Raises:
+        ValueError: there is no such schedule.
+
+    Example:
+        >>> [float(learning_rate("constant", 0.5, steps=9, warmup_steps=2)(t)) for t in (0, 1, 8)]
+        [0.25, 0.5, 0.5]
+    """
+    if choose("schedule", name, SCHEDULES) == "cosine":
+        return cosine_schedule(initial, steps=steps, warmup_steps=warmup_steps)
+    power = power if name == "poly" else 0.0
+    return poly_schedule(initial, steps=steps, power=power, warmup_steps=warmup_steps)
 
 
 def factors(texts: Sequence[str]) -> dict[str, float]:
@@ -167,7 +194,10 @@ def sgd(
 
         p <- p - lr(t) * multiplier * m / (sqrt(v) + 1e-8)
 
-    with means m of g and v of g^2 that keep `momentum` and .999 of themselves, without bias.
+    with means m of g and v of g^2 that keep `momentum` and .999 of themselves, without bias. By
+    "adamw" (Loshchilov & Hutter 2019) the decay is no part of g:
+
+        p <- p - lr(t) * multiplier * (m / (sqrt(v) + 1e-8) + weight_decay * p)
 
     Args:
         schedule: the learning rate as a function of the step.
@@ -180,7 +210,7 @@ def sgd(
         rates, decays: factors on the learning rate and on the weight decay by patterns of paths, as
             {"*/bias": 2.0}; of several that match the last one holds, and 1 where none does.
         rate_in_momentum: whether the rate is in the momentum, as Caffe has it.
-        rule: momentum | adam.
+        rule: momentum | adam | adamw.
 
     Returns:
         An `optax.GradientTransformation` on nested dictionaries of parameters.
@@ -190,7 +220,8 @@ def sgd(
             no such rule, or it has no momentum for the rate.
 
     References: Sutskever et al. 2013, equation 1, in the form of torch.optim.SGD; Kingma & Ba,
-        "Adam", ICLR 2015, algorithm 1.
+        "Adam", ICLR 2015, algorithm 1; Loshchilov & Hutter, "Decoupled Weight Decay
+        Regularization", ICLR 2019, algorithm 2, in the form of torch.optim.AdamW.
     """
     amounts = {"momentum": momentum, "weight_decay": weight_decay, "grad_clip": grad_clip}
     for name, value in (amounts | {"covariance_multiplier": covariance_multiplier}).items():

@@ -41,6 +41,8 @@ WRONG = {
     "model.head": "tail",
     "model.dtype": "float8",
     "optimizer.learning_rate": 0.0,
+    "optimizer.rule": "lion",
+    "optimizer.schedule": "step",
     "optimizer.poly_power": -1.0,
     "optimizer.warmup_steps": -1,
     "optimizer.momentum": 1.5,
@@ -197,4 +199,8 @@ def test_what_may_change_on_resume():
     new.steps = 3000
     assert [str(d) for d in configs.incompatible(old, new)] == ["steps: 1500 -> 3000"]
     old.optimizer.poly_power = new.optimizer.poly_power = 0.0
+    assert configs.incompatible(old, new) == []
+    old.optimizer.schedule = new.optimizer.schedule = "cosine"
+    assert [str(d) for d in configs.incompatible(old, new)] == ["steps: 1500 -> 3000"]
+    old.optimizer.schedule = new.optimizer.schedule = "constant"
     assert configs.incompatible(old, new) == []

@@ -201,3 +201,51 @@ def test_adaptive_steps_are_those_of_adam():
         np.testing.assert_allclose(updates["a"], -0.1, rtol=1e-4)
     with pytest.raises(ValueError, match="rate_in_momentum is for the rule momentum"):
         optimizers.sgd(lambda step: 0.1, rule="adam", rate_in_momentum=True)
+
+
+def test_decay_of_adamw_is_no_part_of_the_gradient():
+    """By algorithm 2 of Loshchilov & Hutter in float64; structure and biases do not decay."""
+    rng = np.random.default_rng(0)
+    start = {name: rng.normal(size=3) for name in ("kernel", "bias", "covariance")}
+    gradients = rng.normal(size=(4, 3))
+    schedule = optimizers.learning_rate("cosine", 0.1, steps=5, warmup_steps=2)
+    options = {"is_structure": lambda path: path[-1] == "covariance", "decays": {"bias": 0.0}}
+    optimizer = optimizers.sgd(schedule, momentum=0.8, weight_decay=0.3, rule="adamw", **options)
+    current = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), start)
+    state = optimizer.init(current)
+    with jax.numpy_dtype_promotion("strict"):
+        for gradient in gradients:
+            each = dict.fromkeys(current, jnp.asarray(gradient, jnp.float32))
+            updates, state = optimizer.update(each, state, current)
+            current = optax.apply_updates(current, updates)
+    for name, value in start.items():
+        first = second = 0.0
+        for t, gradient in enumerate(gradients):
+            first = 0.8 * first + 0.2 * gradient
+            second = 0.999 * second + 0.001 * gradient**2
+            mean, square = first / (1 - 0.8 ** (t + 1)), second / (1 - 0.999 ** (t + 1))
+            rate = 0.1 * (1 + np.cos(np.pi * t / 5)) / 2 * min(1, (t + 1) / 2)
+            decay = 0.3 * value if name == "kernel" else 0.0
+            value = value - rate * (mean / (np.sqrt(square) + 1e-8) + decay)
+        np.testing.assert_allclose(current[name], value, rtol=1e-5, atol=1e-5)
+
+
+def test_schedules_by_name():
+    cosine = optimizers.learning_rate("cosine", 0.2, steps=4)
+    np.testing.assert_allclose(
+        [cosine(t) for t in range(6)], [0.2, 0.1 + 0.05 * 2**0.5, 0.1, 0.1 - 0.05 * 2**0.5, 0, 0],
+        atol=1e-7,
+    )  # fmt: skip
+    constant = optimizers.learning_rate("constant", 0.2, steps=4, power=0.9)
+    assert constant(100) == np.float32(0.2)
+    poly = optimizers.learning_rate("poly", 0.2, steps=4, power=2.0)
+    np.testing.assert_allclose([poly(t) for t in (0, 2)], [0.2, 0.05], rtol=1e-6)
+    with pytest.raises(ValueError, match="schedule is one of poly, cosine, constant; got 'step'"):
+        optimizers.learning_rate("step", 0.2, steps=4)
+
+
+def test_the_optimizer_of_a_config_has_its_schedule():
+    config = configs.base()
+    config.steps, config.optimizer.schedule, config.optimizer.rule = 10, "cosine", "adamw"
+    _, rate = optimizers.from_config(config, is_structure)
+    np.testing.assert_allclose([rate(0), rate(5)], [0.01, 0.005], rtol=1e-6)

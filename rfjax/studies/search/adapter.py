@@ -67,11 +67,15 @@ def segmentation(config: ConfigDict) -> Setup:
         validation data, which are kept in memory.
 
     Raises:
-        ConfigError: the config cannot be run, or trains only a part of the network.
+        ConfigError: the config cannot be run, trains only a part of the network, or by another rule
+            or schedule than those of a search.
     """
     configs.validate(config)
     if config.trainable != "all":
         raise configs.ConfigError(f"a search trains all parameters; trainable={config.trainable!r}")
+    for key, own in (("rule", "momentum"), ("schedule", "poly")):
+        if (value := config.optimizer[key]) != own:
+            raise configs.ConfigError(f"optimizer.{key} of a search is {own}; got {value!r}")
     train_data, eval_data = loop.datasets(config)
     task = composed.create_task(config, composed.facts(config, train_data))
     model = composed.build(config, task)

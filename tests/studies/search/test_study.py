@@ -248,3 +248,11 @@ def test_a_wrong_flag_ends_the_program_with_a_message(tmp_path):
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 1
     assert ended.stderr == "rfjax.search: error: the config has no key 'sigmas'\n"
+
+
+@pytest.mark.parametrize(("key", "value"), [("rule", "adamw"), ("schedule", "cosine")])
+def test_a_search_has_one_rule_and_schedule(key, value):
+    config = study.base().training
+    config.optimizer[key] = value
+    with pytest.raises(ConfigError, match=rf"optimizer\.{key} of a search is .*; got '{value}'"):
+        adapter.segmentation(config)
