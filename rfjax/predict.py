@@ -1,12 +1,14 @@
-"""Segments or classifies pictures with a trained run.
+"""Segments or classifies pictures with a trained run, or finds the flow of pairs of them.
 
     python -m rfjax.predict --workdir=runs/first street.png photos 'more/*.jpg' --output=out
+    python -m rfjax.predict --workdir=runs/flow one.png:two.png two.png:three.png --output=out
 
 Of a segmentation it writes for each picture NAME.png: `NAME_classes.png` (class indices as a
 palette image), `NAME_overlay.png`, and, for networks that choose scales by the input,
 `NAME_scales_LAYER.png`; and once `legend.png`. No file is ever overwritten: where a name is taken,
 a number is added to it, and what was written is told. Of a classification it prints the likeliest
-classes.
+classes. Of a pair it writes by the name of the first picture `NAME_flow.flo`, `NAME_flow.png`, its
+colors as long as the longest motion is fully colored, and once as `legend.png` their wheel.
 
 A network of colors and depth reads the latter from pictures of the same names in the folder that
 `--depth` names: grey ones, in levels as those of training, or with 16 bits in millimeters; or in
@@ -54,23 +56,30 @@ class PredictionError(Fault, ValueError):
     """A picture that cannot be read or a place that cannot be written; the message says which."""
 
 
-def load(workdir: str | Path, *, step: int | None = None) -> Any:
+# What a task takes, by the number of its pictures.
+_TAKEN = {1: "single pictures", 2: "pairs of pictures, FIRST:SECOND"}
+
+
+def load(workdir: str | Path, *, step: int | None = None, pictures: int = 1) -> Any:
     """The trained network of a run; see `rfjax.training.runs.Trained`.
 
     Args:
         workdir: the run's directory.
         step: which checkpoint; None for the one of the highest score.
+        pictures: that it will be given at a time: 1, or 2 for pairs.
 
     Raises:
         CheckpointError: if there is no such run or checkpoint.
-        PredictionError: what it has learned takes more than a picture.
+        PredictionError: what it has learned takes another number of pictures.
     """
     from rfjax.training import runs
 
     trained = runs.load(workdir, step=step)
-    if not trained.task.of_pictures:
+    wanted = len(trained.task.pictures)
+    if wanted != pictures:
         task = trained.config.to_dict()["task"]["name"]
-        raise PredictionError(f"{workdir}: the task {task!r} takes more than a picture")
+        what = _TAKEN.get(wanted, "more than pictures")
+        raise PredictionError(f"{workdir}: the task {task!r} takes {what}; got {_TAKEN[pictures]}")
     return trained
 
 
@@ -117,10 +126,15 @@ def read_channels(path: str | Path, channels: int, depth: Path | None = None) ->
             "colors lie"
         )
     more = read_channels(depth / path.name, channels - 3)
-    if more.shape[:2] != colors.shape[:2]:
-        sizes = [f"{height}x{width}" for height, width in (more.shape[:2], colors.shape[:2])]
-        raise PredictionError(f"{depth / path.name} has {sizes[0]} pixels, {path} has {sizes[1]}")
+    _check_size(depth / path.name, more, path, colors)
     return np.dstack([colors, more])
+
+
+def _check_size(path: Path, image: np.ndarray, other: Path, wanted: np.ndarray) -> None:
+    """Raises unless a picture has the size of another one."""
+    if image.shape[:2] != wanted.shape[:2]:
+        sizes = [f"{height}x{width}" for height, width in (image.shape[:2], wanted.shape[:2])]
+        raise PredictionError(f"{path} has {sizes[0]} pixels, {other} has {sizes[1]}")
 
 
 def _read_levels(path: Path) -> np.ndarray:
@@ -167,8 +181,8 @@ def find_pictures(argument: str) -> list[Path]:
     return found
 
 
-def write(folder: Path, name: str, image: np.ndarray, trained: Any) -> list[str]:
-    """Writes all that the network makes of one picture; returns it in words, and the paths.
+def write(folder: Path, name: str, images: Sequence[np.ndarray], trained: Any) -> list[str]:
+    """Writes all that the network makes of a picture or pair; returns it in words, and the paths.
 
     They get a number more where any file of this `name` exists. If one cannot be written, none
     of them stays.
@@ -176,11 +190,11 @@ def write(folder: Path, name: str, image: np.ndarray, trained: Any) -> list[str]
     from rfjax import visualize
     from rfjax.tasks import inference
 
-    output, scale_maps = trained(image)
-    words, pictures = trained.task.answer(image, output)
+    output, scale_maps = trained(*images)
+    words, pictures = trained.task.answer(images[0], output)
     parts = inference.file_names(list(scale_maps))
     for layer, scale_map in scale_maps.items():
-        panels = visualize.scale_panels([image], [scale_map])
+        panels = visualize.scale_panels([images[0]], [scale_map])
         pictures[f"scales_{parts[layer]}"] = Image.fromarray(visualize.to_rgb(panels))
     return [*words, *write_pictures(folder, name, pictures)]
 
@@ -247,31 +261,36 @@ def _new_array(path: Path, shape: tuple[int, ...]) -> Iterator[Callable[[np.ndar
         raise PredictionError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def write_pictures(folder: Path, name: str, pictures: Mapping[str, Image.Image]) -> list[str]:
+def write_pictures(
+    folder: Path, name: str, pictures: Mapping[str, Image.Image | bytes]
+) -> list[str]:
     """Writes pictures as NAME_KIND.png, by kind, all or none of them; returns the paths.
 
-    They get a number more where any file of this `name` exists.
+    They get a number more where any file of this `name` exists. Bytes are written as they are, as
+    NAME_KIND, where the kind has a suffix.
     """
+    contents = {
+        kind if isinstance(picture, bytes) else f"{kind}.png": picture
+        for kind, picture in pictures.items()
+    }
     for stem in numbered(name):
-        files = {folder / f"{stem}_{kind}.png": picture for kind, picture in pictures.items()}
+        files = {folder / f"{stem}_{kind}": picture for kind, picture in contents.items()}
         if not any(map(os.path.lexists, files)):
             break
-    _write_new({path: _png(picture) for path, picture in files.items()})
+    _write_new({path: p if isinstance(p, bytes) else _png(p) for path, p in files.items()})
     return [str(path) for path in files]
 
 
-def write_legend(folder: Path, trained: Any) -> Path:
-    """Writes the colors of the classes, unless they lie there already; returns the path."""
-    from rfjax import visualize
-
-    facts = trained.task.facts
-    legend = visualize.legend(facts["class_names"], np.asarray(facts["palette"], np.uint8))
-    content = _png(Image.fromarray(visualize.to_rgb(legend)))
+def write_legend(folder: Path, trained: Any) -> None:
+    """Writes what the colors mean, where they mean anything, unless it lies there already."""
+    legend = trained.task.legend()
+    if legend is None:
+        return
+    content = _png(legend)
     paths = (folder / f"{stem}.png" for stem in numbered("legend"))
     path = next(p for p in paths if not os.path.lexists(p) or _holds(p, content))
     if not os.path.lexists(path):
         _write_new({path: content})
-    return path
 
 
 def _holds(path: Path, content: bytes) -> bool:
@@ -306,10 +325,13 @@ def _write_new(contents: Mapping[Path, bytes]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="rfjax.predict", description="Segments or classifies pictures.")
-    parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="pictures of any size, folders of them, patterns"
+    parser = Parser(
+        prog="rfjax.predict", description="Segments or classifies pictures, or finds flow."
     )
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE",
+        help="pictures of any size, folders of them, patterns; of flow pairs, FIRST:SECOND",
+    )  # fmt: skip
     parser.add_argument("--workdir", required=True, type=Path, help="directory of the training run")
     parser.add_argument("--output", required=True, type=Path, help="directory for the results")
     parser.add_argument(
@@ -340,35 +362,56 @@ def _predict(options: argparse.Namespace) -> int:
     pictures, failures = _all_pictures(options.images)
     if not pictures:
         return 1
+    if len({len(paths) for paths in pictures}) > 1:
+        raise PredictionError("want either single pictures or pairs FIRST:SECOND; got both")
     make_folder(options.output)
     from rfjax.tasks import inference
 
-    trained = load(options.workdir, step=options.step)
+    trained = load(options.workdir, step=options.step, pictures=len(pictures[0]))
     print(f"checkpoint of step {trained.step} of {options.workdir}")
-    if trained.task.facts.get("palette"):
-        write_legend(options.output, trained)
-    names = inference.distinct([path.stem for path in pictures])
-    for name, path in zip(names, pictures, strict=True):
+    write_legend(options.output, trained)
+    names = inference.distinct([paths[0].stem for paths in pictures])
+    for name, paths in zip(names, pictures, strict=True):
         try:
-            answers = _answer(path, options, name, trained)
+            answers = _answer(paths, options, name, trained)
         except PredictionError as error:  # the other pictures are answered nevertheless
             failures += _tell(error)
             continue
-        print(f"{path}: {', '.join(answers)}")
+        print(f"{_said(paths)}: {', '.join(answers)}")
     return 1 if failures else 0
 
 
-def _all_pictures(arguments: Sequence[str]) -> tuple[list[Path], int]:
-    """The pictures that the arguments name, each once, and how many arguments name none."""
-    found: dict[Path, Path] = {}
+def _all_pictures(arguments: Sequence[str]) -> tuple[list[tuple[Path, ...]], int]:
+    """The pictures and pairs that the arguments name, and how many arguments name none.
+
+    Each is there once.
+    """
+    found: dict[tuple[Path, ...], tuple[Path, ...]] = {}
     failures = 0
     for argument in arguments:
         try:
-            for path in find_pictures(argument):
-                found.setdefault(path.absolute(), path)
+            for paths in _pair(argument) or [(path,) for path in find_pictures(argument)]:
+                found.setdefault(tuple(path.absolute() for path in paths), paths)
         except PredictionError as error:
             failures += _tell(error)
     return list(found.values()), failures
+
+
+def _pair(argument: str) -> list[tuple[Path, ...]]:
+    """The pair FIRST:SECOND that an argument names; none where it names a file or a pattern."""
+    first, colon, second = argument.rpartition(":")
+    if not colon or os.path.lexists(argument):
+        return []
+    if glob.has_magic(argument) and not os.path.lexists(first):
+        return []
+    if not first or not second:
+        raise PredictionError(f"want FIRST:SECOND, two pictures; got {argument!r}")
+    return [(Path(first), Path(second))]
+
+
+def _said(paths: Sequence[Path]) -> str:
+    """As the argument named them."""
+    return ":".join(map(str, paths))
 
 
 def make_folder(folder: Path) -> None:
@@ -383,36 +426,47 @@ def make_folder(folder: Path) -> None:
         raise PredictionError(f"--output={folder}: a file of this name is in the way") from error
 
 
-def _answer(path: Path, options: argparse.Namespace, name: str, trained: Any) -> list[str]:
-    """Reads one picture and writes what it becomes."""
+def _answer(
+    paths: Sequence[Path], options: argparse.Namespace, name: str, trained: Any
+) -> list[str]:
+    """Reads a picture or a pair and writes what it becomes."""
     import jax
 
-    from rfjax.data import decoding
-
-    channels = len(trained.task.facts.get("mean", "rgb"))
-    image = read_channels(path, channels, options.depth)
-    turned = decoding.orientation(path)
-    if turned != 1:
-        note = f"{path} is taken as stored, as in training; EXIF orientation {turned} would turn it"
-        tell(f"rfjax.predict: note: {note}")
+    images = _read_all(paths, options, trained)
     try:
         if options.window is None and not options.probabilities:
-            return write(options.output, name, image, trained)
+            return write(options.output, name, images, trained)
         return write_probabilities(
             options.output,
             name,
-            image,
+            images[0],
             trained,
             window=options.window,
             overlap=0.25 if options.overlap is None else options.overlap,
             keep=options.probabilities,
         )
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
-        height, width = image.shape[:2]
+        height, width = images[0].shape[:2]
         reason = next(iter(str(error).splitlines()), "out of memory")
+        cuts = "; --window cuts them" if len(paths) == 1 else ""
         raise PredictionError(
-            f"{path}: {height}x{width} pixels are too many: {reason}; --window cuts them"
+            f"{_said(paths)}: {height}x{width} pixels are too many: {reason}{cuts}"
         ) from error
+
+
+def _read_all(paths: Sequence[Path], options: argparse.Namespace, trained: Any) -> list[np.ndarray]:
+    """A picture, or two of one size."""
+    from rfjax.data import decoding
+
+    channels = len(trained.task.facts.get("mean", "rgb"))
+    images = [read_channels(path, channels, options.depth) for path in paths]
+    for path, image in zip(paths, images, strict=True):
+        _check_size(path, image, paths[0], images[0])
+        turned = decoding.orientation(path)
+        if turned != 1:
+            stored = f"{path} is taken as stored, as in training"
+            tell(f"rfjax.predict: note: {stored}; EXIF orientation {turned} would turn it")
+    return images
 
 
 def _tell(error: Exception) -> int:

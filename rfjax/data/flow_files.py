@@ -64,7 +64,12 @@ def _size(content: bytes, path: str | os.PathLike) -> tuple[int, int]:
 
 
 def write_flow(path: str | os.PathLike, flow: np.ndarray) -> None:
-    """Writes a flow [H, W, 2]; what is not finite is written as unknown.
+    """Writes a flow [H, W, 2]; see `encode_flow`."""
+    Path(path).write_bytes(encode_flow(flow))
+
+
+def encode_flow(flow: np.ndarray) -> bytes:
+    """What a file of a flow [H, W, 2] holds; what is not finite becomes unknown.
 
     Raises:
         ValueError: it has another shape.
@@ -74,4 +79,4 @@ def write_flow(path: str | os.PathLike, flow: np.ndarray) -> None:
         raise ValueError(f"a flow has shape [H, W, 2]; got {flow.shape}")
     known = np.where(np.isfinite(flow), flow, 2 * _UNKNOWN).astype("<f4")
     size = np.array([flow.shape[1], flow.shape[0]], "<i4")
-    Path(path).write_bytes(TAG + size.tobytes() + known.tobytes())
+    return TAG + size.tobytes() + known.tobytes()

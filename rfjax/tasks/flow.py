@@ -37,6 +37,7 @@ class Flow(Task):
     title: ClassVar[str] = "end-point error"
     percent: ClassVar[bool] = False
     followed: ClassVar[tuple[str, ...]] = ("end_point_error",)
+    pictures: ClassVar[tuple[str, ...]] = ("first", "second")
 
     def row(
         self,
@@ -122,6 +123,36 @@ class Flow(Task):
         """The error beside the bar."""
         return f"error {-value:.3f} px"
 
+    def predictor(self, model: linen.Module) -> Callable[..., tuple[Any, dict[str, Any]]]:
+        """As that of any task; the true flow of examples is not needed."""
+        predict = super().predictor(model)
+
+        def of_pairs(variables: Mapping[str, Any], examples: Sequence[Example]) -> tuple:
+            return predict(variables, [_with_flow(example) for example in examples])
+
+        return of_pairs
+
+    def answer(self, image: np.ndarray, output: Any) -> tuple[list[str], dict[str, Any]]:
+        """How far pixels move; the flow in colors, and as a .flo file."""
+        from PIL import Image
+
+        from rfjax import visualize
+        from rfjax.data import flow_files
+
+        flow = output["flow"]
+        lengths = np.linalg.norm(flow, axis=-1)
+        words = f"motion {lengths.mean():.2f} px, at most {lengths.max():.2f} px"
+        colors = Image.fromarray(visualize.flow_colors(flow))
+        return [words], {"flow": colors, "flow.flo": flow_files.encode_flow(flow)}
+
+    def legend(self) -> Any:
+        """The wheel of the colors of all directions."""
+        from PIL import Image
+
+        from rfjax import visualize
+
+        return Image.fromarray(visualize.flow_wheel())
+
     def draw(
         self, examples: Sequence[Example], outputs: Any, scale_maps: Mapping[str, np.ndarray]
     ) -> dict[str, Callable[[], Any]]:
@@ -130,6 +161,12 @@ class Flow(Task):
 
         images, truths = ([example[key] for example in examples] for key in ("first", "flow"))
         return {"examples": lambda: visualize.flow_panels(images, truths, list(outputs["flow"]))}
+
+
+def _with_flow(example: Example) -> Example:
+    """The example; where its flow is not there, with one that is nowhere known."""
+    unknown = np.full((*example["first"].shape[:2], 2), np.nan, np.float32)
+    return {"flow": unknown, **example}
 
 
 def _averaged(batch: Batch, cell: int, size: Sequence[int]) -> tuple[jax.Array, jax.Array]:

@@ -41,7 +41,7 @@ class Guided(LabelledImages):
     score: ClassVar[str] = "positive_iu"
     title: ClassVar[str] = "positive IU"
     followed: ClassVar[tuple[str, ...]] = ("positive_iu",)
-    of_pictures: ClassVar[bool] = False
+    pictures: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen
 
 from rfjax.tasks import metrics
@@ -19,7 +20,7 @@ class LabelledImages(Task):
     `mean`, `std` and, where it is not "rgb", `order`.
     """
 
-    of_pictures: ClassVar[bool] = True
+    pictures: ClassVar[tuple[str, ...]] = ("image",)
 
     @property
     def normalization(self) -> Any:
@@ -40,6 +41,18 @@ class LabelledImages(Task):
         """The confusion matrix of the highest scores, int32 [K, K]."""
         predictions = jnp.argmax(outputs, -1)
         return metrics.confusion_matrix(batch["label"], predictions, num_classes=outputs.shape[-1])
+
+    def legend(self) -> Any:
+        """The colors of the classes, where they have any."""
+        from PIL import Image
+
+        from rfjax import visualize
+
+        if not self.facts.get("palette"):
+            return None
+        palette = np.asarray(self.facts["palette"], np.uint8)
+        figure = visualize.legend(self.facts["class_names"], palette)
+        return Image.fromarray(visualize.to_rgb(figure))
 
     def charts(self, totals: Any) -> dict[str, Callable[[], Any]]:
         """The confusion matrix."""

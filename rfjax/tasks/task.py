@@ -44,7 +44,7 @@ class Task:
     title: ClassVar[str] = "score"
     percent: ClassVar[bool] = True
     followed: ClassVar[tuple[str, ...]] = ()
-    of_pictures: ClassVar[bool] = False  # whether {"image": uint8 [H, W, 3]} is a whole example
+    pictures: ClassVar[tuple[str, ...]] = ()  # names of the pictures that are a whole example
 
     def __post_init__(self) -> None:
         choose("normalize", self.normalize, _names.NORMALIZATIONS)
@@ -141,13 +141,19 @@ class Task:
         return {}
 
     def answer(self, image: np.ndarray, output: Any) -> tuple[list[str], dict[str, Any]]:
-        """What a person wants to know of one picture: words, and PIL images by name.
+        """What a person wants to know of one picture: words, and files by name.
+
+        Files are PIL images, to be written as NAME.png, or bytes, of which the name has a suffix.
 
         Args:
-          image: uint8 [H, W, 3].
+          image: uint8 [H, W, 3]; of a pair the first one.
           output: of `predictor`, without the axis of examples.
         """
         return [], {}
+
+    def legend(self) -> Any:
+        """What the colors of `answer` mean, a PIL image; by default None."""
+        return None
 
     # -- of the network ----------------------------------------------------------------------------
 

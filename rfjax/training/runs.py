@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from flax import linen
 from ml_collections import ConfigDict
@@ -46,10 +47,20 @@ class Trained:
         """
         return self._predict(self.variables, examples)
 
-    def __call__(self, image: np.ndarray) -> tuple[Any, dict[str, np.ndarray]]:
-        """What it makes of a picture [H, W, C] uint8: of a segmentation the classes [H, W]."""
-        outputs, scale_maps = self.predict([{"image": np.asarray(image)}])
-        return outputs[0], {layer: maps[0] for layer, maps in scale_maps.items()}
+    def __call__(self, *images: np.ndarray) -> tuple[Any, dict[str, np.ndarray]]:
+        """What it makes of pictures [H, W, C] uint8, as many as the task takes.
+
+        Of a segmentation these are of one picture the classes [H, W].
+
+        Raises:
+            ValueError: the task takes another number of pictures.
+        """
+        names = self.task.pictures
+        if len(images) != len(names):
+            wanted = ", ".join(names) or "more than pictures, see predict"
+            raise ValueError(f"the task takes {wanted}; got {len(images)} pictures")
+        example = dict(zip(names, map(np.asarray, images), strict=True))
+        return jax.tree.map(lambda array: array[0], self.predict([example]))
 
 
 def load(workdir: str | Path, *, step: int | None = None) -> Trained:

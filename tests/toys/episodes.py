@@ -8,7 +8,7 @@ from rfjax import data, models, tasks
 
 
 class Episodes(tasks.Segmentation):
-    of_pictures = False
+    pictures = ()
 
     def check(self, dataset):
         tasks.Task.check(self, dataset)
