@@ -90,10 +90,11 @@ DATA_SETS: dict[str, tuple[str, ...]] = {
     "flying_chairs": (),
 }
 
+_LOSS = ("cross_entropy", "sampling", "cell", "focal", "dice")
 TASKS: dict[str, tuple[str, ...]] = {
-    "segmentation": ("cross_entropy", "sampling", "cell"),
+    "segmentation": (*_LOSS, "class_weights"),
     "classification": (),
-    "segmentations": ("cross_entropy", "sampling", "cell"),
+    "segmentations": _LOSS,
     "guided": ("fusion", "shared", "map"),
     "flow": (),
 }
@@ -103,6 +104,7 @@ FUSIONS = ("late_global", "late_local", "prototypes", "early", "masked", "foregr
 
 NORMALIZATIONS = ("count", "none")  # of the loss of a batch
 CROSS_ENTROPIES = ("softmax", "sigmoid", "null_background")  # of a segmentation
+BALANCE = ("class_weights", "focal", "dice")  # of the softmax of a segmentation
 SCHEMES = ("dataset", "imagenet", "caffe")  # by which images are normalised
 
 MAPPINGS = ("auto", "loop", "map", "vmap")  # of a search's candidates to devices

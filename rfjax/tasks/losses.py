@@ -1,5 +1,7 @@
 """The losses of dense prediction: cross-entropies over the pixels that have a label."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -74,6 +76,107 @@ def sigmoid_cross_entropy(
     losses = jnp.sum(losses if background else losses[..., 1:], -1)
     total = jnp.sum(jnp.where(valid, losses, 0.0))
     return total, jnp.sum(valid, dtype=jnp.float32)
+
+
+def balanced_cross_entropy(
+    logits: jax.Array,
+    labels: jax.Array,
+    *,
+    class_weights: Sequence[float] = (),
+    focal: float = 0.0,
+    dice: float = 0.0,
+) -> tuple[jax.Array, jax.Array]:
+    """The sum of weighted losses for classes of which some are rare, and the sum of the weights.
+
+        sum over valid p of  w_y(p) [(1 - q_p)^focal (-log q_p) + dice D(picture of p)]
+
+    with q_p the softmax probability of the label y(p), and D that of `soft_dice`. Each picture has
+    a D of its own, so that sums add up over devices to exactly those of the whole batch.
+
+    Args:
+        logits: [*batch, H, W, K] class scores; traced.
+        labels: [*batch, H, W] integers, a class in 0..K-1 or `VOID` (255) without a label.
+        class_weights: w, one for each class; () for 1. Static.
+        focal: exponent, 0 for the cross-entropy; static.
+        dice: factor on D, 0 for none; static.
+
+    Returns:
+        A float32 scalar and a float32 scalar, the mean loss being their quotient.
+
+    Raises:
+        ValueError: if the shapes or the weights do not belong together.
+
+    Example:
+        >>> logits, labels = jnp.zeros((1, 1, 3, 2)), jnp.array([[[0, 1, VOID]]])
+        >>> total, count = balanced_cross_entropy(logits, labels, class_weights=(1, 3), focal=2)
+        >>> float(count), round(float(total / count), 4)  # (1 - 1/2)^2 log 2
+        (4.0, 0.1733)
+
+    Reference: Lin, Goyal, Girshick, He & Dollar, "Focal Loss for Dense Object Detection", ICCV
+        2017, equation 5, for several classes.
+    """
+    valid = _valid(logits, labels)
+    scores = logits.astype(jnp.float32)
+    known = jnp.where(valid, labels, 0)
+    losses = optax.softmax_cross_entropy_with_integer_labels(scores, known)
+    if focal:
+        losses = _doubt(losses, focal) * losses
+    weights = jnp.float32(1.0)
+    if len(class_weights):
+        weights = _weights(class_weights, scores.shape[-1])[known]
+    weights = jnp.where(valid, weights, 0.0)
+    total = jnp.sum(jnp.where(valid, weights * losses, 0.0))
+    if dice:
+        total = total + dice * jnp.sum(jnp.sum(weights, (-2, -1)) * soft_dice(scores, labels))
+    return total, jnp.sum(weights)
+
+
+def _weights(class_weights: Sequence[float], classes: int) -> jax.Array:
+    """One weight for each class."""
+    if len(class_weights) != classes:
+        raise ValueError(f"class_weights wants {classes}, one a class; got {len(class_weights)}")
+    return jnp.asarray(class_weights, jnp.float32)
+
+
+def _doubt(losses: jax.Array, exponent: float) -> jax.Array:
+    """(1 - q)^exponent of the cross-entropies -log q."""
+    rest = -jnp.expm1(-losses)
+    # Two selections, since the gradient of a power below 1 is infinite at 0.
+    apart = rest > 0
+    return jnp.where(apart, jnp.where(apart, rest, 1.0) ** exponent, 0.0)
+
+
+def soft_dice(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """One less the Dice coefficient of each picture, a mean over the classes that are in it.
+
+        D = 1 - mean over k of  2 sum_p q_pk g_pk / (sum_p q_pk^2 + sum_p g_pk^2)
+
+    with sums over valid pixels p, softmax probabilities q, and g 1 at the label and else 0.
+
+    Args:
+        logits: [*batch, H, W, K] class scores; traced.
+        labels: [*batch, H, W] integers, a class in 0..K-1 or `VOID` (255) without a label.
+
+    Returns:
+        float32 [*batch], in 0..1; of a picture without labels 1, with gradient 0.
+
+    Raises:
+        ValueError: if the shapes do not belong together.
+
+    Example:
+        >>> soft_dice(jnp.zeros((1, 1, 2, 2)), jnp.array([[[0, VOID]]])).tolist()  # 1 - 1 / 1.25
+        [0.19999998807907104]
+
+    Reference: Milletari, Navab & Ahmadi, "V-Net", 3DV 2016, section 3.
+    """
+    valid = _valid(logits, labels)[..., None]
+    likely = jnp.where(valid, jax.nn.softmax(logits.astype(jnp.float32)), 0.0)
+    wanted = jnp.where(valid, jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32), 0.0)
+    shared = jnp.sum(likely * wanted, (-3, -2))
+    sizes = jnp.sum(jnp.square(likely) + wanted, (-3, -2))
+    present = jnp.any(wanted > 0, (-3, -2))
+    found = jnp.where(present, 2 * shared / jnp.where(present, sizes, 1.0), 0.0)
+    return 1 - jnp.sum(found, -1) / jnp.maximum(jnp.sum(present, -1, dtype=jnp.float32), 1.0)
 
 
 def _valid(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -30,6 +30,7 @@ class Segmentation(LabelledImages):
       sampling: probability with which a cell of the last layer takes part in the loss of a
         training step, see `rfjax.tasks.losses.sampled`.
       cell: its height and width in pixels.
+      class_weights, focal, dice: of the softmax, see `rfjax.tasks.losses.balanced_cross_entropy`.
 
     Reference: Long, Shelhamer & Darrell, "Fully Convolutional Networks for Semantic Segmentation",
       section 4.
@@ -38,6 +39,9 @@ class Segmentation(LabelledImages):
     cross_entropy: str = "softmax"
     sampling: float = 1.0
     cell: int = 32
+    class_weights: Sequence[float] = ()
+    focal: float = 0.0
+    dice: float = 0.0
 
     score: ClassVar[str] = "mean_iu"
     title: ClassVar[str] = "mean IU"
@@ -48,6 +52,24 @@ class Segmentation(LabelledImages):
         _options.choose("cross_entropy", self.cross_entropy, _names.CROSS_ENTROPIES)
         _options.number("sampling", self.sampling, above=0, most=1)
         _options.integer("cell", self.cell)
+        _options.number("focal", self.focal, least=0)
+        _options.number("dice", self.dice, least=0)
+        self._check_weights()
+        balance = [key for key in _names.BALANCE if getattr(self, key)]
+        if balance and self.cross_entropy != "softmax":
+            raise ValueError(
+                f"{', '.join(balance)} want cross_entropy softmax; got {self.cross_entropy!r}"
+            )
+
+    def _check_weights(self) -> None:
+        """There are no weights, or one of each class and not all 0."""
+        weights = [_options.number("class_weights", each, least=0) for each in self.class_weights]
+        classes = self.facts.get("num_classes", len(weights))
+        if weights and (len(weights) != classes or not any(weights)):
+            raise ValueError(
+                f"class_weights wants {classes} numbers, one a class, not all 0; got "
+                f"{self.class_weights!r}"
+            )
 
     def model(self, build: Callable[..., linen.Module]) -> linen.Module:
         """A network with one output for each class; that of a null background is 0."""
@@ -85,13 +107,16 @@ class Segmentation(LabelledImages):
         return (Start({name: x.astype(np.float32) for name, x in maps.items()}, (height, width)),)
 
     def loss(self, outputs: Any, batch: Batch, key: jax.Array | None = None) -> tuple:
-        """The sum of the pixels' cross-entropies, and the number of valid pixels.
+        """The sum of the pixels' losses, and the number of valid pixels, or the sum of weights.
 
         With a key, that of a training step, cells are left out as `sampling` says.
         """
         labels = batch["label"]
         if key is not None and self.sampling < 1:
             labels = losses.sampled(key, labels, self.sampling, cell=self.cell)
+        balance = {key: value for key in _names.BALANCE if (value := getattr(self, key))}
+        if balance:
+            return losses.balanced_cross_entropy(outputs, labels, **balance)
         if self.cross_entropy == "softmax":
             return losses.cross_entropy(outputs, labels)
         background = self.cross_entropy == "sigmoid"

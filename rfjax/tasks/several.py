@@ -35,6 +35,8 @@ class Segmentations(Segmentation):
             )
         if self.cross_entropy == "null_background":
             raise ValueError("segmentations has scores of all classes: softmax or sigmoid")
+        if self.class_weights:
+            raise ValueError("segmentations has several sets of classes: no class_weights")
 
     @property
     def _keys(self) -> dict[str, str]:

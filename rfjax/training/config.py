@@ -94,6 +94,9 @@ def _task() -> ConfigDict:
     task.cross_entropy = option(str)  # of segmentation: softmax | sigmoid | null_background
     task.sampling = option(float)  # probability that a cell of the last layer has a loss in a step
     task.cell = option(int)  # height and width of such a cell in pixels
+    task.class_weights = option(tuple)  # of segmentation by softmax: one for each class
+    task.focal = option(float)  # likewise: exponent of the focal loss; 0 is the cross-entropy
+    task.dice = option(float)  # likewise: factor on the Dice loss that is added
     task.fusion = option(str)  # of guided: late_global | early | …, see models.guided
     task.shared = option(bool)  # of guided: whether one encoder reads support and query
     task.map = option(str)  # of guided: that features are taken from
@@ -281,6 +284,9 @@ _OPTION_RULES = {
         "cross_entropy": rules.one_of(_names.CROSS_ENTROPIES),
         "sampling": rules.number(0, 1, open_low=True),
         "cell": _COUNT,
+        "class_weights": rules.several(rules.number(0), least=1),
+        "focal": rules.number(0),
+        "dice": rules.number(0),
         "fusion": rules.one_of(_names.FUSIONS),
     },
     "data.options": {

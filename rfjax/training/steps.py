@@ -218,7 +218,8 @@ def make_train_step(
         )
         total, count = task.loss(outputs, batch, keys["loss"])
         if task.normalize == "count":
-            total = total / jnp.maximum(_sum(count, axis_name), 1.0)
+            number = _sum(count, axis_name)
+            total = total / jnp.where(number > 0, number, 1.0)
         return total, (outputs, collections)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict]:

@@ -139,7 +139,7 @@ def _loss(
         {"params": params, **state}, *task.inputs(batch), train=True, mutable=list(state), rngs=rngs
     )
     total, count = task.loss(outputs, batch, key)
-    loss = total / jnp.maximum(count, 1.0) if task.normalize == "count" else total
+    loss = total / jnp.where(count > 0, count, 1.0) if task.normalize == "count" else total
     return loss, state | updates
 
 
