@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rfjax import _names
 from rfjax._checks import choose
@@ -42,6 +41,8 @@ def _run(options: argparse.Namespace) -> int:
     """Reads, shows and writes."""
     if options.output.suffix != ".npz":
         raise Fault(f"want a name that ends in .npz; got {options.output}")
+    import numpy as np
+
     from rfjax.models import matching, torch_import, weight_files
 
     try:
@@ -49,6 +50,8 @@ def _run(options: argparse.Namespace) -> int:
             choose("--model", options.model, tuple(_names.NETWORKS))
         arrays, notes = weight_files.read(options.input)
         model = options.model
+        if weight_files.is_own(arrays):
+            raise Fault(f"{options.input}: its names are those of rfjax already; train from it")
         fit = matching.nearest(arrays) if model is None else matching.match(model, arrays)
         given = torch_import.canonical(fit.name, arrays) if fit.found else {}
     except ValueError as error:
@@ -59,7 +62,8 @@ def _run(options: argparse.Namespace) -> int:
         raise Fault(f"{options.input}: none of its {len(arrays)} arrays fits a network here")
     print(f"{fit.name}: {fit.found} of {fit.wanted} arrays of the backbone")
     missing = _show(torch_import.expected(fit.name), given)
-    _write(options.output, given)
+    plain = {name: np.asarray(array, np.float32) for name, array in given.items()}
+    weight_files.write(options.output, plain, form="npz")
     print(f"written: {options.output}")
     if missing:
         tell(f"rfjax.models.convert: note: {fit.name} lacks {missing} arrays and cannot start so")
@@ -80,17 +84,6 @@ def _show(expected: dict, given: dict) -> int:
         if name not in expected:
             print(f"  {name} {given[name].shape}: of a head, or left out")
     return missing
-
-
-def _write(path: Path, arrays: dict) -> None:
-    """The arrays as float32, whole or not at all."""
-    import numpy as np
-
-    from rfjax._files import replacing
-
-    with replacing(path) as file:
-        plain: dict[str, Any] = {name: np.asarray(a, np.float32) for name, a in arrays.items()}
-        np.savez(file, **plain)
 
 
 if __name__ == "__main__":

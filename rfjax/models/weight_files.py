@@ -9,7 +9,8 @@ tensors, dictionaries and numbers together, which it has itself; whatever else a
 a mark without a value. PyTorch is not needed.
 
 Checkpoints wrap a state dict, and wrappers of modules put prefixes before its names. `read` takes
-both off and says so; `Weights.notes` tells what it did.
+both off and says so; `Weights.notes` tells what it did. `write` makes files of the first two
+formats.
 """
 
 import io
@@ -24,6 +25,8 @@ import ml_dtypes
 import numpy as np
 
 from rfjax._faults import reason
+from rfjax._files import replacing
+from rfjax._options import choose
 
 Array = TypeVar("Array")
 
@@ -91,6 +94,45 @@ def read(path: str | Path) -> Weights:
     if not arrays:
         raise ValueError(f"{path} holds no arrays by name")
     return Weights(arrays, tuple(notes))
+
+
+def write(path: str | Path, arrays: Mapping[str, np.ndarray], *, form: str) -> None:
+    """Writes a file of arrays by their names, whole or not at all; `read` takes it back.
+
+    Args:
+        path: of the file, whose place it takes.
+        arrays: by name.
+        form: "npz" or "safetensors".
+
+    Raises:
+        ValueError: there is no such form.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "own.safetensors"
+        >>> write(file, {"params/head/bias": np.arange(3.0)}, form="safetensors")
+        >>> read(file).arrays
+        {'params/head/bias': array([0., 1., 2.])}
+    """
+    choose("form", form, ("npz", "safetensors"))
+    plain: dict[str, Any] = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    with replacing(path) as file:
+        if form == "npz":
+            np.savez(file, **plain)
+        else:
+            from safetensors.numpy import save
+
+            file.write(save(plain))
+
+
+def is_own(arrays: Mapping[str, Any]) -> bool:
+    """Whether the names are places of a network here, as `rfjax.export` writes them.
+
+    Example:
+        >>> is_own({"params/head/bias": 0}), is_own({"head.bias": 0})
+        (True, False)
+    """
+    return any(name.startswith("params/") for name in arrays)
 
 
 def _decode(content: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""Starting from trained weights: a file of torch-named arrays, or another run."""
+"""Starting from trained weights: a file of torch-named arrays, an exported one, or another run."""
 
 import functools
 from collections.abc import Sequence
@@ -37,11 +37,11 @@ def load(
     """`variables` with the weights that `config.model.weights` names put in.
 
     Args:
-        config: of the run; `model.weights` is the path of an .npz of torch-named arrays, or the
-            directory of another run, whose best checkpoint is taken; of a run with another task all
-            but the head. With `model.late_fusion` it is that of a run with the same, or one path
-            for each of the networks, or one for all of them. What `model.anew` matches stays as it
-            is in `variables`.
+        config: of the run; `model.weights` is the path of a file of torch-named arrays, a file
+            that `rfjax.export` wrote, or the directory of another run, whose best checkpoint is
+            taken; of a run with another task all but the head. With `model.late_fusion` it is that
+            of a run with the same, or one path for each of the networks, or one for all of them.
+            What `model.anew` matches stays as it is in `variables`.
         variables: freshly drawn ones, which say what is wanted.
         num_classes, channels: of the data.
 
@@ -70,12 +70,15 @@ def load(
 
 
 def _is_fused(path: Path) -> bool:
-    """Whether it is a run of several networks whose scores are averaged."""
-    if not path.is_dir():
-        return False
+    """Whether it is a run of several networks whose scores are averaged, or was exported of one."""
     try:
+        if path.is_file():
+            names = weight_files.read(path).arrays
+            return weight_files.is_own(names) and any("/stream_0/" in name for name in names)
+        if not path.is_dir():
+            return False
         _, meta, _ = checkpoints.load(path)
-    except CheckpointError as error:
+    except (CheckpointError, ValueError) as error:
         raise configs.ConfigError(f"model.weights: {path}: {reason(error)}") from error
     return "config" in meta and bool(configs.from_dict(meta["config"]).model.late_fusion)
 
@@ -95,7 +98,7 @@ def _load(
                 networks.append(composed.build_model(before, meta["dataset"]["num_classes"]))
             found = transplant(for_both_encoders(given, variables), variables, networks)
         else:
-            found = _from_torch(path, config, num_classes, channels)
+            found = _from_file(path, config, variables, num_classes, channels)
         return _but_for(config.model.anew, found, variables)
     except FileNotFoundError as error:
         raise configs.ConfigError(f"model.weights: there is no {path}") from error
@@ -118,11 +121,23 @@ def _without_head(collection: dict[str, Any]) -> dict[str, Any]:
     return {name: tree for name, tree in collection.items() if name != "head"}
 
 
-def _from_torch(path: Path, config: ConfigDict, num_classes: int, channels: int) -> dict[str, Any]:
-    """The variables that a file of torch-named arrays makes."""
-    state_dict, notes = weight_files.read(path)
+def _from_file(
+    path: Path, config: ConfigDict, variables: dict[str, Any], num_classes: int, channels: int
+) -> dict[str, Any]:
+    """The variables that a file of arrays makes."""
+    arrays, notes = weight_files.read(path)
     for note in notes:
         tell(f"model.weights: {path}: {note}")
+    if not weight_files.is_own(arrays):
+        return _from_torch(arrays, config, num_classes, channels)
+    given = for_both_encoders(traverse_util.unflatten_dict(arrays, sep="/"), variables)
+    return transplant(given, variables, [composed.build_model(config, num_classes)])
+
+
+def _from_torch(
+    state_dict: dict[str, np.ndarray], config: ConfigDict, num_classes: int, channels: int
+) -> dict[str, Any]:
+    """The variables that torch-named arrays make."""
     section = config.model
     null_background = config.task.cross_entropy == "null_background"  # which has no score
     imported = functools.partial(
@@ -158,7 +173,7 @@ def transplant(
     Arrays of `variables` without a counterpart, as the covariances of a composed head, stay as they
     are.
 
-    A layer of the head without a kernel of its path stays as it is as a whole. So FCN-16s starts
+    A layer of the head whose kernel has no counterpart stays as it is as a whole. So FCN-16s starts
     from the scores of FCN-32s, and its new score layer from zero. A truncated network leaves out
     the stages that it does not run.
 
@@ -185,8 +200,8 @@ def transplant(
     if differing:
         listed = ", ".join(differing[:4]) + ", …" * (len(differing) > 4)
         raise ValueError(f"the backbones are not the same: only one of them has {listed}")
-    kernels = {path[1:-1] for path in shared if path[-1] == "kernel"}
-    shared = [path for path in shared if path[1] != "head" or path[1:-1] in kernels]
+    drawn = {path[1:-1] for path in flat.keys() - source.keys() if path[-1] == "kernel"}
+    shared = [path for path in shared if path[1] != "head" or path[1:-1] not in drawn]
     faults = not_finite({"/".join(path): source[path] for path in shared})
     if faults:
         raise ValueError(f"not finite (NaN or infinite): {', '.join(sorted(faults))}")

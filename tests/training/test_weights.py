@@ -109,6 +109,15 @@ def test_heads_of_another_kind_stay_as_drawn(plain_run):
     chex.assert_trees_all_equal(placed["params"]["head"], fresh["params"]["head"])
 
 
+def test_a_normalization_of_the_head_goes_with_its_kernels():
+    network, fresh = make("score")
+    head = lambda number: {**fresh["params"]["head"], "bn1": {"scale": jnp.full(3, number)}}
+    params = [fresh["params"] | {"head": head(number)} for number in (1.0, 2.0)]
+    drawn, given = ({"params": each} for each in params)
+    placed = weights.transplant(given, drawn, (network, network))
+    np.testing.assert_array_equal(placed["params"]["head"]["bn1"]["scale"], [2.0, 2.0, 2.0])
+
+
 def test_a_stage_starts_from_the_one_before():
     """Score layers of the same path are taken, the new one is listed and stays as drawn."""
     network, _ = make("score")
