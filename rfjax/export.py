@@ -77,7 +77,7 @@ def program(trained: Any, *, size: tuple[int, int] | None = None) -> Any:
     from rfjax.tasks.images import LabelledImages
 
     task = trained.task
-    if not isinstance(task, LabelledImages) or not task.of_pictures:
+    if not isinstance(task, LabelledImages) or task.pictures != ("image",):
         name = trained.config.task.name
         raise ExportError(f"stablehlo is of tasks of labelled pictures; the run's task is {name!r}")
     normalization = task.normalization
