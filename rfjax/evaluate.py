@@ -32,6 +32,7 @@ from rfjax.training import folders
 # command line is told before.
 
 SPLITS = ("val", "test", "train")
+_NO_CLASSES = "--labels: the run does not give a class to every pixel"
 
 
 class EvaluationError(Fault, ValueError):
@@ -137,11 +138,13 @@ def _write_labels(folder: Path, trained: Any, predictions: Any) -> None:
     from rfjax import visualize
 
     palette = np.asarray(trained.task.facts["palette"], np.uint8)
+    if not palette.size:
+        raise EvaluationError(_NO_CLASSES)
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
     for name, classes in predictions:
         if classes.ndim != 2:
-            raise EvaluationError("--labels: the run does not give a class to every pixel")
+            raise EvaluationError(_NO_CLASSES)
         stem = name.replace("/", "_").removesuffix(".png")
         with naming(folder):
             visualize.palette_image(classes, palette).save(folder / f"{stem}.png")
