@@ -8,14 +8,14 @@ import pytest
 from flax import linen
 from PIL import Image
 
-from rfjax import models, predict, visualize
+from rfjax import evaluate, models, predict, visualize
 from rfjax.data.flow_files import read_flow
 from rfjax.training import config as configs
 from rfjax.training import optimizers, state
 from rfjax.training.checkpoints import Checkpoints
 from tests import toys
 
-FACTS = {"num_classes": 2, "class_names": ["a", "b"], "palette": [[0] * 3] * 2,
+FACTS = {"num_classes": 2, "class_names": ["a", "b"], "palette": [],
          "mean": [0.0] * 3, "std": [1.0] * 3}  # fmt: skip
 SIZE = (5, 7)
 
@@ -118,6 +118,13 @@ def test_colons_and_patterns_in_names(pictures):
     (pictures / "two.png").rename("[2].png")
     found, failures = predict._all_pictures(["one:1.png", "[2].png:wide.png", "*:1.png"])
     assert found == [(Path("one:1.png"),), (Path("[2].png"), Path("wide.png"))] and not failures
+
+
+def test_a_flow_has_no_label_pictures(runs, tmp_path):
+    trained = predict.load(runs / "flow", pictures=2)
+    with pytest.raises(evaluate.EvaluationError, match="does not give a class to every pixel"):
+        evaluate._write_labels(tmp_path / "labels", trained, [])
+    assert not (tmp_path / "labels").exists()
 
 
 def test_the_number_of_pictures_is_told(runs):
