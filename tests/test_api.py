@@ -78,7 +78,7 @@ def test_imports_run_one_way():
         ["data", "visualize"],
         ["tasks"],
         ["training"],
-        ["evaluate", "predict", "guide", "video"],
+        ["evaluate", "export", "predict", "guide", "video"],
         ["receptive_field"],
         ["search"],
         ["studies"],
