@@ -53,12 +53,11 @@ for line in sys.stdin.read().splitlines():
 # W is the folder of `prepare`. TRAIN stops before the network is compiled.
 TRAIN = "train.py --config=configs/folder.py:resnet_tiny --workdir=W/new "
 OWN = TRAIN + "--config.data.augmentation.crop=(16,16) --config.data.dir=W/"
-DIGITS = "train.py --config=configs/quickstart.py --workdir=W/new --config.data.dir=W/digits "
 PREDICT = "rfjax.predict --workdir=W/run --output=W/out "
 EXPORT = "rfjax.export --workdir=W/run --format="
 WRONG = {
     # folders of pictures
-    OWN + "nothing": ("W/nothing", "want {split}/images and {split}/masks"),
+    OWN + "nothing": ("W/nothing", "want train/images and train/masks, or ", "images and masks, with"),
     OWN + "swapped": ("masks", "are no masks of classes, or were saved with loss"),
     OWN + "unmasked": ("1 of 4 images in W/unmasked have no mask", "as a PNG or TIFF: "),
     OWN + "sizes": ("has 24x24 pixels", "its label 20x24"),
