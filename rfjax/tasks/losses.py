@@ -108,7 +108,7 @@ def balanced_cross_entropy(
         A float32 scalar and a float32 scalar, the mean loss being their quotient.
 
     Raises:
-        ValueError: if the shapes or the weights do not belong together, or the share is not in 0..1.
+        ValueError: if the shapes or the weights do not belong together, or the share is none.
 
     Example:
         >>> logits, labels = jnp.zeros((1, 1, 3, 2)), jnp.array([[[0, 1, VOID]]])
