@@ -93,11 +93,10 @@ def _train() -> int:
             f"network is trained and saved in {workdir}"
         )
         return 1
-    best = result["best"]
-    used = (
-        f" ({task.headline(best)} at step {best['step']})" if best["step"] != result["step"] else ""
-    )
-    print(f"{task.headline(result)} at step {result['step']}{used}; see {workdir}/result.json")
+    place = f"see {workdir}/result.json"
+    if (best := result["best"])["step"] != result["step"]:
+        place = f"{task.headline(best)} at step {best['step']}, which is used; {place}"
+    print(f"{task.headline(result)} at step {result['step']}; {place}")
     return 0
 
 
@@ -106,7 +105,7 @@ def _told(found: dict, headline: str, workdir: Path) -> int:
     print(f"{headline}; see {workdir}/scores.md")
     if lost := found["diverged"]:
         tell(f"train.py: error: no result of seed {', '.join(map(str, lost))}, which diverged")
-    return 1 if lost else 0
+    return 1 if lost or not found["scores"] else 0
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ WORKDIR/seed0, seed1, ...    the runs
 WORKDIR/scores.json, .md     mean, deviation and range of each score, and the numbers of each run
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,7 @@ def train(config: ConfigDict, workdir: str | Path, count: int) -> dict[str, Any]
         if jax.process_index() == 0:
             write_json(workdir / SCORES, found)
             write_text(workdir / "scores.md", page(found))
-    return json.loads(json.dumps(found))
+    return found
 
 
 def _summary(seeds: Sequence[int], results: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
@@ -113,8 +112,10 @@ def page(found: Mapping[str, Any]) -> str:
 
 
 def headline(found: Mapping[str, Any], task: Task) -> str:
-    """The score that decides, over all seeds; raises a KeyError where no run was scored."""
-    own, count = found["scores"][task.score], len(found["seeds"]) - len(found["diverged"])
+    """The score that decides, over all seeds, in a few words."""
+    own, count = found["scores"].get(task.score), len(found["seeds"]) - len(found["diverged"])
+    if own is None or not np.isfinite(own["mean"]):
+        return "nothing was scored"
     factor, unit = (100, " %") if task.percent else (1, "")
     mean, deviation = factor * own["mean"], factor * own["deviation"]
     return f"{task.title} {mean:.4g} ± {deviation:.2g}{unit} over {count} seeds"
