@@ -8,7 +8,7 @@ _POSITIVE_DECAY = ("optimizer.weight_decay", lambda v: v > 0, "above 0")
 _CACHE = ("data.cache.map", bool, "the name of a map")
 _FILTERS = ("model.backbone_options.context", lambda v: v == "lsdfn", "lsdfn")
 _MOVED = lambda section: (f"{section}.resample", lambda v: v is not False, "True")
-_READ_WITH: dict[str, tuple[str, Callable[[Any], bool], str]] = {
+CONDITIONS: dict[str, tuple[str, Callable[[Any], bool], str]] = {
     "optimizer.poly_power": ("optimizer.schedule", lambda v: v == "poly", "poly"),
     "optimizer.rate_in_momentum": ("optimizer.rule", lambda v: v == "momentum", "momentum"),
     "optimizer.accumulation": ("optimizer.accumulate", lambda v: v > 1, "at least 2"),
@@ -37,6 +37,6 @@ def unread(flat: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """
     return {
         key: (other, words)
-        for key, (other, holds, words) in _READ_WITH.items()
+        for key, (other, holds, words) in CONDITIONS.items()
         if other in flat and not holds(flat[other])
     }
