@@ -147,7 +147,8 @@ _OPTION_RULES = {
         "sampling": rules.number(0, 1, open_low=True),
         "cell": _COUNT,
         "class_weights": rules.either(
-            rules.one_of((_names.MEASURED,)), rules.several(rules.number(0), least=1)
+            (lambda value: value == _names.MEASURED, _names.MEASURED),
+            rules.several(rules.number(0), least=1),
         ),
         "hard_examples": rules.number(0, 1, open_low=True),
         "focal": rules.number(0),

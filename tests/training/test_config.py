@@ -289,7 +289,7 @@ def test_class_weights_are_numbers_or_measured():
         configs.validate(config)
         assert configs.from_json(configs.to_json(config)).task.class_weights == value
     config.task.class_weights = "measured"
-    wanted = "want one of median_frequency, or a tuple of 1 value or more, each a finite number"
+    wanted = "want median_frequency, or a tuple of 1 value or more, each a finite number"
     with pytest.raises(configs.ConfigError, match=f"class_weights: got 'measured'; {wanted}"):
         configs.validate(config)
 
