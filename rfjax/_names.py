@@ -103,7 +103,7 @@ def data_set(name: str) -> tuple[str, dict[str, str]]:
     return (kind, {"of": of}) if kind == "tfds" and of else (name, {})
 
 
-_LOSS = ("cross_entropy", "sampling", "cell", "focal", "dice")
+_LOSS = ("cross_entropy", "sampling", "cell", "focal", "dice", "hard_examples")
 TASKS: dict[str, tuple[str, ...]] = {
     "segmentation": (*_LOSS, "class_weights"),
     "classification": (),
@@ -118,6 +118,7 @@ FUSIONS = ("late_global", "late_local", "prototypes", "early", "masked", "foregr
 NORMALIZATIONS = ("count", "none")  # of the loss of a batch
 CROSS_ENTROPIES = ("softmax", "sigmoid", "null_background")  # of a segmentation
 BALANCE = ("class_weights", "focal", "dice")  # of the softmax of a segmentation
+MEASURED = "median_frequency"  # what class weights may be instead of numbers
 SCHEMES = ("dataset", "imagenet", "caffe")  # by which images are normalised
 
 MAPPINGS = ("auto", "loop", "map", "vmap")  # of a search's candidates to devices
