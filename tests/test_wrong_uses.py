@@ -90,7 +90,7 @@ WRONG = {
     OWN + "good --workdir=/proc/new": ("/proc/new: No such file",),
     # weights
     OWN + "good --config.model.weights=W/none.pth": ("model.weights: there is no W/none.pth",),
-    OWN + "good --config.model.weights=W/pointer.pth": ("W/pointer.pth cannot be read", "it is no .npz, .safetensors"),
+    OWN + "good --config.model.weights=W/pointer.pth": ("W/pointer.pth cannot be read", "no .npz"),
     OWN + "good --config.model.weights=W/other.npz": ("W/other.npz", "backbone/"),
     OWN + "good --config.model.weights=W/good": ("W/good",),
     # predictions, of a run
