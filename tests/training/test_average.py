@@ -62,7 +62,7 @@ class Small(linen.Module):
 
     @linen.compact
     def __call__(self, images, train=False):
-        x = linen.Conv(4, (3, 3))(images)
+        x = linen.Conv(4, (3, 3), use_bias=False)(images)
         x = linen.BatchNorm(use_running_average=not train, momentum=0.5, axis_name=steps.AXIS)(x)
         return linen.Conv(3, (1, 1))(linen.relu(x))
 
