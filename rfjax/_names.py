@@ -88,7 +88,20 @@ DATA_SETS: dict[str, tuple[str, ...]] = {
     "episodes": ("of", *_EPISODES),
     "digit_flow": ("size", "motion", "digits", "train_pairs", "val_pairs", "seed"),
     "flying_chairs": (),
+    "tfds": ("enlargement", "of", "image", "label", "train", "val", "test", "ignore"),
 }
+
+
+def data_set(name: str) -> tuple[str, dict[str, str]]:
+    """The entry of a data set, and the options that its name says: "tfds:NAME" is `of` "tfds".
+
+    Example:
+      >>> data_set("tfds:oxford_iiit_pet"), data_set("camvid")
+      (('tfds', {'of': 'oxford_iiit_pet'}), ('camvid', {}))
+    """
+    kind, _, of = name.partition(":")
+    return (kind, {"of": of}) if kind == "tfds" and of else (name, {})
+
 
 _LOSS = ("cross_entropy", "sampling", "cell", "focal", "dice", "hard_examples")
 TASKS: dict[str, tuple[str, ...]] = {

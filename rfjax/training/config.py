@@ -267,7 +267,7 @@ def _choices(config: ConfigDict) -> Iterator[str]:
         ("task.name", config.task.name, _names.TASKS),
         ("model.name", model.name, _names.NETWORKS),
         ("model.head", model.head, _names.HEADS),
-        ("data.name", data.name, _names.DATA_SETS),
+        ("data.name", _names.data_set(data.name)[0], _names.DATA_SETS),
     )
     for key, value, table in tables:
         try:
@@ -275,11 +275,12 @@ def _choices(config: ConfigDict) -> Iterator[str]:
         except ValueError as error:
             yield str(error)
     task = {key: config.task[key] for key in config.task if key not in ("name", "normalize")}
+    data_set = _names.data_set(data.name)[0]
     owners = (
         (f"task: {config.task.name}", ConfigDict(task), _names.TASKS, config.task.name),
         (f"model: backbone {model.name!r}", model.backbone_options, _names.NETWORKS, model.name),
         (f"model: head {model.head!r}", model.head_options, _names.HEADS, model.head),
-        (f"data: {data.name}", data.options, _names.DATA_SETS, data.name),
+        (f"data: {data.name}", data.options, _names.DATA_SETS, data_set),
     )
     for owner, section, table, name in owners:
         allowed = table.get(name)  # None where the name itself is wrong
