@@ -30,8 +30,8 @@ def measured(labels, classes=4, **options):
 
 def test_weights_are_those_of_the_definition():
     rng = np.random.default_rng(0)
-    labels = [rng.choice([0, 1, 2, VOID], size=(9, 8), p=p).astype(np.uint8)
-              for p in ((0.9, 0.1, 0, 0), (0.6, 0, 0.1, 0.3), (1, 0, 0, 0), (0.2, 0.5, 0.2, 0.1))]  # fmt: skip
+    chances = ((0.9, 0.1, 0, 0), (0.6, 0, 0.1, 0.3), (1, 0, 0, 0), (0.2, 0.5, 0.2, 0.1))
+    labels = [rng.choice([0, 1, 2, VOID], (9, 8), p=p).astype(np.uint8) for p in chances]
     shares = {}
     for k in range(3):
         there = [label for label in labels if (label == k).any()]
