@@ -1,90 +1,10 @@
-"""Trains a segmentation network with learnable receptive fields.
+"""Trains a network; `rfjax.train` in a checkout, where nothing need be installed as a command.
 
-    python train.py --config=configs/quickstart.py --workdir=runs/first
-    python train.py --config=configs/quickstart.py:dog --workdir=runs/dog --config.steps=3000
-
-Goes on where `workdir` stands, whatever ended it before. Ends with
-
-    0    when the run is complete
-    1    when it failed, with one line that says why and what to do; what was saved stays. So it is,
-         too, when nothing was scored because every validation label is void: the network is
-         trained and saved, but result.json holds no scores.
-    128 + signal    (143 for SIGTERM, 130 for SIGINT) when it was asked to stop and has saved its
-         state. Further signals change nothing: it says that it is saving, and goes on. SIGKILL
-         ends it at once, without what came since the last checkpoint.
+python train.py --config=configs/quickstart.py --workdir=runs/first
+python train.py --config=configs/quickstart.py:dog --workdir=runs/dog --config.steps=3000
 """
 
-from contextlib import nullcontext
-from pathlib import Path
-
-from absl import flags
-
-from rfjax import _flags
-from rfjax._console import tell
-from rfjax._lock import held
-from rfjax.training import config as configs
-
-_FLAGS = _flags.define("run", config="configs/quickstart.py", workdir="runs/first")
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "host:port of process 0, for several processes."
-)
-_NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "How many processes there are.", lower_bound=1
-)
-_PROCESS_ID = flags.DEFINE_integer(
-    "process_id", None, "The number of this process, from 0.", lower_bound=0
-)
-
-
-@flags.multi_flags_validator(
-    ["coordinator", "num_processes", "process_id"],
-    message="--coordinator, --num_processes and --process_id are given together or not at all",
-)
-def _together(values: dict) -> bool:
-    return len({value is None for value in values.values()}) == 1
-
-
-@flags.multi_flags_validator(
-    ["num_processes", "process_id"], message="--process_id is less than --num_processes"
-)
-def _counted(values: dict) -> bool:
-    return None in values.values() or values["process_id"] < values["num_processes"]
-
-
-def _prepare_jax() -> None:
-    """Sets up the compilation cache and the other processes, before any computation."""
-    import jax
-
-    from rfjax import training
-
-    if _FLAGS.cache.value != "":
-        training.use_compilation_cache(_FLAGS.cache.value)
-    if _COORDINATOR.value is not None:
-        jax.distributed.initialize(
-            _COORDINATOR.value, num_processes=_NUM_PROCESSES.value, process_id=_PROCESS_ID.value
-        )
-
-
-def _train() -> int:
-    """Checks what was given, and trains; JAX, which takes seconds, is imported in between."""
-    configs.validate(_FLAGS.config.value)
-    workdir = Path(_FLAGS.workdir.value)
-    workdir.mkdir(parents=True, exist_ok=True)
-    with nullcontext() if _PROCESS_ID.value else held(workdir):  # of several, process 0
-        _prepare_jax()
-        from rfjax.training import composed, loop
-
-        result = loop.train(_FLAGS.config.value, workdir)
-    task = composed.create_task(_FLAGS.config.value, {})
-    if not task.is_scored(result):
-        tell(
-            "train.py: error: nothing was scored, since every validation label is void; the "
-            f"network is trained and saved in {workdir}"
-        )
-        return 1
-    print(f"{task.headline(result)} at step {result['step']}; see {workdir}/result.json")
-    return 0
-
+from rfjax import train
 
 if __name__ == "__main__":
-    _flags.run("train.py", _train)
+    train.main()

@@ -61,7 +61,7 @@ def test_imports_run_one_way():
     """No module of a layer names a module of a layer above it."""
     layers = [
         ["_extras", "_options", "_faults", "_lazy", "_markdown", "_names", "_registry", "places"],
-        ["_console", "_files", "_flags", "_rules", "_runs"],
+        ["_console", "_files", "_flags", "_programs", "_rules", "_runs"],
         ["_lock", "_progress", "_store"],
         ["_checks"],
         ["_engine"],
@@ -78,7 +78,7 @@ def test_imports_run_one_way():
         ["data", "visualize"],
         ["tasks"],
         ["training"],
-        ["evaluate", "export", "predict", "guide", "video"],
+        ["evaluate", "export", "predict", "guide", "train", "video"],
         ["receptive_field"],
         ["search"],
         ["studies"],
