@@ -15,7 +15,11 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "rfjax"
 
 # Pages that are texts beside the documentation.
-TEXTS = {"index.md": "README.md", "changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
+TEXTS = {
+    "index.md": "README.md",
+    "changelog.md": "CHANGELOG.md",
+    "contributing.md": "CONTRIBUTING.md",
+}
 
 # Pages of the API, with their titles and what they show beside the packages of their names.
 PAGES = {
