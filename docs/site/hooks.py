@@ -62,8 +62,13 @@ def page_of(module: str) -> str:
 def api_page(page: str) -> str:
     """The Markdown of a page of the API."""
     shown = [module for module in modules() if page_of(module) == page]
-    blocks = [f"# {PAGES[page]}", *(f"::: {module}" for module in shown)]
-    return "\n\n".join(blocks)
+    return "\n\n".join([f"# {PAGES[page]}", *map(_block, shown)])
+
+
+def _block(module: str) -> str:
+    """What shows a module; of a package its text alone, since its names stand in its modules."""
+    package = (ROOT / module.replace(".", "/")).is_dir()
+    return f"::: {module}" + ("\n    options:\n      members: false" if package else "")
 
 
 def api_index() -> str:
