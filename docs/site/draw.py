@@ -2,7 +2,7 @@
 
     python docs/site/draw.py docs/pictures
 
-What a layer reads is the gradient of one of its outputs, drawn as a map: blue where it adds, red
+What a layer reads is the gradient of one of its outputs, drawn as a map: red where it adds, blue
 where it subtracts. Each picture is smaller than 150 kB.
 """
 
@@ -20,7 +20,7 @@ import rfjax
 from rfjax import visualize
 from rfjax.data import digit_clips, digit_flow
 
-SIZE = 33  # pixels of a map on which is drawn what one output reads
+SIZE = 29  # pixels of a map on which is drawn what one output reads
 MIDDLE = (SIZE // 2, SIZE // 2)
 
 
@@ -49,7 +49,7 @@ def composition() -> Figure:
 
 def strides() -> Figure:
     """What is left of labels that were scored at three strides and enlarged again."""
-    scenes = digit_clips.load("val", None, size=96)
+    scenes = digit_clips.load("val", None, size=96, min_scale=36.0, max_scale=64.0)
     scene = scenes.source[5]
     label = np.asarray(scene["label"])
     colors = lambda classes: visualize.colorize(classes, scenes.palette)
@@ -76,7 +76,7 @@ def pad() -> Figure:
         return read_by(lambda x: rfjax.adaptive_dilated_conv(x, kernel, weights))
 
     panels = [[read(choice) for choice in choices.values()]]
-    return visualize.filter_panels(panels, rows=("",), titles=tuple(choices), signed=False)
+    return visualize.filter_panels(panels, rows=("",), titles=tuple(choices))
 
 
 def inflation() -> Figure:
@@ -92,7 +92,7 @@ def inflation() -> Figure:
     factors = (0.5, 1.0, 1.5, 2.0)
     panels = [[read_by(lambda x, f=factor: layer(x, f)) for factor in factors]]
     titles = tuple(f"f = {factor:g}" for factor in factors)
-    return visualize.filter_panels(panels, rows=("",), titles=titles, signed=False)
+    return visualize.filter_panels(panels, rows=("",), titles=titles)
 
 
 def lsdfn() -> Figure:
@@ -108,7 +108,7 @@ def lsdfn() -> Figure:
     cases = ((1, 1), (3, 2), (5, 3), (7, 4))
     titles = tuple(f"s = {s}, γ = {stride}" for s, stride in cases)
     panels = [[read(*case) for case in cases]]
-    return visualize.filter_panels(panels, rows=("",), titles=titles, signed=False)
+    return visualize.filter_panels(panels, rows=("",), titles=titles)
 
 
 def flow() -> Figure:

@@ -4,8 +4,10 @@ mkdocs calls the functions `on_…`. Formulas, `$…$` in the pages, become Math
 without a script.
 """
 
+import ast
 import html
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from latex2mathml.converter import convert
@@ -37,6 +39,7 @@ PAGES = {
     "programs": "Programs",
 }
 PROGRAMS = ("train", "evaluate", "predict", "guide", "video", "export")
+BLUR = "rfjax.filtering.Blur"  # the one name that a public module has from a private one
 
 
 def modules() -> list[str]:
@@ -62,13 +65,27 @@ def page_of(module: str) -> str:
 def api_page(page: str) -> str:
     """The Markdown of a page of the API."""
     shown = [module for module in modules() if page_of(module) == page]
-    return "\n\n".join([f"# {PAGES[page]}", *map(_block, shown)])
+    blocks = [f"# {PAGES[page]}"]
+    for module in shown:
+        blocks += _blocks(module)
+    return "\n\n".join(blocks)
 
 
-def _block(module: str) -> str:
-    """What shows a module; of a package its text alone, since its names stand in its modules."""
-    package = (ROOT / module.replace(".", "/")).is_dir()
-    return f"::: {module}" + ("\n    options:\n      members: false" if package else "")
+def _blocks(module: str) -> Iterator[str]:
+    """What shows a module; of a package its text, and names that stand in no public module."""
+    file = ROOT / module.replace(".", "/") / "__init__.py"
+    level = "heading_level: 3\n      show_root_full_path: false"
+    if not file.exists():
+        yield f"::: {module}"
+        if BLUR.startswith(f"{module}."):
+            yield f"::: {BLUR}\n    options:\n      {level}"
+        return
+    yield f"::: {module}\n    options:\n      members: false"
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and "._" in str(node.module):
+            for alias in node.names:
+                if not alias.name.isupper():
+                    yield f"::: {module}.{alias.name}\n    options:\n      {level}"
 
 
 def api_index() -> str:
@@ -88,6 +105,16 @@ def first_line(module: str) -> str:
     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     line = file.read_text(encoding="utf-8").split("\n", 1)[0].strip('"')
     return line.replace("|", "\\|")
+
+
+def on_config(config):
+    """Puts pages that `mkdocs.yml` does not name under More, so that none is lost."""
+    docs = Path(config.docs_dir)
+    named = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = (path.relative_to(docs).as_posix() for path in sorted(docs.rglob("*.md")))
+    if more := [page for page in pages if f" {page}\n" not in named]:
+        config.nav.append({"More": more})
+    return config
 
 
 def on_files(files: Files, config) -> Files:
