@@ -1,6 +1,6 @@
 """Draws the pictures of the pages on systems, from the primitives that they describe.
 
-    python docs/site/draw.py docs/pictures
+    python docs/site/draw.py docs/pictures [NAME ...]
 
 What a layer reads is the gradient of one of its outputs, drawn as a map: red where it adds, blue
 where it subtracts. Each picture is smaller than 150 kB.
@@ -27,7 +27,7 @@ MIDDLE = (SIZE // 2, SIZE // 2)
 def read_by(function: Callable, place: tuple[int, int] = MIDDLE) -> np.ndarray:
     """How much every pixel of a map changes one output of a function of maps [1, H, W, 1]."""
     one = lambda x: function(x)[0, place[0], place[1], 0]
-    return np.asarray(jax.grad(one)(jnp.zeros((1, SIZE, SIZE, 1)))[0, ..., 0])
+    return np.asarray(jax.jit(jax.grad(one))(jnp.zeros((1, SIZE, SIZE, 1)))[0, ..., 0])
 
 
 def composition() -> Figure:
@@ -105,7 +105,7 @@ def lsdfn() -> Figure:
         how = {"samples": samples, "sample_stride": stride}
         return read_by(lambda x: rfjax.dynamic_filter(x, within, across, **how))
 
-    cases = ((1, 1), (3, 2), (5, 3), (7, 4))
+    cases = ((1, 1), (3, 2), (3, 4), (5, 4))
     titles = tuple(f"s = {s}, γ = {stride}" for s, stride in cases)
     panels = [[read(*case) for case in cases]]
     return visualize.filter_panels(panels, rows=("",), titles=titles)
@@ -136,13 +136,13 @@ def write(figure: Figure, path: Path) -> None:
     picture.quantize(128).save(path, optimize=True)
 
 
-def main(folder: Path) -> None:
-    """Draws all pictures into a folder."""
+def main(folder: Path, *names: str) -> None:
+    """Draws the pictures that are named, or all, into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, draw in PICTURES.items():
-        write(draw(), folder / f"{name}.png")
-        print(folder / f"{name}.png", (folder / f"{name}.png").stat().st_size)
+    for name in names or PICTURES:
+        write(PICTURES[name](), folder / f"{name}.png")
+        print(folder / f"{name}.png", (folder / f"{name}.png").stat().st_size, flush=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -148,5 +148,8 @@ def on_page_content(content: str, **_) -> str:
 
 
 def _formula(latex: str, display: str) -> str:
+    """The MathML of a formula. Round brackets of matrices are borders, which need no font."""
     formula = convert(html.unescape(latex).strip(), display=display)
+    matrix = r"<mo>&#x00028;</mo><mtable>(.*?)</mtable><mo>&#x00029;</mo>"
+    formula = re.sub(matrix, r'<mtable class="round">\1</mtable>', formula, flags=re.DOTALL)
     return f'<div class="formula">{formula}</div>' if display == "block" else formula
