@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
 import rfjax
 from rfjax import visualize
@@ -130,17 +129,10 @@ PICTURES = {
 }
 
 
-def write(figure: Figure, path: Path) -> None:
-    """Writes a figure in 128 colors."""
-    picture = Image.fromarray(visualize.to_rgb(figure))
-    picture.quantize(128).save(path, optimize=True)
-
-
 def main(folder: Path, *names: str) -> None:
     """Draws the pictures that are named, or all, into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name in names or PICTURES:
-        write(PICTURES[name](), folder / f"{name}.png")
+        visualize.save(PICTURES[name](), folder / f"{name}.png")
         print(folder / f"{name}.png", (folder / f"{name}.png").stat().st_size, flush=True)
 
 

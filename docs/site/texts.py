@@ -34,8 +34,9 @@ def _paragraph(text: str) -> str:
     if ">>> " in text:
         return re.sub(r"^( *)Example:$", r"\1Examples:", text, flags=re.MULTILINE)
     lines = text.split("\n")
-    if lines[0] == "Reference:":
-        return f"**Reference:** {_escaped(' '.join(line.strip() for line in lines[1:]))}"
+    if lines[0].startswith("Reference:"):
+        source = " ".join(line.strip() for line in lines).removeprefix("Reference:")
+        return f"**Reference:** {_escaped(source.strip())}"
     if text.startswith(_MORE):
         first = next(i for i, line in enumerate([*lines, " "]) if line.startswith(" "))
         said = " ".join(lines[:first]).removeprefix(_MORE)
