@@ -323,12 +323,12 @@ def _document(trained: Any, options: argparse.Namespace) -> Any:
     Raises:
         PredictionError: the run is no segmentation.
     """
-    from rfjax import tasks
     from rfjax.tasks import coco
+    from rfjax.tasks.segmentation import Segmentation
 
     if not options.coco:
         return None
-    if not isinstance(trained.task, tasks.Segmentation):
+    if not isinstance(trained.task, Segmentation):
         raise PredictionError(f"--coco is of segmentations; {options.workdir} has learned none")
     return coco.Document(trained.task.facts["class_names"])
 

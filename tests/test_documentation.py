@@ -16,7 +16,7 @@ DOCS = ROOT / "docs"
 PAGES = {path.relative_to(DOCS).as_posix(): path for path in sorted(DOCS.rglob("*.md"))}
 EXAMPLE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 # Pages whose examples other tests run, and look at.
-ELSEWHERE = {"networks.md", "tasks.md"}
+ELSEWHERE = {"networks.md", "other_libraries.md", "tasks.md"}
 RUNNING = [
     name
     for name, path in PAGES.items()
