@@ -87,7 +87,7 @@ DATA_SETS: dict[str, tuple[str, ...]] = {
     "digit_episodes": (*_SCENES, "turns", *_EPISODES),
     "episodes": ("of", *_EPISODES),
     "digit_flow": ("size", "motion", "digits", "train_pairs", "val_pairs", "seed"),
-    "flying_chairs": (),
+    "flying_chairs": ("reduction",),
 }
 
 _LOSS = ("cross_entropy", "sampling", "cell", "focal", "dice")

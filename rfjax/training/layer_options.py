@@ -69,7 +69,7 @@ def data_options() -> ConfigDict:
     """The options of all data sets; each takes its own and refuses the others."""
     options = ConfigDict()
     options.enlargement = option(int)  # whole factor, in training and evaluation
-    options.reduction = option(int)  # of camvid: whole factor, likewise
+    options.reduction = option(int)  # of camvid, flying_chairs: likewise
     options.size = option(int)  # of digit scenes, in pixels; the rest is theirs, too
     options.min_scale = option(float)  # of digits, in pixels
     options.max_scale = option(float)
