@@ -1,6 +1,6 @@
 """Helen's faces with the parts of Smith et al.: 2,330 images, eleven classes.
 
-    DIR/images/NAME.jpg   DIR/labels/NAME/NAME_lbl00.png … NAME_lbl10.png   one part a file, 0 to 255
+    DIR/images/NAME.jpg   DIR/labels/NAME/NAME_lbl00.png … NAME_lbl10.png   a part a file, 0 to 255
     DIR/exemplars.txt     DIR/tuning.txt     DIR/testing.txt                "NUMBER , NAME" a line
 
 This is the archive `SmithCVPR2013_dataset_resized`. A pixel is of the part whose file has the

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 from flax import linen
 
 from rfjax import _checks, nn
