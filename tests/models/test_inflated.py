@@ -197,3 +197,18 @@ def test_two_paths_drift_apart_by_weighted_gradients_and_gain():
     np.testing.assert_allclose(alike[:, 0], alike[:, 1], atol=1e-3)
     assert apart[-1, 0] > 0.8 and 0.4 < alike[-1, 0] < 0.7 and apart[-1, 1] < 0.35
     assert better < 0.9 * worse
+
+
+def test_the_trunk_takes_the_weights_of_a_classifier():
+    _, variables, _ = tiny()
+    trunk = variables["params"]["backbone"]
+    state = {}
+    for name, leaves in trunk.items():
+        state[f"{name}.weight"] = np.full(leaves["kernel"].shape, 0.5).transpose(3, 2, 0, 1)
+        state[f"{name}.bias"] = np.ones(leaves["bias"].shape)
+    options = {"head": "inflated", "head_options": TWO, "backbone_options": {"output_stride": 8}}
+    with pytest.warns(UserWarning, match=r"drawn anew: head\.norm, head\.path_0\.layer\.fc6"):
+        found = models.import_torch("vgg_tiny", state, num_classes=3, **options)["params"]
+    assert all(np.all(leaf == 0.5) for leaf in map(lambda l: l["kernel"], found["backbone"].values()))
+    paths = [found["head"][name] for name in ("path_0", "path_1")]
+    jax.tree.map(np.testing.assert_array_equal, *paths)
