@@ -209,6 +209,6 @@ def test_the_trunk_takes_the_weights_of_a_classifier():
     options = {"head": "inflated", "head_options": TWO, "backbone_options": {"output_stride": 8}}
     with pytest.warns(UserWarning, match=r"drawn anew: head\.norm, head\.path_0\.layer\.fc6"):
         found = models.import_torch("vgg_tiny", state, num_classes=3, **options)["params"]
-    assert all(np.all(leaf == 0.5) for leaf in map(lambda l: l["kernel"], found["backbone"].values()))
+    assert all(np.all(leaves["kernel"] == 0.5) for leaves in found["backbone"].values())
     paths = [found["head"][name] for name in ("path_0", "path_1")]
     jax.tree.map(np.testing.assert_array_equal, *paths)
