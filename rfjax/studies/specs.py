@@ -1,13 +1,14 @@
 """What one cell of a table trains, and what a table is made of."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 # The networks of the papers, by the roles that a scale fills.
 ROLES = {"drn": "DRN-A", "resnet": "ResNet-34", "dla": "DLA-34", "vgg": "VGG-16"}
+IU = "mean IU"  # the column of tables that have one
 
 
 @dataclass(frozen=True)
@@ -170,3 +171,43 @@ def below(
     """The claim that one cell's value is below another's; `measure` is iu | sigma."""
     place = ("iu", "sigma").index(measure)
     return Claim(text, lambda *v: v[place](*lower), lambda *v: v[place](*higher), paired)
+
+
+def with_settings(spec: Spec, label: str, **settings: Any) -> Spec:
+    """The same but for these keys of the config, with "__" for their dots."""
+    changed = {key.replace("__", "."): value for key, value in settings.items()}
+    merged = dict(spec.settings) | changed
+    return replace(spec, label=label, settings=(*merged.items(),))
+
+
+# -- tables with one column ------------------------------------------------------------------------
+
+
+def one_column(rows: Mapping[str, tuple[Spec, float | None]], **fields: Any) -> dict[Place, Cell]:
+    """Cells of a table with one column, of runs and what the paper prints by row."""
+    return {(row, IU): Cell(spec, paper, **fields) for row, (spec, paper) in rows.items()}
+
+
+def beats(low: str, high: str, text: str = "", *, paired: bool = False) -> Claim:
+    """The claim that a row's score is below another's."""
+    return below(text or f"{low} < {high}", (low, IU), (high, IU), paired=paired)
+
+
+def near(text: str, row: str, other: str, points: float = 1.0) -> Claim:
+    """The claim that two rows differ by less than some points, seed by seed."""
+    return Claim(
+        f"{text} (within {points:g})",
+        lambda iu, _: np.abs(iu(row, IU) - iu(other, IU)),
+        lambda iu, _: np.full(len(iu(row, IU)), points),
+        paired=True,
+    )
+
+
+def no_worse(row: str, other: str, points: float = 1.0) -> Claim:
+    """The claim that another row is at most some points below a row, seed by seed."""
+    return Claim(
+        f"{row} ≤ {other} (within {points:g})",
+        lambda iu, _: iu(row, IU) - points,
+        lambda iu, _: iu(other, IU),
+        paired=True,
+    )

@@ -162,8 +162,15 @@ def _model() -> ConfigDict:
 
 
 def _composed() -> ConfigDict:
-    """Which convolutions of the backbone are composed with Gaussians, and how."""
+    """Which convolutions of the backbone are composed with Gaussians, or adapt otherwise."""
     composed = composition_options()
+    composed.dilations = option(tuple)  # of pad, see the options of heads
+    composed.prior = option(str)
+    composed.temperature = option(float)
+    composed.evaluation = option(str)
+    # composition | gauss_deform | dynamic | deform | static_deform | pad | adadr: the layer of the
+    # head of this name
+    composed.layer = "composition"
     composed.patterns = ()  # of their paths, as "backbone/layer4_*/conv2"; () for none
     return composed
 
@@ -251,6 +258,7 @@ RULES = {
     "data.augmentation.color": rules.number(0, 1),
     "data.augmentation.lighting": rules.number(0),
     "data.augmentation.flip": rules.flag(),
+    "model.composed.layer": rules.one_of(_names.PLACED),
     "model.composed.patterns": rules.several(
         (rules.is_text, "a text that is not empty, a pattern of paths")
     ),
@@ -278,6 +286,7 @@ RULES = {
 
 # Options that are set are in these bounds for every layer and data set that takes them; what else a
 # layer wants of them it says itself.
+_EVALUATED = ("hard", "expected")  # dilations, without random numbers
 _COUNT, _POSITIVE = rules.integer(1), rules.number(0, open_low=True)
 _OPTION_RULES = {
     "task": {
@@ -312,10 +321,19 @@ _OPTION_RULES = {
         ),
         "dropout": rules.number(0, 1),
     },
-    "model.composed": {"components": _COUNT, "sigma": _POSITIVE, "truncate": _POSITIVE},
+    "model.composed": {
+        "components": _COUNT,
+        **dict.fromkeys(("sigma", "truncate", "temperature"), _POSITIVE),
+        "prior": rules.one_of(_names.PRIORS),
+        "evaluation": rules.one_of(_EVALUATED),
+    },
     "model.head_options": {
         **dict.fromkeys(("kernel_size", "dilation", "components", "width"), _COUNT),
         **dict.fromkeys(("sigma", "sigma_center", "sigma_surround", "truncate"), _POSITIVE),
+        **dict.fromkeys(("temperature", "factor"), _POSITIVE),
+        "prior": rules.one_of(_names.PRIORS),
+        "evaluation": rules.one_of(_EVALUATED),
+        "gradient": rules.one_of(_names.FACTOR_GRADIENTS),
         "dropout": rules.number(0, 1),
     },
 }
@@ -409,8 +427,17 @@ def _choices(config: ConfigDict) -> Iterator[str]:
         unknown = [] if allowed is None else [key for key in options(section) if key not in allowed]
         if unknown:
             yield f"{owner} takes {', '.join(allowed) or 'no options'}; got {', '.join(unknown)}"
-    composed = options(model.composed)
-    if not composed.pop("patterns") and composed:
+    yield from _composed_faults(options(model.composed))
+
+
+def _composed_faults(composed: dict[str, Any]) -> Iterator[str]:
+    """Faults of what takes the place of convolutions of the backbone."""
+    patterns, layer = composed.pop("patterns"), composed.pop("layer")
+    unknown = sorted(composed.keys() - set(_names.HEADS.get(layer, composed)))
+    if unknown:
+        takes = ", ".join(_names.HEADS[layer])
+        yield f"model.composed: layer {layer!r} takes {takes}; got {', '.join(unknown)}"
+    if not patterns and composed:
         yield (
             f"model.composed.patterns: got (); want the layers that model.composed."
             f"{', '.join(composed)} is for"

@@ -41,7 +41,12 @@ def head_options() -> ConfigDict:
     options.mean = option(bool)  # whether the taps' centre is regressed as well
     options.offset_groups = option(int)  # of deform: parts of the channels with taps of their own
     options.modulated = option(bool)  # whether a mask of deform's samples is regressed as well
-    options.dilations = option(tuple)  # of ccl, one for each contrast
+    options.dilations = option(tuple)  # of ccl, one for each contrast; of pad, those to choose of
+    options.prior = option(str)  # of pad: markov | recurrent | gated
+    options.temperature = option(float)  # of pad: of the softmax of samples
+    options.evaluation = option(str)  # of pad: hard | expected
+    options.factor = option(float)  # of inflated: of the enlargement, initial
+    options.gradient = option(str)  # of inflated: of its factor, paper | true | released
     options.rates = option(tuple)  # of aspp and deeplab_v3_plus, one for each branch
     options.blur = option(float)  # before dilated branches, in units of their dilation
     options.width = option(int)  # channels inside ccl, aspp and deeplab_v3_plus
