@@ -123,12 +123,14 @@ class Claim:
       text: the claim in words.
       lower, higher: functions of (iu, sigma), each a `Values`, that give [seeds].
       paired: whether the runs of one seed belong together, as those that start from one checkpoint.
+      of: the name of a number that stands in the place of the mean IU, as "sampling_variance".
     """
 
     text: str
     lower: Callable[[Values, Values], np.ndarray]
     higher: Callable[[Values, Values], np.ndarray]
     paired: bool = False
+    of: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,11 @@ class Table:
       measures: shares that are shown beside the score in %, as {heading: its name in result.json}.
       numbers: other numbers beside it, likewise.
       score: heading of what the cells show.
+      measured: what is measured of every trained run, see `rfjax.studies.measures`; `numbers` may
+        show what it finds.
+      costs: whether time and memory of a training step are measured, see `rfjax.studies.costs`;
+        likewise.
+      pictures: those that are drawn besides that of the seeds, see `rfjax.studies.pictures`.
     """
 
     title: str
@@ -152,6 +159,9 @@ class Table:
     measures: Mapping[str, str] = field(default_factory=dict)
     numbers: Mapping[str, str] = field(default_factory=dict)
     score: str = "mean IU"
+    measured: tuple[str, ...] = ()
+    costs: bool = False
+    pictures: tuple[str, ...] = ()
 
     @property
     def specs(self) -> tuple[Spec, ...]:

@@ -1,0 +1,127 @@
+"""The studies of receptive fields that adapt: tables, measures, costs and pictures."""
+
+import json
+
+import numpy as np
+import pytest
+
+from rfjax import visualize
+from rfjax.studies import __main__ as program
+from rfjax.studies import adaptive, costs, inflation, lsdfn, padnets, registry, report, scales
+from rfjax.training import config as configs
+
+STUDIES = {
+    "adaptive": adaptive.TABLES,
+    "padnets": padnets.TABLES,
+    "inflation": inflation.TABLES,
+    "lsdfn": lsdfn.TABLES,
+}
+TABLES = [table for tables in STUDIES.values() for table in tables.values()]
+RUNS = {spec for table in TABLES for spec in table.specs}
+PRINTED = {
+    ("padnets", "options", "{1, 2}", "mean IU"): 66.2,
+    ("padnets", "layers", "block 2 + 3", "mean IU"): 66.1,
+    ("padnets", "priors", "recurrent", "mean IU"): 65.3,
+    ("padnets", "classification", "PAD", "64 pixels"): 93.5,
+    ("lsdfn", "samples", "C' = 32", "s = 3"): 78.6,
+    ("lsdfn", "stride", "C' = 16", "γ = 2, none"): 77.4,
+    ("lsdfn", "residual", "C' = 32", "none, attention"): 68.7,
+}
+
+
+@pytest.mark.parametrize("place", PRINTED, ids=str)
+def test_the_paper_is_quoted(place):
+    study, name, *cell = place
+    assert STUDIES[study][name].cells[tuple(cell)].paper == PRINTED[place]
+
+
+def test_runs_are_told_apart_by_their_names():
+    assert len({spec.name for spec in RUNS}) == len(RUNS)
+    assert all(set("/ '()").isdisjoint(spec.name) for spec in RUNS)
+
+
+@pytest.mark.parametrize("place", scales.ADAPTIVE_SCALES, ids="-".join)
+def test_every_run_has_a_valid_config(place):
+    scale = scales.find(*place, scales.ADAPTIVE_SCALES)
+    for spec in RUNS:
+        configs.validate(scales.run_config(spec, scale, seed=1))
+
+
+def test_every_network_can_be_built():
+    scale = scales.find("digit_scenes", "cpu", scales.ADAPTIVE_SCALES)
+    for spec in RUNS:
+        config = scales.run_config(spec, scale, seed=0)
+        counts = report.count_parameters(config, num_classes=11)
+        plain = spec.head in ("score", "conv3", "classify", "lsdfn", "lsdfn_concat")
+        assert (counts.structure == 0) == (plain and not config.model.composed.patterns)
+
+
+def test_dilations_that_are_chosen_cost_what_the_paper_says():
+    """D numbers of each of 32 channels, and D biases, at both convolutions of a block."""
+    scale = scales.find("digit_scenes", "cpu", scales.ADAPTIVE_SCALES)
+    sizes = [
+        report.count_parameters(scales.run_config(spec, scale, seed=0), num_classes=11).total
+        for spec in (padnets.PLAIN, padnets.PAD)
+    ]
+    assert sizes[1] - sizes[0] == 2 * 3 * (32 + 1)
+
+
+def test_claims_are_about_cells_that_there_are():
+    for table in TABLES:
+        values = {cell: np.arange(3.0) for cell in table.cells}
+
+        def read(row, column, values=values):
+            return values[row, column]
+
+        for claim in table.claims:
+            assert np.shape(claim.lower(read, read)) == np.shape(claim.higher(read, read)) == (3,)
+        for place in table.cells:
+            assert table.base(*place) in table.cells
+
+
+def test_a_study_of_one_table_needs_no_name(capsys):
+    options = program._parser().parse_args(["adaptive", "--workdir=x"])
+    assert options.table == "comparison"
+    assert registry.STUDIES["adaptive"].names == ("comparison",)
+
+
+def test_times_are_compared_within_turns():
+    calls = []
+    functions = {name: lambda name=name: calls.append(name) for name in "abc"}
+    times = costs.interleave(functions, rounds=4)
+    assert [len(times[name]) for name in "abc"] == [4, 4, 4]
+    assert "".join(calls) == "abcbcacababcbca"
+    # A machine that halves its speed in the middle does no harm.
+    assert costs.ratio([1.0, 1.0, 2.0], [2.0, 2.0, 4.0]) == 0.5
+
+
+def test_the_comparison_names_every_mark():
+    marks = {"plain": (1.0, 60.0, 58.0, 62.0), "adaptive": (1.5, 66.0, 65.0, 67.0)}
+    image = np.zeros((8, 8, 3), np.uint8)
+    field = np.zeros((8, 8))
+    field[3:5, 3:5] = 0.25
+    figure = visualize.comparison(
+        marks, [image], [(4, 4)], dict.fromkeys(marks, [field]), cost="time", score="mean IU, %"
+    )
+    texts = {text.get_text() for axes in figure.axes for text in axes.texts}
+    assert texts == set(marks)
+    lit = figure.axes[-1].images[0].get_array()
+    assert lit[4, 4].sum() > lit[0, 0].sum()
+
+
+@pytest.mark.parametrize(
+    ("study", "table"), [("adaptive", "comparison"), ("inflation", "gradients")]
+)
+@pytest.mark.slow
+def test_a_table_is_a_command(study, table, tmp_path, data_dir):
+    """Trained, measured, and written with its pictures."""
+    arguments = [study, f"--table={table}", "--scale=quick", "--seeds=1", "--steps=4"]
+    assert program.main([*arguments, f"--data_dir={data_dir}", f"--workdir={tmp_path}"]) == 0
+    root = tmp_path / "digit_scenes-quick"
+    found = json.loads((root / f"table_{table}.json").read_text())
+    assert all(0 <= cell["mean"] <= 100 for cell in found["cells"])
+    for name in STUDIES[study][table].pictures:
+        assert (root / f"table_{table}_{name}.png").exists()
+    if STUDIES[study][table].costs:
+        assert all(cell["step_mb"][0] > 0 for cell in found["cells"])
+        assert found["cells"][0]["step_ratio"] == [1.0]
