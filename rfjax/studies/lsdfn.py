@@ -8,7 +8,7 @@ Reference: Wu et al., "Dynamic Filtering with Large Sampling Field for ConvNets"
 
 from rfjax.studies.specs import IU, Cell, Claim, Place, Spec, Table, below
 
-PLAIN = Spec("resnet", label="plain")
+PLAIN = Spec("resnet", label="filters-none")
 BASE = ("plain", IU)
 FIELD = {"field, σ": "field_sigma"}
 OUTPUTS = (16, 32)

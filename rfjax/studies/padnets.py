@@ -15,7 +15,7 @@ from rfjax.studies.specs import Cell, Claim, Place, Spec, Table, beats, below, o
 
 DILATIONS = (1, 2, 4)
 TOP = ("3",)
-PLAIN, MARKOV = Spec("vgg", label="plain"), "Markov"
+PLAIN, MARKOV = Spec("vgg", label="blocks"), "Markov"
 SPREAD = {"variance": "sampling_variance"}
 SCALES = {"ρ to size": "scale_correlation", "scale": "scale_mean", "± inside": "scale_deviation"}
 

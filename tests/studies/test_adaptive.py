@@ -101,7 +101,7 @@ def test_the_comparison_names_every_mark():
     field = np.zeros((8, 8))
     field[3:5, 3:5] = 0.25
     figure = visualize.comparison(
-        marks, [image], [(4, 4)], dict.fromkeys(marks, [field]), cost="time", score="mean IU, %"
+        marks, [image], [(4, 4)], {name: [field] for name in marks}, cost="time", score="mean IU, %"
     )
     texts = {text.get_text() for axes in figure.axes for text in axes.texts}
     assert texts == set(marks)
