@@ -11,18 +11,11 @@ from typing import Any
 from rfjax.studies.specs import Spec, Table, beats, one_column
 
 COSTS = {"step, ms": "step_ms", "× plain": "step_ratio", "memory, MB": "step_mb"}
-# A head reads an 8th of the pixels of a batch at most; so few pixels move a factor too slowly.
-FACTOR_RATE = ("optimizer.rates", ("*/factor=10",))
 PLAIN = "plain 3×3"
 
 
 def _head(head: str, **options: Any) -> tuple[Spec, None]:
     return Spec("drn", head=head, options=tuple(options.items())), None
-
-
-def _inflated(dilation: int) -> tuple[Spec, None]:
-    options = (("dilation", dilation), ("gradient", "true"))
-    return Spec("drn", head="inflated", options=options, settings=(FACTOR_RATE,)), None
 
 
 def _comparison() -> Table:
@@ -37,7 +30,7 @@ def _comparison() -> Table:
         "free-form deformation": _head("deform"),
         "PAD": _head("pad", dilations=(1, 2, 4)),
         "continuous dilation": _head("adadr"),
-        "inflation": _inflated(2),
+        "inflation": _head("inflated", dilation=2),
         "LS-DFN": _head("lsdfn"),
     }
     claims = [beats(PLAIN, row) for row in (*list(fixed)[1:], *adapting)]

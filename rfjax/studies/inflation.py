@@ -2,7 +2,9 @@
 
 The 3x3 convolution of the scores has a dilation to start from, 1, 2, 4 or 8, which is kept, or of
 which a factor is learned: the map is enlarged by it before the convolution, and brought back.
-`gradients` compares three gradients of the factor. The paper has no table of either.
+`gradients` compares three gradients of the factor. Adam makes steps of one size of them all: what
+differs is how much of each comes from the inflation and from the way back, and, of the published
+layers, the gradient of the map. The paper has no table of either.
 
 Reference: Wei et al., "Learning Adaptive Receptive Fields for Deep Image Parsing Network", CVPR
 2017.
@@ -15,9 +17,6 @@ from rfjax.studies.specs import Cell, Claim, Place, Spec, Table, Values, below
 
 STARTS = (1, 2, 4, 8)
 FIXED, LEARNED = "fixed", "learned"
-# By its mean over a map of 256 pixels the paper's gradient is as much smaller than the derivative;
-# the published layers divide by the examples of the batch besides.
-RATES = {"true": 10.0, "paper": 2560.0, "released": 2560.0}
 NUMBERS = {"factor": "factor", "dilation / factor": "reached_dilation"}
 
 
@@ -26,13 +25,12 @@ def fixed(dilation: int) -> Spec:
     return Spec("vgg", head="conv3", options=(("dilation", dilation),), label=f"fixed-{dilation}")
 
 
-def learned(dilation: int, gradient: str = "true") -> Spec:
+def learned(dilation: int, gradient: str = "paper") -> Spec:
     """The same with a factor, which starts at 1."""
     return Spec(
         "vgg",
         head="inflated",
         options=(("dilation", dilation), ("gradient", gradient)),
-        settings=(("optimizer.rates", (f"*/factor={RATES[gradient]:g}",)),),
         label=f"{gradient}-{dilation}",
     )
 
