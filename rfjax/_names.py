@@ -47,7 +47,7 @@ HEADS: dict[str, tuple[str, ...]] = {
     "static_deform": _TAPS,
     "pad": ("dilations", "evaluation", "kernel_size", "prior", "temperature"),
     "adadr": _TAPS,
-    "inflated": (*_TAPS, "factor", "gradient"),
+    "inflated_conv": (*_TAPS, "bounds", "gradient", "initial"),
     "ccl": (*_TAPS, "blur", "dilations", "fusion", "normalize", "width"),
     "aspp": (*_TAPS, "blur", "dropout", "rates", "variant", "width"),
     "deeplab_v3_plus": ("at", "blur", "depth", "dropout", "low", "rates", "width"),

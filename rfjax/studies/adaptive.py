@@ -30,7 +30,7 @@ def _comparison() -> Table:
         "free-form deformation": _head("deform"),
         "PAD": _head("pad", dilations=(1, 2, 4)),
         "continuous dilation": _head("adadr"),
-        "inflation": _head("inflated", dilation=2),
+        "inflation": _head("inflated_conv", dilation=2),
         "LS-DFN": _head("lsdfn"),
     }
     claims = [beats(PLAIN, row) for row in (*list(fixed)[1:], *adapting)]

@@ -29,7 +29,7 @@ def learned(dilation: int, gradient: str = "paper") -> Spec:
     """The same with a factor, which starts at 1."""
     return Spec(
         "vgg",
-        head="inflated",
+        head="inflated_conv",
         options=(("dilation", dilation), ("gradient", gradient)),
         label=f"{gradient}-{dilation}",
     )

@@ -330,7 +330,7 @@ _OPTION_RULES = {
     "model.head_options": {
         **dict.fromkeys(("kernel_size", "dilation", "components", "width"), _COUNT),
         **dict.fromkeys(("sigma", "sigma_center", "sigma_surround", "truncate"), _POSITIVE),
-        **dict.fromkeys(("temperature", "factor"), _POSITIVE),
+        **dict.fromkeys(("temperature", "initial"), _POSITIVE),
         "prior": rules.one_of(_names.PRIORS),
         "evaluation": rules.one_of(_EVALUATED),
         "gradient": rules.one_of(_names.FACTOR_GRADIENTS),

@@ -45,8 +45,9 @@ def head_options() -> ConfigDict:
     options.prior = option(str)  # of pad: markov | recurrent | gated
     options.temperature = option(float)  # of pad: of the softmax of samples
     options.evaluation = option(str)  # of pad: hard | expected
-    options.factor = option(float)  # of inflated: of the enlargement, initial
-    options.gradient = option(str)  # of inflated: of its factor, paper | true | released
+    options.initial = option(float)  # first factor of the inflation
+    options.bounds = option(tuple)  # of the factor, (least, most)
+    options.gradient = option(str)  # of the factor: paper | true | released
     options.rates = option(tuple)  # of aspp and deeplab_v3_plus, one for each branch
     options.blur = option(float)  # before dilated branches, in units of their dilation
     options.width = option(int)  # channels inside ccl, aspp and deeplab_v3_plus

@@ -12,7 +12,7 @@ from rfjax.models.stages import LAST
 from rfjax.places import Place
 
 
-class InflatedScores(Decoder):
+class InflatedConv(Decoder):
     """A convolution of the last map, which is enlarged by a learned factor and brought back.
 
     y = interpolate(conv(inflate(x, f)), f)
@@ -26,9 +26,7 @@ class InflatedScores(Decoder):
     Attributes:
       features: number of classes.
       kernel_size, dilation: of the convolution.
-      factor: the first f.
-      bounds: of f.
-      gradient: of f, paper | true | released, see `rfjax.nn.Inflated`.
+      initial, bounds, gradient: of f, see `rfjax.nn.Inflated`.
       dtype: what is computed in.
 
     Calling it with (maps, train) returns scores at the place of the last one.
@@ -38,7 +36,7 @@ class InflatedScores(Decoder):
 
     Example:
       >>> maps = {"last": jax.numpy.ones([1, 9, 12, 4])}
-      >>> scores, variables = InflatedScores(5, factor=1.5).init_with_output(
+      >>> scores, variables = InflatedConv(5, initial=1.5).init_with_output(
       ...     jax.random.key(0), maps)
       >>> scores.shape, sorted(variables["params"]["inflated"])
       ((1, 9, 12, 5), ['factor', 'layer'])
@@ -50,7 +48,7 @@ class InflatedScores(Decoder):
     features: int
     kernel_size: int | Sequence[int] = 3
     dilation: int | Sequence[int] = 1
-    factor: float = 1.0
+    initial: float = 1.0
     bounds: tuple[float, float] = (0.25, 4.0)
     gradient: str = "paper"
     dtype: Any = None
@@ -70,7 +68,7 @@ class InflatedScores(Decoder):
         )
         layer = nn.Inflated(
             conv,
-            initial=self.factor,
+            initial=self.initial,
             bounds=self.bounds,
             gradient=self.gradient,
             name="inflated",
