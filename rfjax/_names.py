@@ -45,7 +45,7 @@ HEADS: dict[str, tuple[str, ...]] = {
     "deform": (*_TAPS, "modulated", "offset_groups"),
     "stn": (*_TAPS, "extent", "padding"),
     "static_deform": _TAPS,
-    "pad": ("dilations", "evaluation", "kernel_size", "prior", "temperature"),
+    "pad": ("activation", "dilations", "evaluation", "kernel_size", "prior", "temperature"),
     "adadr": _TAPS,
     "inflated_conv": (*_TAPS, "bounds", "gradient", "initial"),
     "ccl": (*_TAPS, "blur", "dilations", "fusion", "normalize", "width"),

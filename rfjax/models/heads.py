@@ -56,7 +56,7 @@ _LAYERS: dict[str, Entry] = {
     "deform": (nn.DeformableConv, {}),
     "stn": (nn.AffineConv, {}),
     "static_deform": (nn.StaticDeformableConv, {}),
-    "pad": (nn.AdaptiveDilationConv, {}),
+    "pad": (nn.AdaptiveDilationConv, {"dilation": 1}),
     "adadr": (nn.ContinuousDilationConv, {}),
     "inflated_conv": (InflatedConv, {}),
     "ccl": (nn.CCL, {}),

@@ -26,7 +26,7 @@ if fault := _extras.missing("rfjax.training", "ml_collections"):
 
 from ml_collections import ConfigDict
 
-from rfjax.training.layer_options import composition_options, data_options, head_options
+from rfjax.training.layer_options import adapting_options, data_options, head_options
 from rfjax.training.layer_options import option as option
 
 TRAINABLE = ("all", "last_stage", "structure")
@@ -163,11 +163,7 @@ def _model() -> ConfigDict:
 
 def _composed() -> ConfigDict:
     """Which convolutions of the backbone are composed with Gaussians, or adapt otherwise."""
-    composed = composition_options()
-    composed.dilations = option(tuple)  # of pad, see the options of heads
-    composed.prior = option(str)
-    composed.temperature = option(float)
-    composed.evaluation = option(str)
+    composed = adapting_options()
     # composition | gauss_deform | dynamic | deform | static_deform | pad | adadr: the layer of the
     # head of this name
     composed.layer = "composition"
