@@ -1,6 +1,7 @@
 """Figures of receptive fields that adapt, side by side."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -35,7 +36,8 @@ def comparison(
     count = len(fields) + 1
     width, below = 1.2 * count, 1.25 * len(images) + 0.4
     figure = Figure(figsize=(width, 0.42 * width + below), layout="constrained")
-    above, strip = figure.subfigures(2, 1, height_ratios=(0.42 * width, below))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(0.42 * width, below))
+    above, strip = parts
     colors = dict(zip(marks, LINES * len(marks), strict=False))
     _scores(above.subplots(), marks, colors, cost, score)
     grid = strip.subplots(len(images), count, squeeze=False)
@@ -91,7 +93,7 @@ def maps_beside_images(
     for axes, image in zip(grid[:, 0], images, strict=True):
         axes.imshow(picture(image), interpolation="nearest")
     for column, (name, shown) in zip(grid.T[1:], maps.items(), strict=True):
-        low, high = np.min(shown), np.max(shown)
+        low, high = (float(bound(np.stack(shown))) for bound in (np.min, np.max))
         for axes, one in zip(column, shown, strict=True):
             drawn = axes.imshow(one, interpolation="nearest", cmap="viridis", vmin=low, vmax=high)
         column[0].set_title(name, fontsize=9, color=INK)
