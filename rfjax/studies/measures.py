@@ -115,7 +115,8 @@ MEASURES: dict[str, Callable[[Trained, data.Dataset], dict[str, float]]] = {
 
 def _batch(trained: Trained, dataset: data.Dataset, count: int) -> dict[str, jax.Array]:
     """The first examples of a data set, as the network's task wants them."""
-    rows = [trained.task.row(dataset.source[index]) for index in range(count)]
+    indices = range(min(count, len(dataset.source)))
+    rows = [trained.task.row(dataset.source[index]) for index in indices]
     batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     return {name: jnp.asarray(array) for name, array in steps.arrays(batch).items()}
 

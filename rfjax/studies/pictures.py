@@ -5,8 +5,9 @@ scales      images and the scales that each network chooses at every pixel
 factors     the factor of every inflation over the training
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,6 +23,8 @@ from rfjax.training import evaluation, reporting
 from rfjax.training import runs as trained_runs
 from rfjax.training.runs import Trained
 
+Example = Mapping[str, Any]
+
 EXAMPLES, SEARCHED = 3, 64
 DRAWS = 8  # of gradients, of which a field is the mean
 
@@ -35,11 +38,11 @@ def comparison(filled: Filled) -> Figure:
         marks[row] = (float(times[0]), scores.mean, scores.low, scores.high)
     trained = dict(_trained(filled))
     dataset = evaluation.load_data(next(iter(trained.values())), measures.SPLIT)
-    images, units = zip(*_objects(dataset), strict=True)
-    fields = {name: _fields(each, images, units) for name, each in trained.items()}
+    examples, units = zip(*_objects(dataset), strict=True)
+    fields = {name: _fields(each, examples, units) for name, each in trained.items()}
     return visualize.comparison(
         marks,
-        images,
+        [example["image"] for example in examples],
         units,
         fields,
         cost="time of a training step, × that of the plain network",
@@ -47,8 +50,8 @@ def comparison(filled: Filled) -> Figure:
     )
 
 
-def _objects(dataset: data.Dataset) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:
-    """Images with objects near their middle, from the smallest to the largest; where they lie."""
+def _objects(dataset: data.Dataset) -> Iterator[tuple[Example, tuple[int, int]]]:
+    """Examples with objects near their middle, from the smallest to the largest; where they lie."""
     middles = []
     for index in range(min(len(dataset.source), SEARCHED)):
         example = dataset.source[index]
@@ -61,21 +64,20 @@ def _objects(dataset: data.Dataset) -> Iterator[tuple[np.ndarray, tuple[int, int
     middles.sort()
     for place in np.linspace(0, len(middles) - 1, EXAMPLES).astype(int):
         _, index, middle = middles[place]
-        yield dataset.source[index]["image"], middle
+        yield dataset.source[index], middle
 
 
 def _fields(
-    trained: Trained, images: Sequence[np.ndarray], units: Sequence[tuple[int, int]]
+    trained: Trained, examples: Sequence[Example], units: Sequence[tuple[int, int]]
 ) -> list[np.ndarray]:
-    """The effective fields of outputs of these images, [H, W] each."""
+    """The effective fields of outputs of these examples, [H, W] each."""
 
     def scores(x: jax.Array, variables: dict) -> jax.Array:
         return trained.model.apply(variables, x, train=False)
 
     fields = []
-    for image, unit in zip(images, units, strict=True):
-        row = trained.task.row({"image": image, "label": image[..., 0]})
-        (x,) = trained.task.inputs({"image": row["image"][None]})
+    for example, unit in zip(examples, units, strict=True):
+        (x,) = trained.task.inputs({"image": trained.task.row(example)["image"][None]})
         found = receptive_field.effective(
             scores, x.shape[1:], trained.variables, images=x, draws=DRAWS, unit=unit
         )

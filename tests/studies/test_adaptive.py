@@ -2,13 +2,28 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from rfjax import visualize
 from rfjax.studies import __main__ as program
-from rfjax.studies import adaptive, costs, inflation, lsdfn, padnets, registry, report, scales
+from rfjax.studies import (
+    adaptive,
+    costs,
+    inflation,
+    lsdfn,
+    measures,
+    padnets,
+    registry,
+    report,
+    scales,
+)
+from rfjax.training import composed, loop, sigmas
 from rfjax.training import config as configs
+from rfjax.training.runs import Trained
+from tests.training.runs import tiny_config
 
 STUDIES = {
     "adaptive": adaptive.TABLES,
@@ -107,6 +122,47 @@ def test_the_comparison_names_every_mark():
     assert texts == set(marks)
     lit = figure.axes[-1].images[0].get_array()
     assert lit[4, 4].sum() > lit[0, 0].sum()
+
+
+PLACED = {"model__composed__patterns": ("backbone/*/conv2",), "model__composed__layer": "pad"}
+
+
+def untrained(data_dir, **changes):
+    """A network as a run would be loaded, its validation data, and its config."""
+    config = tiny_config(data_dir, **{"model__head": "score"} | changes)
+    dataset, held_out = loop.datasets(config)
+    task = composed.create_task(config, composed.facts(config, dataset))
+    model = composed.build(config, task)
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    return Trained(0, config, task, model, variables), held_out
+
+
+def test_what_is_measured_of_dilations_that_are_chosen(data_dir):
+    trained, dataset = untrained(data_dir, **PLACED)
+    kernel = trained.variables["params"]["backbone"]["layer1_0"]["conv2"]["prior_input"]["kernel"]
+    assert kernel.shape[-1] == 3
+    found = measures.scales(trained, dataset)
+    assert -1 <= found["scale_correlation"] <= 1 and 1 < found["scale_mean"] < 4
+    hard = trained(dataset.source[0]["image"])[1]["backbone/layer1_0/conv2"]
+    assert set(np.unique(hard)) <= {1.0, 2.0, 4.0}
+    assert 0 < measures.sampling(trained, dataset)["sampling_variance"] < 0.25
+    assert measures.factor(trained, dataset) == {}
+    assert 0 < measures.field(trained, dataset)["field_sigma"] < 32
+
+
+def test_networks_without_dilations_to_choose_have_no_variance(data_dir):
+    trained, dataset = untrained(data_dir)
+    assert measures._measured("sampling", trained, dataset) == {}
+    assert measures._measured("scales", trained, dataset) == {}
+
+
+def test_a_factor_and_what_it_makes_of_a_dilation(data_dir):
+    options = {"model__head_options__dilation": 2, "model__head_options__initial": 0.5}
+    trained, dataset = untrained(data_dir, model__head="inflated_conv", **options)
+    assert measures.factor(trained, dataset) == {"factor": 0.5, "reached_dilation": 4.0}
+    declared = composed.declared(trained.model)
+    numbers = sigmas.single_numbers(declared, trained.variables["params"])
+    assert numbers == {"head/inflated/factor": 0.5}
 
 
 @pytest.mark.parametrize(
