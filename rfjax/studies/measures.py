@@ -1,6 +1,7 @@
 """What is measured of trained runs besides their scores.
 
 scales     how the scale that is chosen at every pixel follows that of the objects
+expected   the mean IU where dilations are mixed as expected, not the likeliest chosen
 sampling   how much the dilations that are drawn at a pixel differ from draw to draw
 factor     of an inflation
 field      the effective receptive field of an output
@@ -60,6 +61,16 @@ def scales(trained: Trained, dataset: data.Dataset) -> dict[str, float]:
     }
 
 
+def expected(trained: Trained, dataset: data.Dataset) -> dict[str, float]:
+    """The mean IU of adaptive dilations that are mixed by their probabilities."""
+    mixed = chosen_by(trained, "expected")
+    if mixed.model == trained.model:
+        raise StudyError("the run has no adaptive dilation that chooses the likeliest")
+    batch_size = trained.config.eval_batch_size
+    scores, _ = evaluation.evaluate(mixed, dataset, batch_size=batch_size)
+    return {"expected_iu": scores["mean_iu"]}
+
+
 def sampling(trained: Trained, dataset: data.Dataset) -> dict[str, float]:
     """The variance of the shares of dilations over draws, mean over pixels and dilations."""
     sampled = chosen_by(trained, "sampled")
@@ -107,6 +118,7 @@ def field(trained: Trained, dataset: data.Dataset) -> dict[str, float]:
 
 MEASURES: dict[str, Callable[[Trained, data.Dataset], dict[str, float]]] = {
     "scales": scales,
+    "expected": expected,
     "sampling": sampling,
     "factor": factor,
     "field": field,

@@ -16,6 +16,7 @@ from rfjax.studies.specs import Cell, Claim, Place, Spec, Table, beats, below, o
 DILATIONS = (1, 2, 4)
 TOP = ("3",)
 PLAIN, MARKOV = Spec("vgg", label="blocks"), "Markov"
+MIXED = {"IU, mixed": "expected_iu"}
 SPREAD = {"variance": "sampling_variance"}
 SCALES = {"ρ to size": "scale_correlation", "scale": "scale_mean", "± inside": "scale_deviation"}
 
@@ -48,8 +49,9 @@ def _options() -> Table:
         one_column(rows),
         lambda _, column: (one, column),
         (beats(one, two), beats(one, three), beats(two, three), beats(three, four)),
+        measures=MIXED,
         numbers=SPREAD,
-        measured=("sampling",),
+        measured=("expected", "sampling"),
     )
 
 
@@ -77,8 +79,9 @@ def _layers() -> Table:
             beats(higher, high),
             beats(every, high),
         ),
+        measures=MIXED,
         numbers=SPREAD,
-        measured=("sampling",),
+        measured=("expected", "sampling"),
     )
 
 
@@ -107,8 +110,9 @@ def _priors() -> Table:
             beats(plain, markov),
             *correlated,
         ),
+        measures=MIXED,
         numbers=SCALES | SPREAD,
-        measured=("scales", "sampling"),
+        measured=("expected", "scales", "sampling"),
         pictures=("scales",),
     )
 

@@ -146,6 +146,7 @@ def test_what_is_measured_of_dilations_that_are_chosen(data_dir):
     hard = trained(dataset.source[0]["image"])[1]["backbone/layer1_0/conv2"]
     assert set(np.unique(hard)) <= {1.0, 2.0, 4.0}
     assert 0 < measures.sampling(trained, dataset)["sampling_variance"] < 0.25
+    assert 0 <= measures.expected(trained, dataset)["expected_iu"] <= 1
     assert measures.factor(trained, dataset) == {}
     assert 0 < measures.field(trained, dataset)["field_sigma"] < 32
 
@@ -154,6 +155,7 @@ def test_networks_without_dilations_to_choose_have_no_variance(data_dir):
     trained, dataset = untrained(data_dir)
     assert measures._measured("sampling", trained, dataset) == {}
     assert measures._measured("scales", trained, dataset) == {}
+    assert measures._measured("expected", trained, dataset) == {}
 
 
 def test_a_factor_and_what_it_makes_of_a_dilation(data_dir):
