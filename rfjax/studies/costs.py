@@ -86,6 +86,8 @@ def interleave(functions: dict[str, Callable[[], Any]], *, rounds: int) -> dict[
 def step_of(run: Run) -> tuple[Callable[[], Any], int]:
     """A function that makes the next step of a run that begins anew, and the bytes that it takes.
 
+    It is the program that training runs, so that one which was compiled already is found again.
+
     Args:
       run: planned; what lies in its folder is not touched.
     """
@@ -94,20 +96,32 @@ def step_of(run: Run) -> tuple[Callable[[], Any], int]:
         config.model.weights = ""  # which have no part in its cost
     dataset, _ = loop.datasets(config)
     task = create_task(config, facts(config, dataset))
-    model = build(config, task)
+    model = build(config, task, axis_name=steps.AXIS)
     inputs = loop.shapes(task, dataset)
     variables = states.initial_variables(model, jax.random.key(config.seed), *inputs)
     structure = nn.structure(model, variables, *inputs, train=False)
     optimizer, _ = optimizers.from_config(config, structure.is_structure)
     own = {"trainable": config.trainable}
-    step = steps.make_train_step(
-        model, optimizer, task=task, axis_name=None, structure=structure, **own
-    )
+    step = steps.make_train_step(model, optimizer, task=task, structure=structure, **own)
     state = states.create(variables, optimizer, is_structure=structure.is_structure, **own)
     with loop.train_batches(config, dataset, task) as batches:
-        batch = steps.arrays(next(batches))
-    compiled = jax.jit(step).lower(state, batch).compile()
-    return lambda: jax.block_until_ready(compiled(state, batch)), _bytes(compiled)
+        batch = steps.shard(next(batches), jax.local_device_count())
+    batch = steps.seeded(batch, config.seed, jax.local_device_count())
+    state, parallel = steps.replicate(state), steps.data_parallel(step, donate=True)
+    program: Any = parallel
+    compiled = program.lower(state, batch).compile()
+    return _stepping(compiled, state, batch), _bytes(compiled)
+
+
+def _stepping(step: Callable, state: Any, batch: Any) -> Callable[[], Any]:
+    """The next step at each call, run to its end; the memory of the state is used again."""
+
+    def advance() -> None:
+        nonlocal state
+        state, metrics = step(state, batch)
+        jax.block_until_ready(metrics["loss"])
+
+    return advance
 
 
 def _bytes(compiled: Any) -> int:

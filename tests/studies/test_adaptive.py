@@ -110,6 +110,15 @@ def test_times_are_compared_within_turns():
     assert costs.ratio([1.0, 1.0, 2.0], [2.0, 2.0, 4.0]) == 0.5
 
 
+def test_a_step_is_made_again_and_again(data_dir, tmp_path):
+    config = tiny_config(data_dir, model__head="conv3")
+    step, size = costs.step_of(runs.Run(padnets.PLAIN, 0, tmp_path, config.to_dict()))
+    step()
+    step()
+    assert size > 100_000  # bytes, of the maps that the gradient reads again
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_comparison_names_every_mark():
     marks = {"plain": (1.0, 60.0, 58.0, 62.0), "adaptive": (1.5, 66.0, 65.0, 67.0)}
     image = np.zeros((8, 8, 3), np.uint8)
