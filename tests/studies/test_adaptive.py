@@ -18,6 +18,7 @@ from rfjax.studies import (
     padnets,
     registry,
     report,
+    runs,
     scales,
 )
 from rfjax.training import composed, loop, sigmas
