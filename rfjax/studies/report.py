@@ -323,9 +323,7 @@ def _known(scores: Mapping[str, Any] | None, name: str) -> float:
 def _number(values: np.ndarray) -> str:
     """The mean over the seeds that have a number, "" where none has."""
     mean = spread(values).mean
-    if math.isnan(mean):
-        return ""
-    return f"{mean:.1f}" if abs(mean) >= 10 else f"{mean:.2g}"
+    return "" if math.isnan(mean) else f"{mean:.3g}"
 
 
 def _lost(found: Spread, seeds: int) -> str:

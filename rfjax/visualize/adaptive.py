@@ -74,8 +74,8 @@ def _lit(image: ArrayLike, field: ArrayLike) -> np.ndarray:
     field = np.asarray(field, float)
     # The square root shows the tails as well.
     strength = np.sqrt(field / max(np.quantile(field, 0.999), 1e-12)).clip(0.0, 1.0)[..., None]
-    warm = np.array([1.0, 0.45, 0.1])
-    return (0.25 + 0.75 * grey[..., None]) * ((1 - strength) * 0.45 + strength * warm)
+    warm = np.array([1.0, 0.55, 0.1])
+    return (0.3 + 0.7 * grey[..., None]) * ((1 - strength) * 0.35 + strength * warm)
 
 
 def maps_beside_images(
