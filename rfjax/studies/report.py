@@ -308,7 +308,8 @@ def _scores(run: Run, cell: Cell) -> Mapping[str, Any] | None:
 def _classes(run: Run) -> int | dict[str, int] | None:
     """How many classes a network tells apart, of several sets each; None if it diverged."""
     scores = run.outcome() or {}
-    found = [len(values) for key, values in scores.items() if key.endswith("class_iu")]
+    by_class = ("class_iu", "class_accuracy")  # of segmentations, and of a classification
+    found = [len(values) for key, values in scores.items() if key.endswith(by_class)]
     if len(found) > 1:
         return {f"set_{number}": classes for number, classes in enumerate(found)}
     return found[0] if found else None
