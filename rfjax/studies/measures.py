@@ -51,6 +51,13 @@ def chosen_by(trained: Trained, evaluation: str) -> Trained:
     return dataclasses.replace(trained, model=composed.build(config, trained.task))
 
 
+def _check_chooses(trained: Trained) -> None:
+    """Raises unless a run has adaptive dilations."""
+    model = trained.config.model
+    if model.head != "pad" and not (model.composed.patterns and model.composed.layer == "pad"):
+        raise StudyError("the run has no adaptive dilation; want model.composed.layer=pad")
+
+
 def scales(trained: Trained, dataset: data.Dataset) -> dict[str, float]:
     """The rank correlation of chosen scales with those of objects, and the mean scale."""
     found = scale_maps.measure(chosen_by(trained, "expected"), dataset)
@@ -63,9 +70,8 @@ def scales(trained: Trained, dataset: data.Dataset) -> dict[str, float]:
 
 def expected(trained: Trained, dataset: data.Dataset) -> dict[str, float]:
     """The mean IU of adaptive dilations that are mixed by their probabilities."""
+    _check_chooses(trained)
     mixed = chosen_by(trained, "expected")
-    if mixed.model == trained.model:
-        raise StudyError("the run has no adaptive dilation that chooses the likeliest")
     batch_size = trained.config.eval_batch_size
     scores, _ = evaluation.evaluate(mixed, dataset, batch_size=batch_size)
     return {"expected_iu": scores["mean_iu"]}
@@ -73,6 +79,7 @@ def expected(trained: Trained, dataset: data.Dataset) -> dict[str, float]:
 
 def sampling(trained: Trained, dataset: data.Dataset) -> dict[str, float]:
     """The variance of the shares of dilations over draws, mean over pixels and dilations."""
+    _check_chooses(trained)
     sampled = chosen_by(trained, "sampled")
     inputs = trained.task.inputs(_batch(trained, dataset, IMAGES))
 
@@ -86,8 +93,6 @@ def sampling(trained: Trained, dataset: data.Dataset) -> dict[str, float]:
 
     keys = jax.random.split(jax.random.key(0), DRAWS)
     drawn = [draw(trained.variables, key) for key in keys]
-    if not drawn[0]:
-        raise StudyError("the run has no adaptive dilation; want model.composed.layer=pad")
     variances = [np.var(np.stack(maps), 0, ddof=1).mean() for maps in zip(*drawn, strict=True)]
     return {"sampling_variance": float(np.mean(variances))}
 
