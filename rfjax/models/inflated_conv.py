@@ -65,6 +65,7 @@ class InflatedConv(Decoder):
             dilation=self.dilation,
             use_bias=True,
             dtype=self.dtype,
+            parent=None,
         )
         layer = nn.Inflated(
             conv,
