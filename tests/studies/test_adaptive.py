@@ -16,6 +16,7 @@ from rfjax.studies import (
     lsdfn,
     measures,
     padnets,
+    pictures,
     registry,
     report,
     runs,
@@ -132,6 +133,29 @@ def test_the_comparison_names_every_mark():
     assert texts == set(marks)
     lit = figure.axes[-1].images[0].get_array()
     assert lit[4, 4].sum() > lit[0, 0].sum()
+
+
+def test_maps_lie_beside_their_images():
+    image, one = np.zeros((8, 8, 3), np.uint8), np.arange(64.0).reshape(8, 8)
+    figure = visualize.maps_beside_images([image, image], {"a": [one, one + 1], "b": [one, one]})
+    shown = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in shown[:3]] == ["", "a", "b"]
+    assert len(shown) == 6
+    assert shown[1].images[0].get_clim() == shown[4].images[0].get_clim() == (0.0, 64.0)
+
+
+def test_factors_are_drawn_as_they_were_told(tmp_path):
+    run = runs.Run(inflation.learned(2), 0, tmp_path, {})
+    told = [
+        {"step": 5, "split": "train", "head/inflated/factor": 0.9},
+        {"step": 5, "split": "val"},
+        {"step": 10, "split": "train", "head/inflated/factor": 0.8},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in told))
+    steps, values = pictures._factors(run)
+    assert steps.tolist() == [5, 10] and values.tolist() == [0.9, 0.8]
+    (axes,) = visualize.number_curves({"learned": [(steps, values)] * 2}, number="factor").axes
+    assert len(axes.lines) == 2 and axes.get_ylabel() == "factor"
 
 
 PLACED = {"model__composed__patterns": ("backbone/*/conv2",), "model__composed__layer": "pad"}
