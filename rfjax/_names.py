@@ -45,7 +45,9 @@ HEADS: dict[str, tuple[str, ...]] = {
     "deform": (*_TAPS, "modulated", "offset_groups"),
     "stn": (*_TAPS, "extent", "padding"),
     "static_deform": _TAPS,
+    "pad": ("activation", "dilations", "evaluation", "kernel_size", "prior", "temperature"),
     "adadr": _TAPS,
+    "inflated_conv": (*_TAPS, "bounds", "gradient", "initial"),
     "ccl": (*_TAPS, "blur", "dilations", "fusion", "normalize", "width"),
     "aspp": (*_TAPS, "blur", "dropout", "rates", "variant", "width"),
     "deeplab_v3_plus": ("at", "blur", "depth", "dropout", "low", "rates", "width"),
@@ -62,6 +64,8 @@ HEADS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("fcn_16s", "fcn_8s"), _FUSED),
     **dict.fromkeys(("fcn_pool3", "fcn_pool4", "fcn_pool5"), _SCORES),
 }
+# Those whose layers a config can have in place of convolutions of the backbone.
+PLACED = ("composition", "gauss_deform", "dynamic", "deform", "static_deform", "pad", "adadr")
 SEARCHED_HEADS = ("composition", "dog", "dynamic")  # those whose covariances a search sets
 
 _SCENES = ("size", "min_scale", "max_scale", "train_scenes", "val_scenes", "seed")
@@ -119,6 +123,11 @@ TASKS: dict[str, tuple[str, ...]] = {
 
 # Of guided networks, see `rfjax.models.guided`.
 FUSIONS = ("late_global", "late_local", "prototypes", "early", "masked", "foreground")
+
+# Of adaptive dilation and of inflation, see `rfjax.nn`.
+PRIORS = ("markov", "recurrent", "gated")
+DILATED_BY = ("hard", "expected", "sampled")
+FACTOR_GRADIENTS = ("paper", "true", "released")
 
 NORMALIZATIONS = ("count", "none")  # of the loss of a batch
 CROSS_ENTROPIES = ("softmax", "sigmoid", "null_background")  # of a segmentation
