@@ -3,9 +3,14 @@
     python train.py --config=configs/quickstart.py --workdir=runs/first
     python train.py --config=configs/quickstart.py:dog --workdir=runs/dog --config.steps=3000
 
+    python train.py --config=configs/quickstart.py --workdir=runs/seeds --seeds=5
+
+With --seeds each of so many seeds is trained in a folder of its own, WORKDIR/seed0 and so on, and
+WORKDIR/scores.md tells mean and deviation of their scores.
+
 Goes on where `workdir` stands, whatever ended it before. Ends with
 
-    0    when the run is complete
+    0    when the run is complete, or was stopped early since its score no longer rose
     1    when it failed, with one line that says why and what to do; what was saved stays. So it is,
          too, when nothing was scored because every validation label is void: the network is
          trained and saved, but result.json holds no scores.
@@ -25,6 +30,9 @@ from rfjax._lock import held
 from rfjax.training import config as configs
 
 _FLAGS = _flags.define("run", config="configs/quickstart.py", workdir="runs/first")
+_SEEDS = flags.DEFINE_integer(
+    "seeds", None, "How many seeds to train, each in a folder of --workdir.", lower_bound=2
+)
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "host:port of process 0, for several processes."
 )
@@ -72,18 +80,32 @@ def _train() -> int:
     workdir.mkdir(parents=True, exist_ok=True)
     with nullcontext() if _PROCESS_ID.value else held(workdir):  # of several, process 0
         _prepare_jax()
-        from rfjax.training import composed, loop
+        from rfjax.training import composed, loop, seeds
 
+        task = composed.create_task(_FLAGS.config.value, {})
+        if _SEEDS.value is not None:
+            found = seeds.train(_FLAGS.config.value, workdir, _SEEDS.value)
+            return _told(found, seeds.headline(found, task), workdir)
         result = loop.train(_FLAGS.config.value, workdir)
-    task = composed.create_task(_FLAGS.config.value, {})
     if not task.is_scored(result):
         tell(
             "train.py: error: nothing was scored, since every validation label is void; the "
             f"network is trained and saved in {workdir}"
         )
         return 1
-    print(f"{task.headline(result)} at step {result['step']}; see {workdir}/result.json")
+    place = f"see {workdir}/result.json"
+    if (best := result["best"])["step"] != result["step"]:
+        place = f"{task.headline(best)} at step {best['step']}, which is used; {place}"
+    print(f"{task.headline(result)} at step {result['step']}; {place}")
     return 0
+
+
+def _told(found: dict, headline: str, workdir: Path) -> int:
+    """Tells the scores of several seeds; the exit status is 1 if some of them have none."""
+    print(f"{headline}; see {workdir}/scores.md")
+    if lost := found["diverged"]:
+        tell(f"train.py: error: no result of seed {', '.join(map(str, lost))}, which diverged")
+    return 1 if lost or not found["scores"] else 0
 
 
 if __name__ == "__main__":

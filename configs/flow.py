@@ -33,7 +33,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
     config.optimizer.rule = "adam"
     config.optimizer.learning_rate = 1e-4
-    config.optimizer.poly_power = 0.0
+    config.optimizer.schedule = "constant"
     config.optimizer.weight_decay = 4e-4
     config.optimizer.decays = ("*/bias=0",)
     return variants.apply(config, variant)

@@ -51,7 +51,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.name = "vgg_16"
     config.model.head = "fcn_32s"
 
-    config.optimizer.poly_power = 0.0
+    config.optimizer.schedule = "constant"
     config.optimizer.momentum = 0.99
     config.optimizer.rate_in_momentum = True
     config.optimizer.weight_decay = 5e-4

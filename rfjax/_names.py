@@ -92,9 +92,22 @@ DATA_SETS: dict[str, tuple[str, ...]] = {
     "episodes": ("of", *_EPISODES),
     "digit_flow": ("size", "motion", "digits", "train_pairs", "val_pairs", "seed"),
     "flying_chairs": (),
+    "tfds": ("enlargement", "of", "image", "label", "train", "val", "test", "ignore"),
 }
 
-_LOSS = ("cross_entropy", "sampling", "cell", "focal", "dice")
+
+def data_set(name: str) -> tuple[str, dict[str, str]]:
+    """The entry of a data set, and the options that its name says: "tfds:NAME" is `of` "tfds".
+
+    Example:
+      >>> data_set("tfds:oxford_iiit_pet"), data_set("camvid")
+      (('tfds', {'of': 'oxford_iiit_pet'}), ('camvid', {}))
+    """
+    kind, _, of = name.partition(":")
+    return (kind, {"of": of}) if kind == "tfds" and of else (name, {})
+
+
+_LOSS = ("cross_entropy", "sampling", "cell", "focal", "dice", "hard_examples")
 TASKS: dict[str, tuple[str, ...]] = {
     "segmentation": (*_LOSS, "class_weights"),
     "classification": (),
@@ -114,6 +127,7 @@ FACTOR_GRADIENTS = ("paper", "true", "released")
 NORMALIZATIONS = ("count", "none")  # of the loss of a batch
 CROSS_ENTROPIES = ("softmax", "sigmoid", "null_background")  # of a segmentation
 BALANCE = ("class_weights", "focal", "dice")  # of the softmax of a segmentation
+MEASURED = "median_frequency"  # what class weights may be instead of numbers
 SCHEMES = ("dataset", "imagenet", "caffe")  # by which images are normalised
 
 MAPPINGS = ("auto", "loop", "map", "vmap")  # of a search's candidates to devices

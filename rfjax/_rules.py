@@ -51,14 +51,16 @@ def integer(least: int, largest: int = LARGEST) -> Rule:
     return lambda v: is_whole(v) and least <= v <= largest, wanted
 
 
-def number(low: float, high: float = math.inf, *, open_low: bool = False) -> Rule:
-    """A finite number of at least `low`, or above it, and at most `high`."""
+def number(
+    low: float, high: float = math.inf, *, open_low: bool = False, open_high: bool = False
+) -> Rule:
+    """A finite number of at least `low`, or above it, and at most `high`, or below it."""
     bound = f"above {low}" if open_low else f"of at least {low}"
-    upper = "" if high == math.inf else f" and at most {high}"
+    upper = "" if high == math.inf else f" and {'below' if open_high else 'at most'} {high}"
 
     def holds(value: Any) -> bool:
         above = is_number(value) and (value > low if open_low else value >= low)
-        return above and value <= high
+        return above and (value < high if open_high else value <= high)
 
     return holds, f"a finite number {bound}{upper}"
 
@@ -98,6 +100,16 @@ def several(rule: Rule, *, least: int = 0) -> Rule:
 def one_of(names: Sequence[str]) -> Rule:
     """One of some names."""
     return lambda v: v in names, f"one of {', '.join(names)}"
+
+
+def either(first: Rule, second: Rule) -> Rule:
+    """What one of two rules wants.
+
+    Example:
+        >>> either(flag(), integer(0, 9))[1]
+        'True or False, or an integer from 0 to 9'
+    """
+    return lambda v: first[0](v) or second[0](v), f"{first[1]}, or {second[1]}"
 
 
 def optional(rule: Rule) -> Rule:

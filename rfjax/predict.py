@@ -16,7 +16,8 @@ three channels. A network of depth alone is given pictures of depth.
 
 `--window` cuts large pictures into windows that overlap, and averages what the network says of each
 pixel; memory is then that of a band of windows. `--probabilities` writes `NAME_probabilities.npy`,
-float16 [H, W, K]. With either there are no maps of scales.
+float16 [H, W, K]. With either there are no maps of scales. `--coco` writes all segmentations once
+more as `coco.json`, annotations with the region of each class (see `rfjax.tasks.coco`).
 
 Takes the checkpoint of the highest score unless `--step` names another. Pictures may have any size;
 each new size compiles the network anew. They are read as training reads them (see
@@ -26,11 +27,10 @@ each new size compiles the network anew. They are read as training reads them (s
 import argparse
 import contextlib
 import glob
-import io
-import itertools
+import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,14 @@ if fault := _extras.missing("rfjax.predict", "PIL"):
 from PIL import Image
 
 from rfjax._console import Parser, guarded, positive, tell
-from rfjax._faults import Fault
+from rfjax._outputs import PredictionError as PredictionError
+from rfjax._outputs import holds, new_array, png, write_new
+from rfjax._outputs import numbered as numbered
+from rfjax._outputs import write_pictures as write_pictures
 from rfjax.training import folders
 
 # Modules that need JAX, which takes seconds, are imported where they are used: a mistake on the
 # command line is told before.
-
-
-class PredictionError(Fault, ValueError):
-    """A picture that cannot be read or a place that cannot be written; the message says which."""
 
 
 # What a task takes, by the number of its pictures.
@@ -229,9 +228,10 @@ def write_probabilities(
         if not any(os.path.lexists(folder / f"{stem}_{kind}") for kind in kinds)
     )
     path, classes = folder / f"{stem}_probabilities.npy", []
-    with _new_array(path, image.shape[:2]) if keep else contextlib.nullcontext() as write_rows:
+    with new_array(path, image.shape[:2]) if keep else contextlib.nullcontext() as write_rows:
         for band in found:
-            classes.append(band.argmax(-1).astype(np.int32))
+            kind = np.uint8 if band.shape[-1] <= 256 else np.int32
+            classes.append(band.argmax(-1).astype(kind))
             if write_rows is not None:
                 write_rows(band)
         words, pictures = trained.task.answer(image, np.concatenate(classes))
@@ -239,89 +239,16 @@ def write_probabilities(
     return [*words, *paths, *([str(path)] if keep else [])]
 
 
-@contextlib.contextmanager
-def _new_array(path: Path, shape: tuple[int, ...]) -> Iterator[Callable[[np.ndarray], None]]:
-    """Writes a new .npy file float16 [*shape, K] by its rows; if anything fails, none is left."""
-    try:
-        with path.open("xb") as file:
-
-            def write_rows(rows: np.ndarray) -> None:
-                if not file.tell():
-                    facts = {"descr": "<f2", "fortran_order": False}
-                    np.lib.format.write_array_header_1_0(
-                        file, facts | {"shape": (*shape, rows.shape[-1])}
-                    )
-                file.write(rows.astype("<f2").tobytes())
-
-            yield write_rows
-    except BaseException as error:
-        path.unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise
-        raise PredictionError(f"{path}: cannot be written ({error.strerror})") from error
-
-
-def write_pictures(
-    folder: Path, name: str, pictures: Mapping[str, Image.Image | bytes]
-) -> list[str]:
-    """Writes pictures as NAME_KIND.png, by kind, all or none of them; returns the paths.
-
-    They get a number more where any file of this `name` exists. Bytes are written as they are, as
-    NAME_KIND, where the kind has a suffix.
-    """
-    contents = {
-        kind if isinstance(picture, bytes) else f"{kind}.png": picture
-        for kind, picture in pictures.items()
-    }
-    for stem in numbered(name):
-        files = {folder / f"{stem}_{kind}": picture for kind, picture in contents.items()}
-        if not any(map(os.path.lexists, files)):
-            break
-    _write_new({path: p if isinstance(p, bytes) else _png(p) for path, p in files.items()})
-    return [str(path) for path in files]
-
-
 def write_legend(folder: Path, trained: Any) -> None:
     """Writes what the colors mean, where they mean anything, unless it lies there already."""
     legend = trained.task.legend()
     if legend is None:
         return
-    content = _png(legend)
+    content = png(legend)
     paths = (folder / f"{stem}.png" for stem in numbered("legend"))
-    path = next(p for p in paths if not os.path.lexists(p) or _holds(p, content))
+    path = next(p for p in paths if not os.path.lexists(p) or holds(p, content))
     if not os.path.lexists(path):
-        _write_new({path: content})
-
-
-def _holds(path: Path, content: bytes) -> bool:
-    return path.is_file() and path.read_bytes() == content
-
-
-def numbered(name: str) -> Iterator[str]:
-    """NAME, NAME_2, NAME_3, ..."""
-    yield name
-    for number in itertools.count(2):
-        yield f"{name}_{number}"
-
-
-def _png(image: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
-
-
-def _write_new(contents: Mapping[Path, bytes]) -> None:
-    """Writes files that do not exist, all or none of them."""
-    begun = []
-    try:
-        for path, content in contents.items():
-            with path.open("xb") as file:  # fails if another program has just made it
-                begun.append(path)
-                file.write(content)
-    except OSError as error:
-        for path in begun:
-            path.unlink(missing_ok=True)
-        raise PredictionError(f"{path}: cannot be written ({error.strerror})") from error
+        write_new({path: content})
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -343,6 +270,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--probabilities", action="store_true", help="write those of all classes as well"
+    )
+    parser.add_argument(
+        "--coco", action="store_true", help="write all as one file of COCO annotations as well"
     )
     parser.add_argument("--step", type=int, help="checkpoint to take (default: the best one)")
     return parser
@@ -368,6 +298,7 @@ def _predict(options: argparse.Namespace) -> int:
     from rfjax.tasks import inference
 
     trained = load(options.workdir, step=options.step, pictures=len(pictures[0]))
+    document = _document(trained, options)
     print(f"checkpoint of step {trained.step} of {options.workdir}")
     write_legend(options.output, trained)
     names = inference.distinct([paths[0].stem for paths in pictures])
@@ -377,8 +308,37 @@ def _predict(options: argparse.Namespace) -> int:
         except PredictionError as error:  # the other pictures are answered nevertheless
             failures += _tell(error)
             continue
+        if document is not None:  # the file has the classes without loss
+            found = next(path for path in answers if path.endswith("_classes.png"))
+            document.add(paths[0].as_posix(), np.asarray(Image.open(found)))
         print(f"{_said(paths)}: {', '.join(answers)}")
+    if document is not None:
+        print(f"annotations of COCO: {_write_document(options.output, document)}")
     return 1 if failures else 0
+
+
+def _document(trained: Any, options: argparse.Namespace) -> Any:
+    """What `--coco` collects, or None.
+
+    Raises:
+        PredictionError: the run is no segmentation.
+    """
+    from rfjax.tasks import coco
+    from rfjax.tasks.segmentation import Segmentation
+
+    if not options.coco:
+        return None
+    if not isinstance(trained.task, Segmentation):
+        raise PredictionError(f"--coco is of segmentations; {options.workdir} has learned none")
+    return coco.Document(trained.task.facts["class_names"])
+
+
+def _write_document(folder: Path, document: Any) -> Path:
+    """Writes annotations to a new file."""
+    paths = (folder / f"{stem}.json" for stem in numbered("coco"))
+    path = next(path for path in paths if not os.path.lexists(path))
+    write_new({path: json.dumps(document.content).encode()})
+    return path
 
 
 def _all_pictures(arguments: Sequence[str]) -> tuple[list[tuple[Path, ...]], int]:

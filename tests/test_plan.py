@@ -195,3 +195,14 @@ def test_the_page_on_performance_tells_what_is_planned(capsys):
     (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     exec(example, {})
     assert capsys.readouterr().out.splitlines() == re.findall(r"print.*  # (.*)", example)
+
+
+def test_a_known_sigma_is_computed_as_a_traced_one_is():
+    """Where XLA sees through the switch, it fuses passes and pads into scalar code."""
+    x, params = jnp.zeros((1, 128, 128, 64)), jnp.log(jnp.array([4.0]))
+
+    def switches(function, *arguments):
+        return jax.jit(function).lower(*arguments).compile().as_text().count(" conditional(")
+
+    traced = switches(rfjax.gaussian_blur, x, params)
+    assert switches(lambda x: rfjax.gaussian_blur(x, params), x) == traced > 0

@@ -1,6 +1,8 @@
 """Predictions from the command line, with a network that was saved as training saves it."""
 
 import functools
+import json
+import tracemalloc
 
 import jax
 import numpy as np
@@ -337,3 +339,33 @@ def test_windows_and_probabilities_from_the_command_line(workdir, picture, tmp_p
     for wrong in (["--overlap=0.5"], ["--window=8", "--overlap=1"]):
         assert predict.main([*arguments, f"--output={cut}", *wrong]) == 1
         assert "--overlap is of --window" in capsys.readouterr().err
+
+
+def test_annotations_of_coco(workdir, picture, tmp_path, capsys):
+    arguments = [f"--workdir={workdir}", str(picture), f"--output={tmp_path}", "--coco"]
+    assert predict.main(arguments) == 0
+    assert predict.main([*arguments, "--window=32"]) == 0
+    assert f"annotations of COCO: {tmp_path / 'coco_2.json'}" in capsys.readouterr().out
+    content = json.loads((tmp_path / "coco.json").read_text())
+    assert [row["name"] for row in content["categories"]] == list(NAMES)
+    assert content["images"][0]["file_name"] == str(picture)
+    classes = np.asarray(Image.open(tmp_path / "scene_classes.png"))
+    areas = {row["category_id"] - 1: row["area"] for row in content["annotations"]}
+    assert areas == dict(zip(*np.unique(classes, return_counts=True), strict=True))
+
+
+def test_a_large_picture_is_never_whole_as_scores(workdir, tmp_path, monkeypatch):
+    """Memory is that of a band of windows, and of the picture in bytes."""
+    height, width, classes = 1500, 200, 24
+    Image.fromarray(np.zeros((height, width, 3), np.uint8)).save(tmp_path / "tall.png")
+    one = lambda image: np.ones((*image.shape[:2], classes), np.float32)
+    monkeypatch.setattr(windows, "probabilities", lambda trained: one)
+    image, trained = predict.read_image(tmp_path / "tall.png"), predict.load(workdir)
+    tracemalloc.start()
+    try:
+        predict.write_probabilities(tmp_path, "tall", image, trained, window=64)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < height * width * classes * np.float32(0).itemsize / 3
+    assert np.load(tmp_path / "tall_probabilities.npy", mmap_mode="r").shape[-1] == classes

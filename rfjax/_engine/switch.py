@@ -28,7 +28,9 @@ def size_switch(branches: Sequence[Callable]) -> Callable:
 
     @custom_vmap
     def run(index, *operands):
-        return jax.lax.switch(index, branches, *operands)
+        # A known index would leave one branch, which XLA then fuses with what comes before and
+        # after: its passes and the pads between them become scalar code, up to twice as slow.
+        return jax.lax.switch(jax.lax.optimization_barrier(index), branches, *operands)
 
     @run.def_vmap
     def rule(axis_size: int, in_batched: list, index: jax.Array, *operands: Any) -> Any:

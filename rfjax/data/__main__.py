@@ -2,6 +2,7 @@
 
     python -m rfjax.data DIR                          a folder of pictures and masks
     python -m rfjax.data --name=camvid DIR            another data set that lies in DIR
+    python -m rfjax.data --name=tfds:NAME DIR         one that TensorFlow Datasets has prepared
     python -m rfjax.data DIR --images='{split}' --masks='{split}annot' --output=examples.png
 
 The exit status is 1 if an example cannot be read.
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rfjax import _names
+from rfjax._checks import choose
 from rfjax._console import Parser, guarded, tell
 from rfjax._faults import Fault
 from rfjax._markdown import table
@@ -39,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         description="What a data set to be segmented has, and what is wrong with it.",
     )
     parser.add_argument("dir", metavar="DIR", help="where the data lie")
-    parser.add_argument("--name", default="folder", choices=tuple(_names.DATA_SETS),
+    parser.add_argument("--name", default="folder", type=_name,
                         help="of the data set (default: folder)")  # fmt: skip
     parser.add_argument("--images", help="pattern of the images, as 'images/{split}/*.jpg'")
     parser.add_argument("--masks", help="pattern of the masks, as 'masks/{split}/*.png'")
@@ -49,6 +51,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, default=Path("examples.png"),
                         help="picture of examples (default: examples.png)")  # fmt: skip
     return parser
+
+
+def _name(text: str) -> str:
+    """The name of a data set, checked."""
+    try:
+        choose("the data set", _names.data_set(text)[0], tuple(_names.DATA_SETS))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _run(options: argparse.Namespace) -> int:

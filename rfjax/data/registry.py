@@ -36,6 +36,7 @@ _BUILT_IN = (
     *("digit_clips", "davis", "cityscapes_clips"),
     *("digit_episodes", "episodes"),
     *("digit_flow", "flying_chairs"),
+    "tfds",
 )
 
 DATA_SETS: Registry[Callable[[], Entry]] = Registry(
@@ -82,7 +83,8 @@ def load(name: str, split: str, *, data_dir: str | None = None, **options: Any) 
             "digit_images" (drawn here, too) or "image_folder", to be classified; of video, to be
             segmented, "digit_clips" (drawn here), "davis" or "cityscapes_clips"; "digit_episodes"
             (drawn here) or "episodes" of another data set, to be segmented by marks; "digit_flow"
-            (drawn here) or "flying_chairs", pairs of images; or what was registered.
+            (drawn here) or "flying_chairs", pairs of images; "tfds:NAME", what TensorFlow Datasets
+            has prepared, see `rfjax.data.tfds`; or what was registered.
         split: "train", "val", or, except for the digits, "test".
         data_dir: where the data is or shall be kept; see the data set's module for its default.
         **options: `enlargement` (a whole factor, for every data set), and those of
@@ -99,6 +101,8 @@ def load(name: str, split: str, *, data_dir: str | None = None, **options: Any) 
         >>> dataset.source[0]["image"].shape
         (64, 64, 3)
     """
+    name, said = _names.data_set(name)
+    options |= said
     entry = choose("data set", name, DATA_SETS)()
     choose(f"split of {name}", split, entry.splits)
     for option in options:

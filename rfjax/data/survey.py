@@ -19,6 +19,7 @@ class Survey:
         dataset: that was read.
         pixels: [K + 1] of each class, then of void.
         images: [K] with a pixel of each class.
+        around: [K] pixels of any class in the images with a pixel of each class.
         sizes: how many images have each height and width.
         faults: a line for each example that cannot be read.
     """
@@ -26,6 +27,7 @@ class Survey:
     dataset: Dataset
     pixels: np.ndarray
     images: np.ndarray
+    around: np.ndarray
     sizes: Counter[tuple[int, int]]
     faults: tuple[str, ...]
 
@@ -46,7 +48,7 @@ def survey(dataset: Dataset) -> Survey:
         Counter({(64, 64): 2})
     """
     count = dataset.num_classes
-    pixels, images = np.zeros(count + 1, np.int64), np.zeros(count, np.int64)
+    pixels, images, around = (np.zeros(n, np.int64) for n in (count + 1, count, count))
     sizes: Counter[tuple[int, int]] = Counter()
     faults = []
     for index in counted(range(len(dataset)), len(dataset), f"examples of {dataset.split}"):
@@ -57,9 +59,45 @@ def survey(dataset: Dataset) -> Survey:
             continue
         found = np.bincount(label.ravel(), minlength=VOID + 1)
         pixels += [*found[:count], found[VOID]]
-        images += found[:count] > 0
+        present = found[:count] > 0
+        images += present
+        around += present * found[:count].sum()
         sizes[label.shape] += 1
-    return Survey(dataset, pixels, images, sizes, tuple(faults))
+    return Survey(dataset, pixels, images, around, sizes, tuple(faults))
+
+
+def median_frequency(found: Survey) -> tuple[float, ...]:
+    """A weight for each class that balances common and rare ones: median frequency balancing.
+
+        w_k = median over j of f_j / f_k,   f_k = pixels of k / pixels of the images with k
+
+    where pixels of no class (void) count for nothing. A class without pixels weighs 0, and is not
+    in the median.
+
+    Args:
+        found: of the training data.
+
+    Raises:
+        ValueError: an example cannot be read, or there is no pixel of any class.
+
+    Example:
+        >>> from collections import Counter
+        >>> pixels, around = np.array([6, 2, 0, 1]), np.array([8, 8, 0])
+        >>> counts = Survey(None, pixels, np.array([2, 2, 0]), around, Counter(), ())
+        >>> [round(weight, 3) for weight in median_frequency(counts)]
+        [0.667, 2.0, 0.0]
+
+    Reference: Eigen & Fergus, "Predicting Depth, Surface Normals and Semantic Labels with a Common
+        Multi-Scale Convolutional Architecture", ICCV 2015, on semantic labels.
+    """
+    if found.faults:
+        raise ValueError(found.faults[0])
+    share = found.pixels[:-1] / np.maximum(found.around, 1)
+    there = share > 0
+    if not there.any():
+        raise ValueError("class weights cannot be measured, since every training label is void")
+    weights = np.median(share[there]) / np.where(there, share, np.inf)
+    return tuple(float(weight) for weight in weights)
 
 
 def tables(surveys: Sequence[Survey]) -> tuple[list[str], list[list[Any]]]:

@@ -31,6 +31,8 @@ class Segmentation(LabelledImages):
         training step, see `rfjax.tasks.losses.sampled`.
       cell: its height and width in pixels.
       class_weights, focal, dice: of the softmax, see `rfjax.tasks.losses.balanced_cross_entropy`.
+      hard_examples: likewise, the share of each picture's pixels that take part in the loss of a
+        training step; evaluation tells the loss of all.
 
     Reference: Long, Shelhamer & Darrell, "Fully Convolutional Networks for Semantic Segmentation",
       section 4.
@@ -42,6 +44,7 @@ class Segmentation(LabelledImages):
     class_weights: Sequence[float] = ()
     focal: float = 0.0
     dice: float = 0.0
+    hard_examples: float = 1.0
 
     score: ClassVar[str] = "mean_iu"
     title: ClassVar[str] = "mean IU"
@@ -54,11 +57,18 @@ class Segmentation(LabelledImages):
         _options.integer("cell", self.cell)
         _options.number("focal", self.focal, least=0)
         _options.number("dice", self.dice, least=0)
+        _options.number("hard_examples", self.hard_examples, above=0, most=1)
         self._check_weights()
         balance = [key for key in _names.BALANCE if getattr(self, key)]
+        balance += ["hard_examples"] if self.hard_examples < 1 else []
         if balance and self.cross_entropy != "softmax":
             raise ValueError(
                 f"{', '.join(balance)} want cross_entropy softmax; got {self.cross_entropy!r}"
+            )
+        if self.hard_examples < 1 and self.sampling < 1:
+            raise ValueError(
+                f"sampling={self.sampling} and hard_examples={self.hard_examples} both choose what "
+                "is learned from: give one of them"
             )
 
     def _check_weights(self) -> None:
@@ -109,12 +119,15 @@ class Segmentation(LabelledImages):
     def loss(self, outputs: Any, batch: Batch, key: jax.Array | None = None) -> tuple:
         """The sum of the pixels' losses, and the number of valid pixels, or the sum of weights.
 
-        With a key, that of a training step, cells are left out as `sampling` says.
+        With a key, that of a training step, cells are left out as `sampling` says, and pixels as
+        `hard_examples` says.
         """
         labels = batch["label"]
         if key is not None and self.sampling < 1:
             labels = losses.sampled(key, labels, self.sampling, cell=self.cell)
         balance = {key: value for key in _names.BALANCE if (value := getattr(self, key))}
+        if key is not None and self.hard_examples < 1:
+            balance["hard_examples"] = self.hard_examples
         if balance:
             return losses.balanced_cross_entropy(outputs, labels, **balance)
         if self.cross_entropy == "softmax":

@@ -28,7 +28,7 @@ class Segmentations(Segmentation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.facts.get("label_sets", ())) < 2:
+        if self.facts and len(self.facts.get("label_sets", ())) < 2:
             raise ValueError(
                 f"segmentations wants data of several sets of labels; {self.facts.get('name')} has "
                 "one"

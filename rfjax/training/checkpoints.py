@@ -1,7 +1,9 @@
 """Saving and resuming a run, safe against being killed at any moment.
 
 A checkpoint holds the variables, the optimizer's state, the position in the training data, the
-config and what is needed to use the network without its data set. How it is written, and verified
+config and what is needed to use the network without its data set. Where training keeps a running
+mean of the variables, "variables" are this mean, which is what is used, and those that training
+goes on with lie beside the optimizer's state. How it is written, and verified
 before it is read: `rfjax._store`. The latest few are kept, and the one with the highest score,
 which is what its task takes for one: the mean IU of a segmentation.
 """
@@ -71,6 +73,12 @@ class Checkpoints:
         """The step of the highest score, the newest step if none was evaluated."""
         return max(self._store.steps, key=lambda step: (self._scores[step], step), default=None)
 
+    @property
+    def best_score(self) -> float | None:
+        """The highest score, None if none was evaluated."""
+        score = max((self._scores[step] for step in self._store.steps), default=UNSCORED)
+        return None if score == UNSCORED else score
+
     def _kept(self, steps: Sequence[int]) -> set[int]:
         """The latest and the best, the newest of equal ones."""
         best = max(steps, key=lambda step: (self._scores[step], step))
@@ -110,8 +118,8 @@ class Checkpoints:
         self._store.save(
             step,
             {
-                "variables": host.variables,
-                "optimizer": {"step": host.step, "state": host.opt_state},
+                "variables": host.result,
+                "optimizer": _behind(host),
             },
             {"meta": meta, "metrics": {"score": float(score) if scored else None}},
         )
@@ -121,22 +129,28 @@ class Checkpoints:
         return self._store.document(step, "meta")
 
     def variables(self, step: int) -> dict[str, Any]:
-        """The network's variables at `step`, NumPy arrays."""
+        """The network's variables at `step`, or their running mean, NumPy arrays."""
         return self._store.arrays(step, "variables")
 
     def restore(self, state: TrainState) -> TrainState:
         """The newest state, in the form of `state`."""
         step = self.latest_step
-        variables = self._store.arrays(step, "variables", state.variables)
-        optimizer = self._store.arrays(
-            step, "optimizer", {"step": state.step, "state": state.opt_state}
-        )
+        result = self._store.arrays(step, "variables", state.result)
+        behind = self._store.arrays(step, "optimizer", _behind(state))
+        variables = behind.get("variables", result)
         return TrainState(
-            step=optimizer["step"],
+            step=behind["step"],
             params=variables["params"],
             collections={name: variables[name] for name in state.collections},
-            opt_state=optimizer["state"],
+            opt_state=behind["state"],
+            average=None if state.average is None else result,
         )
+
+
+def _behind(state: TrainState) -> dict[str, Any]:
+    """What only training reads."""
+    raw = {} if state.average is None else {"variables": state.variables}
+    return {"step": state.step, "state": state.opt_state, **raw}
 
 
 def _score(metrics: dict[str, Any]) -> float:

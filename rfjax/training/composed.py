@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from flax import linen
 from ml_collections import ConfigDict
 
-from rfjax import data, models, nn, tasks
+from rfjax import _names, data, models, nn, tasks
 from rfjax.data.normalization import SCHEMES
+from rfjax.data.survey import median_frequency, survey
 from rfjax.models.heads import HEADS
 from rfjax.training import config as configs
 
@@ -103,16 +104,32 @@ def create_task(config: ConfigDict, facts: Mapping[str, Any]) -> tasks.Task:
     """
     chosen = configs.options(config.task)
     name = chosen.pop("name")
+    if chosen.get("class_weights") == _names.MEASURED:
+        chosen["class_weights"] = tuple(facts.get("class_weights", ()))
     try:
         return tasks.create(name, facts, **chosen)
     except (KeyError, TypeError, ValueError) as error:
         raise configs.ConfigError(f"task.name={name}: {error}") from error
 
 
-def facts(config: ConfigDict, dataset: data.Dataset) -> dict[str, Any]:
-    """What a task wants to know of a data set, images normalised as the config says."""
+def facts(
+    config: ConfigDict, dataset: data.Dataset, *, stored: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What a task wants to know of a data set, images normalised as the config says.
+
+    Args:
+        config: of a run.
+        dataset: to be trained on; all of its labels are read if class weights are to be measured.
+        stored: the facts of the run that is resumed, whose class weights are taken over.
+
+    Raises:
+        ValueError: labels from which class weights are to be measured cannot be read.
+    """
     scheme = SCHEMES.get(config.data.normalization)
     own = {} if scheme is None else scheme.of_pictures(dataset.facts)
+    if config.task.class_weights == _names.MEASURED:
+        kept = (stored or {}).get("class_weights")
+        own["class_weights"] = kept or list(median_frequency(survey(dataset)))
     return {**dataset.facts, **own}
 
 

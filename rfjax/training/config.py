@@ -9,7 +9,7 @@ are passed on.
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,9 @@ if fault := _extras.missing("rfjax.training", "ml_collections"):
 
 from ml_collections import ConfigDict
 
-from rfjax.training.layer_options import adapting_options, data_options, head_options
-from rfjax.training.layer_options import option as option
+from rfjax.training.keys import base as base
+from rfjax.training.keys import options as options
+from rfjax.training.unread import unread
 
 TRAINABLE = ("all", "last_stage", "structure")
 DTYPES = ("float32", "bfloat16")
@@ -40,6 +41,7 @@ FREE_ON_RESUME = (
     "checkpoint_every",
     "keep_latest",
     "log_every",
+    "stop_after",
     "data.dir",
     "data.cache.dir",
     "model.remat",
@@ -47,150 +49,10 @@ FREE_ON_RESUME = (
 )
 
 
-def base() -> ConfigDict:
-    """The config with every key at its default, locked.
-
-    Returns:
-        A locked `ConfigDict`. `seed` drives the initial parameters, the order of the images and
-        every random number of augmentation and dropout. All counts named `*_every` are in steps.
-
-    Example:
-        >>> config = base()
-        >>> config.optimizer.momentum
-        0.9
-        >>> config.is_locked
-        True
-    """
-    config = ConfigDict()
-    config.seed = 0
-    config.steps = 1500  # updates in all; the learning rate reaches zero there
-    config.steps_per_call = 1  # that devices make on their own, without the host
-    config.batch_size = 16  # images per update, over all devices of all processes
-    config.parallel = "pmap"  # pmap | shard_map: how a batch is spread over devices
-    # all | last_stage (the head) | structure (covariances and offsets), or patterns of the paths of
-    # parameters, as "backbone/layer4_*, head/*"
-    config.trainable = "all"
-
-    config.eval_every = 500  # besides at the end
-    config.eval_batch_size = 16  # over all devices; rounded up to a multiple of their number
-    config.checkpoint_every = 500  # besides after each evaluation, at the end, and when interrupted
-    config.keep_latest = 2  # checkpoints; the best one is kept besides
-    config.log_every = 50
-
-    config.task = _task()
-    config.data = _data()
-    config.model = _model()
-    config.optimizer = _optimizer()
-    return config.lock()
-
-
-def _task() -> ConfigDict:
-    """What is learned."""
-    task = ConfigDict()
-    task.name = (
-        "segmentation"  # segmentation | segmentations (several labels a pixel) | classification
-    )
-    task.normalize = "count"  # the sum of losses over what counts (pixels), or none: the sum itself
-    task.cross_entropy = option(str)  # of segmentation: softmax | sigmoid | null_background
-    task.sampling = option(float)  # probability that a cell of the last layer has a loss in a step
-    task.cell = option(int)  # height and width of such a cell in pixels
-    task.class_weights = option(tuple)  # of segmentation by softmax: one for each class
-    task.focal = option(float)  # likewise: exponent of the focal loss; 0 is the cross-entropy
-    task.dice = option(float)  # likewise: factor on the Dice loss that is added
-    task.fusion = option(str)  # of guided: late_global | early | …, see models.guided
-    task.shared = option(bool)  # of guided: whether one encoder reads support and query
-    task.map = option(str)  # of guided: that features are taken from
-    return task
-
-
-def _data() -> ConfigDict:
-    """The data set and how its training images are varied."""
-    data = ConfigDict()
-    data.name = "digit_scenes"  # one of `rfjax.data.names()`
-    data.dir = ""  # where the data lie or are put; "" is the data set's own default
-    data.options = data_options()  # of `rfjax.data.load`; None is the data set's own default
-
-    data.normalization = "dataset"  # its own mean and deviation | imagenet | caffe
-    data.augmentation = ConfigDict()
-    data.cache = ConfigDict()
-    # The network starts from this map, as "pool4", or from several, as "pool3, pool4", in the order
-    # in which it makes them; they are computed once. "" from images
-    data.cache.map = ""
-    data.cache.dir = ""  # where the maps lie; "" is "maps" in the run's directory
-    data.cache.dtype = "float16"  # float16 | float32, of the files
-    data.pad = (0, 0)  # least height, width of a batch: zeros and void below and on the right
-    data.augmentation.scale = (1.0, 1.0)  # factor drawn uniformly between the two
-    data.augmentation.rotation = 0.0  # degrees, drawn from [-rotation, rotation]
-    data.augmentation.crop = (0, 0)  # height, width in pixels; (0, 0) is no crop
-    data.augmentation.color = 0.0  # 0.5: contrast, brightness, saturation by U[0.5, 1.5]
-    data.augmentation.lighting = 0.0  # standard deviation of the principal-component noise
-    data.augmentation.flip = False  # left-right, every second image
-    return data
-
-
-def _model() -> ConfigDict:
-    """The network."""
-    model = ConfigDict()
-    model.name = "resnet_tiny"
-    model.head = "score"
-    model.head_options = head_options()
-    model.composed = _composed()
-    model.backbone_options = ConfigDict()  # width, depth are those of the tiny networks
-    model.backbone_options.width = option(int)  # channels of the stem
-    model.backbone_options.depth = option(int)
-    model.backbone_options.output_stride = option(int)  # 32 | 16 | 8; of resnet_tiny 4 | 8
-    model.backbone_options.down_ratio = option(int)  # of dla_*: 2 | 4
-    model.backbone_options.transition = option(str)  # of drn_a_*: none | previous | full
-    model.backbone_options.border = option(int)  # of vgg_*, alexnet: 100 | 81 | 0 (none)
-    model.backbone_options.light = option(int)  # of vgg_*, alexnet: channels of fc6 and fc7
-    model.backbone_options.context = option(str)  # of flownet_*: none | lsdfn | adadr
-    model.backbone_options.samples = option(int)  # of flownet_*, of lsdfn
-    model.backbone_options.sample_stride = option(int)  # likewise
-    model.backbone_options.dropout = option(float)  # of vgg_*: share of fc6 and fc7
-    model.batch_norm = ConfigDict()
-    model.batch_norm.unbiased = True  # running variances with n / (n - 1), as PyTorch's; or Flax's
-    model.dtype = "float32"  # float32 | bfloat16, of the computation; parameters are float32
-    model.remat = False  # recompute activations in the backward pass to save memory
-    # Channels of each of several networks whose scores are averaged, as (3, 1) of colors and depth;
-    # () for one network of all channels.
-    model.late_fusion = ()
-    # Start from a file of torch-named arrays (.npz, .safetensors, .pth), or from the best of
-    # another run; with late_fusion perhaps one for each network, with a comma between.
-    model.weights = ""
-    model.anew = ""  # patterns of the paths of parameters that start as drawn all the same
-    return model
-
-
-def _composed() -> ConfigDict:
-    """Which convolutions of the backbone are composed with Gaussians, or adapt otherwise."""
-    composed = adapting_options()
-    # composition | gauss_deform | dynamic | deform | static_deform | pad | adadr: the layer of the
-    # head of this name
-    composed.layer = "composition"
-    composed.patterns = ()  # of their paths, as "backbone/layer4_*/conv2"; () for none
-    return composed
-
-
-def _optimizer() -> ConfigDict:
-    """The rule of the updates, the learning rate, and what they are for which parameters."""
-    optimizer = ConfigDict()
-    optimizer.learning_rate = 0.01
-    optimizer.schedule = "poly"  # poly | cosine | constant, of the learning rate
-    optimizer.poly_power = 0.9  # of poly: lr (1 - step/steps)^power; 0 keeps it constant
-    optimizer.warmup_steps = 0  # linear from learning_rate / warmup_steps
-    optimizer.rule = "momentum"  # momentum | adam | adamw
-    optimizer.momentum = 0.9  # of adam and adamw: of the gradient's mean
-    optimizer.weight_decay = 1e-4  # added to the gradient, before momentum; of adamw to the step
-    optimizer.grad_clip = 0.0  # largest global norm of the gradient; 0 is no clipping
-    optimizer.covariance_multiplier = 1.0  # of the learning rate, for covariances and offsets
-    optimizer.covariance_decay = False  # whether weight decay acts on covariances and offsets
-    optimizer.accumulate = 1  # steps whose gradients make one update
-    optimizer.accumulation = "mean"  # mean | sum of these gradients
-    optimizer.rates = ()  # factors on the learning rate by pattern of paths, as ("*/bias=2",)
-    optimizer.decays = ()  # factors on the weight decay, likewise
-    # Whether the rate is in the momentum, m <- momentum m + lr g, as Caffe has it.
-    optimizer.rate_in_momentum = False
-    return optimizer
+# What keys of former versions are now.
+_FORMER: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "optimizer.adaptive": lambda value: {"optimizer.rule": "adam" if value else "momentum"},
+}
 
 
 def street_augmentation(config: ConfigDict, *, crop: tuple[int, int]) -> None:
@@ -201,11 +63,6 @@ def street_augmentation(config: ConfigDict, *, crop: tuple[int, int]) -> None:
     augmentation.crop = crop
     augmentation.color = 0.5
     augmentation.flip = True
-
-
-def options(config: ConfigDict) -> dict[str, Any]:
-    """The options of a section that were set, as keyword arguments."""
-    return {key: value for key, value in config.to_dict().items() if value is not None}
 
 
 # -- checks ----------------------------------------------------------------------------------------
@@ -242,6 +99,7 @@ RULES = {
     "checkpoint_every": rules.integer(1),
     "keep_latest": rules.integer(1),
     "log_every": rules.integer(1),
+    "stop_after": rules.integer(0),
     "task.normalize": rules.one_of(_names.NORMALIZATIONS),
     "data.normalization": rules.one_of(_names.SCHEMES),
     "data.augmentation.scale": rules.pair(
@@ -277,6 +135,7 @@ RULES = {
     "optimizer.rates": _FACTORS,
     "optimizer.decays": _FACTORS,
     "optimizer.rate_in_momentum": rules.flag(),
+    "optimizer.average": rules.number(0, 1, open_high=True),
 }
 
 
@@ -289,7 +148,11 @@ _OPTION_RULES = {
         "cross_entropy": rules.one_of(_names.CROSS_ENTROPIES),
         "sampling": rules.number(0, 1, open_low=True),
         "cell": _COUNT,
-        "class_weights": rules.several(rules.number(0), least=1),
+        "class_weights": rules.either(
+            (lambda value: value == _names.MEASURED, _names.MEASURED),
+            rules.several(rules.number(0), least=1),
+        ),
+        "hard_examples": rules.number(0, 1, open_low=True),
         "focal": rules.number(0),
         "dice": rules.number(0),
         "fusion": rules.one_of(_names.FUSIONS),
@@ -370,7 +233,7 @@ def validate(config: ConfigDict, *, devices: int = 1) -> None:
             f"batch_size: got {config.batch_size}; want a multiple of the {devices} devices "
             "that share it"
         )
-    faults += [] if faults else [*_uneven(config), *_varied(config)]
+    faults += [] if faults else [*_uneven(config), *_varied(config), *_unread(flat)]
     if faults:
         raise ConfigError("; ".join(faults))
 
@@ -385,11 +248,22 @@ def _uneven(config: ConfigDict) -> list[str]:
 
 def _varied(config: ConfigDict) -> list[str]:
     """Faults of images that are varied although their maps are cached."""
-    own, plain = flatten(config.data), flatten(_data())
+    own, plain = flatten(config.data), flatten(base().data)
     varied = [k for k in own if k.startswith(("pad", "augmentation.")) and own[k] != plain[k]]
     if not config.data.cache.map or not varied:
         return []
     return [f"data.cache.map: maps are those of whole images; unset data.{', data.'.join(varied)}"]
+
+
+def _unread(flat: Mapping[str, Any]) -> Iterator[str]:
+    """Faults of keys that were set, although nothing reads them."""
+    defaults = flatten(base())
+    for key, (other, words) in unread(flat).items():
+        if flat[key] != defaults[key]:
+            yield (
+                f"{key}: got {flat[key]!r}, which nothing reads while {other} is "
+                f"{flat[other]!r}; want {other} {words}, or {key} at {defaults[key]!r}"
+            )
 
 
 def _choices(config: ConfigDict) -> Iterator[str]:
@@ -404,7 +278,7 @@ def _choices(config: ConfigDict) -> Iterator[str]:
         ("task.name", config.task.name, _names.TASKS),
         ("model.name", model.name, _names.NETWORKS),
         ("model.head", model.head, _names.HEADS),
-        ("data.name", data.name, _names.DATA_SETS),
+        ("data.name", _names.data_set(data.name)[0], _names.DATA_SETS),
     )
     for key, value, table in tables:
         try:
@@ -412,11 +286,12 @@ def _choices(config: ConfigDict) -> Iterator[str]:
         except ValueError as error:
             yield str(error)
     task = {key: config.task[key] for key in config.task if key not in ("name", "normalize")}
+    data_set = _names.data_set(data.name)[0]
     owners = (
         (f"task: {config.task.name}", ConfigDict(task), _names.TASKS, config.task.name),
         (f"model: backbone {model.name!r}", model.backbone_options, _names.NETWORKS, model.name),
         (f"model: head {model.head!r}", model.head_options, _names.HEADS, model.head),
-        (f"data: {data.name}", data.options, _names.DATA_SETS, data.name),
+        (f"data: {data.name}", data.options, _names.DATA_SETS, data_set),
     )
     for owner, section, table, name in owners:
         allowed = table.get(name)  # None where the name itself is wrong
@@ -460,9 +335,12 @@ def from_json(text: str) -> ConfigDict:
 
 def from_dict(values: dict[str, Any]) -> ConfigDict:
     """The locked config with `values`, a nested dictionary in which lists stand for tuples."""
-    config = base()
+    config, flat = base(), flatten(values)
+    for former, now in _FORMER.items():
+        if former in flat:
+            flat |= now(flat.pop(former))
     with config.unlocked():
-        for key, value in flatten(values).items():
+        for key, value in flat.items():
             *sections, name = key.split(".")
             section = config
             for part in sections:
@@ -473,14 +351,15 @@ def from_dict(values: dict[str, Any]) -> ConfigDict:
 
 
 def incompatible(old: ConfigDict, new: ConfigDict) -> list[Difference]:
-    """The keys that forbid to resume `old` as `new`.
+    """The keys that make `new` another run than `old`.
 
-    The keys in `FREE_ON_RESUME` may differ. So may `steps`, but only where the learning rate is
-    constant: otherwise the number of steps has shaped every learning rate so far.
+    The keys in `FREE_ON_RESUME` may differ, and those that nothing reads in either. So may `steps`,
+    but only where the learning rate is constant: otherwise the number of steps has shaped every
+    learning rate so far.
     """
-    free = set(FREE_ON_RESUME)
+    free = {*FREE_ON_RESUME, *(unread(flatten(old)).keys() & unread(flatten(new)).keys())}
     if _is_constant(old.optimizer) and _is_constant(new.optimizer):
-        free.add("steps")
+        free |= {"steps", "optimizer.schedule", "optimizer.poly_power"}
     return differences(old, new, free)
 
 
@@ -493,8 +372,22 @@ def _is_constant(optimizer: ConfigDict) -> bool:
 def check_compatible(old: ConfigDict, new: ConfigDict, workdir: Path) -> None:
     """Refuses to resume a run under a config that would have made it another run.
 
+    More steps are no reason: a run may be made longer, see `lengthened`.
+
     Raises:
         ConfigError: naming every key that differs, old -> new.
     """
-    free = f"{', '.join(FREE_ON_RESUME)}, and steps if the learning rate is constant"
-    refuse(f"the run in {workdir}", incompatible(old, new), ConfigError, free=free)
+    free = f"{', '.join(FREE_ON_RESUME)}, and steps, of which there may be more"
+    found = incompatible(old, new)
+    if new.steps > old.steps:
+        found = [difference for difference in found if difference.key != "steps"]
+    refuse(f"the run in {workdir}", found, ConfigError, free=free)
+
+
+def lengthened(old: ConfigDict, new: ConfigDict) -> bool:
+    """Whether `new` goes on with the run `old` by more steps, which changes its learning rates.
+
+    They are from there on those of a run of so many steps, so that the whole is none of those that
+    one config describes. With a constant learning rate it is.
+    """
+    return new.steps > old.steps and not _is_constant(new.optimizer)

@@ -106,6 +106,11 @@ def data_options() -> ConfigDict:
     options.fastest = option(float)  # speed in digit clips, in pixels per frame
     options.frames = option(str)  # of davis, cityscapes_clips: labeled | all
     options.turns = option(int)  # of digit episodes: positions of a digit, 1 to 8
+    options.image = option(str)  # of tfds: the feature of the image
+    options.label = option(str)  # of tfds: that of its mask or class
+    options.train = option(str)  # of tfds: which examples are the splits, as "train[:90%]"
+    options.val = option(str)
+    options.test = option(str)
     options.of = option(str)  # of episodes: the data set; the rest of both kinds of episodes
     options.kind = option(str)  # semantic | interactive | dense
     options.ways = option(int)  # classes, with that of what is no object

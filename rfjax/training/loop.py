@@ -6,8 +6,8 @@ loop only feeds it, and looks at its metrics one step late.
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,17 @@ from rfjax._lock import held
 from rfjax.training import config as configs
 from rfjax.training import maps, optimizers, pictures, reporting, scoring, sigmas, steps, weights
 from rfjax.training import state as states
+from rfjax.training.average import averaged
 from rfjax.training.checkpoints import Checkpoints, NonFiniteState
 from rfjax.training.composed import build, create_task, facts
 from rfjax.training.feed import Feed, faults
 from rfjax.training.interruption import Interrupted, Interruption
+from rfjax.training.preparation import EVAL_SPLIT as EVAL_SPLIT
+from rfjax.training.preparation import datasets as datasets
+from rfjax.training.preparation import first_process
+from rfjax.training.preparation import shapes as shapes
+from rfjax.training.preparation import train_batches as train_batches
 from rfjax.training.state import TrainState
-
-EVAL_SPLIT = "val"
 
 
 class TrainingFailed(Fault, RuntimeError):
@@ -52,17 +56,23 @@ class Run:
     pictures: pictures.Pictures
     anew: tuple[str, ...]  # the layers that `model.weights` has nothing for
 
-    def meta(self, batches: Any) -> dict[str, Any]:
+    def meta(self, batches: Any, waited: int) -> dict[str, Any]:
         """What a checkpoint holds besides arrays, to go on and to do without the data set.
 
         The position of `batches` is a count that is the same in every process, and for every number
-        of processes, so a run may be resumed by more or fewer of them.
+        of processes, so a run may be resumed by more or fewer of them. `waited` is how many
+        evaluations in a row had no better score than the one before them.
         """
         return {
             "config": self.config.to_dict(),
             "batches": batches.get_state(),
             "dataset": dict(self.task.facts),
+            "waited": waited,
         }
+
+    def is_over(self, waited: int) -> bool:
+        """Whether so many evaluations without a better score end it."""
+        return 0 < self.config.stop_after <= waited
 
 
 def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -73,9 +83,10 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         workdir: the run's directory, which all processes share.
 
     Returns:
-        The content of `result.json`: `step`, the scores of the last evaluation, `sigmas` (learned
-        standard deviations [y, x] by layer), `images_per_second` and `seconds`, the time that all
-        steps take at this speed.
+        The content of `result.json`: `step`, the scores of the last evaluation, `best` (the step
+        and the score of the best checkpoint, {} if none was scored), `sigmas` (learned standard
+        deviations [y, x] by layer), `images_per_second` and `seconds`, the time that all steps
+        take at this speed.
 
     Raises:
         ConfigError: for a config that cannot be run, or that is not the one of the run in
@@ -96,7 +107,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         stored = None if latest is None else checkpoints.meta(latest)
         if stored:
             configs.check_compatible(configs.from_dict(stored["config"]), config, workdir)
-        run, state = _set_up(config, workdir, fresh=stored is None)
+        run, state = _set_up(config, workdir, stored)
         if stored:
             state = checkpoints.restore(state)
         run = _from_maps(run, state)
@@ -106,8 +117,11 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             state = steps.replicate(state, parallel=config.parallel)
             with _reporter(run, start=int(state.step)) as reporter:
                 reporter.say(_introduction(run, int(state.step)))
+                if stored and (line := _lengthened(run, stored["config"], int(state.step))):
+                    reporter.say(line)
+                waited = stored.get("waited", 0) if stored else 0
                 try:
-                    return _run(run, state, batches, checkpoints, reporter, stop)
+                    return _run(run, state, batches, checkpoints, reporter, stop, waited)
                 except (reporting.NonFiniteLoss, NonFiniteState) as error:
                     checkpoints.wait()
                     raise TrainingFailed(_advice(error, checkpoints.latest_step)) from error
@@ -115,7 +129,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
 def _checkpoints(config: ConfigDict, workdir: Path) -> Checkpoints:
     """The run's checkpoints; process 0 sees to the damaged ones before others look."""
-    with _first_process("checkpoints"):
+    with first_process("checkpoints"):
         return Checkpoints(workdir, keep_latest=config.keep_latest)
 
 
@@ -135,78 +149,14 @@ def _advice(error: Exception, saved: int | None) -> str:
 # -- set up ----------------------------------------------------------------------------------------
 
 
-def datasets(config: ConfigDict) -> tuple[data.Dataset, data.Dataset]:
-    """The training and evaluation data; process 0 prepares them first, where they have to be."""
-    options = configs.options(config.data.options)
-
-    def load(split: str) -> data.Dataset:
-        return data.load(config.data.name, split, data_dir=config.data.dir or None, **options)
-
-    with faults("data"), _first_process("data"):
-        try:
-            loaded = load("train"), load(EVAL_SPLIT)
-        except (TypeError, ValueError) as error:  # an option of the data set
-            raise configs.ConfigError(f"data: {error}") from error
-        return loaded
-
-
-@contextmanager
-def _first_process(name: str) -> Iterator[None]:
-    """Lets process 0 do something before the others do."""
-    if jax.process_index() > 0:
-        _barrier(name)
-    yield
-    if jax.process_index() == 0:
-        _barrier(name)
-
-
-def _barrier(name: str) -> None:
-    """Waits for all processes, if there are several."""
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)
-
-
-def train_batches(
-    config: ConfigDict, dataset: data.Dataset, task: tasks.Task | None = None
-) -> Feed:
-    """The endless, resumable batches of this process.
-
-    Args:
-        config: of a run.
-        dataset: to be trained on.
-        task: whose rows they consist of; None for segmentation.
-    """
-    section = config.data.augmentation
-    try:
-        augmentation = data.Augmentation(
-            scale=tuple(section.scale),
-            rotation=section.rotation,
-            crop=tuple(section.crop) if any(section.crop) else None,
-            color=section.color,
-            lighting=section.lighting,
-            flip=section.flip,
-        )
-        batches = data.train_iterator(
-            dataset,
-            batch_size=config.batch_size // jax.process_count(),
-            seed=config.seed,
-            augmentation=augmentation,
-            row=task and task.row,
-            pad=tuple(config.data.pad) if any(config.data.pad) else None,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-        return Feed(batches, "data")
-    except ValueError as error:
-        raise configs.ConfigError(f"data: {error}") from error
-
-
-def _set_up(config: ConfigDict, workdir: Path, *, fresh: bool) -> tuple[Run, TrainState]:
-    """Data, network, steps and the state before the first step."""
+def _set_up(
+    config: ConfigDict, workdir: Path, stored: dict[str, Any] | None
+) -> tuple[Run, TrainState]:
+    """Data, network, steps and the state before the first step; `stored`: of a run that goes on."""
     train_data, eval_data = datasets(config)
-    task = create_task(config, facts(config, train_data))
+    with faults("data"):
+        known = facts(config, train_data, stored=stored and stored["dataset"])
+    task = create_task(config, known)
     with faults("data"):
         for dataset in (train_data, eval_data):
             task.check(dataset)
@@ -218,17 +168,20 @@ def _set_up(config: ConfigDict, workdir: Path, *, fresh: bool) -> tuple[Run, Tra
         raise configs.ConfigError(f"model: {error}") from error
     structure = nn.structure(model, variables, *inputs, train=False)
     drawn, anew = variables, ()
-    if fresh and config.model.weights:
+    if not stored and config.model.weights:
         known = {"num_classes": train_data.num_classes, "channels": len(train_data.mean)}
         variables = weights.load(config, variables, **known)
         anew = weights.anew(drawn, variables)
+    optimizers.check_patterns(config, variables["params"])
     optimizer, schedule = optimizers.from_config(config, structure.is_structure)
+    average = averaged(config)
     train_step = steps.make_train_step(
         model,
         optimizer,
         task=task,
         trainable=config.trainable,
         structure=structure,
+        average=average,
     )
     try:
         state = states.create(
@@ -236,6 +189,7 @@ def _set_up(config: ConfigDict, workdir: Path, *, fresh: bool) -> tuple[Run, Tra
             optimizer,
             trainable=config.trainable,
             is_structure=structure.is_structure,
+            averaged=average is not None,
         )
     except ValueError as error:
         raise configs.ConfigError(str(error)) from error
@@ -268,16 +222,9 @@ def _from_maps(run: Run, state: TrainState) -> Run:
         return run
     both = (run.train_data, run.eval_data)
     of = (run.config, run.workdir, run.model, state.variables, run.task)
-    with _first_process("maps"):
+    with first_process("maps"):
         train_data, eval_data = maps.cached(*of, both, run.structure.is_structure)
     return dataclasses.replace(run, train_data=train_data, eval_data=eval_data)
-
-
-def shapes(task: tasks.Task, dataset: data.Dataset) -> tuple:
-    """What the network is called with for one example, as shapes and types."""
-    row = task.row(dataset.source[0])
-    batch = {name: np.asarray(array)[None] for name, array in row.items()}
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), task.inputs(batch))
 
 
 def _reporter(run: Run, *, start: int) -> reporting.Reporter:
@@ -306,6 +253,19 @@ def _introduction(run: Run, start: int) -> str:
     ) + (f"; drawn anew: {', '.join(run.anew)}" if run.anew else "")
 
 
+def _lengthened(run: Run, before: dict[str, Any], step: int) -> str:
+    """What more steps change in the learning rate of a run that goes on, "" if nothing."""
+    old = configs.from_dict(before)
+    if not configs.lengthened(old, run.config):
+        return ""
+    _, former = optimizers.from_config(old, run.structure.is_structure)
+    return (
+        f"{run.config.steps} steps, where {old.steps} were planned: from here on the learning rate "
+        f"is that of {run.config.steps} steps by {run.config.optimizer.schedule}, "
+        f"{float(run.schedule(step)):.3g} and not {float(former(step)):.3g}"
+    )
+
+
 # -- the loop --------------------------------------------------------------------------------------
 
 
@@ -316,11 +276,12 @@ def _run(
     checkpoints: Checkpoints,
     reporter: reporting.Reporter,
     stop: Interruption,
+    waited: int,
 ) -> dict[str, Any]:
     """Steps to the end, with evaluations and checkpoints between; returns the result."""
     config, scores = run.config, None
-    calls = config.steps_per_call
-    for step in range(int(state.step) + calls, config.steps + 1, calls):
+    calls, over = config.steps_per_call, run.is_over(waited)
+    for step in range(int(state.step) + calls, 1 if over else config.steps + 1, calls):
         state = _call(run, state, batches, reporter, step)
         last, signum = step == config.steps, stop.reached(step)
         evaluates = last or step % config.eval_every == 0
@@ -328,14 +289,32 @@ def _run(
         if saves:
             reporter.flush()
         scores = _evaluation(run, state, step, reporter) if evaluates else None
+        if scores and run.task.is_scored(scores):
+            best = checkpoints.best_score
+            waited = waited + 1 if best is not None and scores[run.task.score] <= best else 0
         if saves:
             score = scores and scores[run.task.score]
-            checkpoints.save(state, meta=run.meta(batches), score=score)
-        if signum and not last:
+            checkpoints.save(state, meta=run.meta(batches, waited), score=score)
+        over = run.is_over(waited)
+        if signum and not last and not over:
             checkpoints.wait()
             raise Interrupted(signum, step)
+        if over:
+            break
     checkpoints.wait()
-    return _result(run, state, scores, reporter)
+    best = _best(run, checkpoints)
+    if over and int(state.step) < config.steps:
+        reporter.say(
+            f"stopped at step {int(state.step)}: the last {waited} evaluations were not above "
+            f"{run.task.headline(best)} of step {best['step']} (stop_after={config.stop_after})"
+        )
+    return _result(run, state, scores, best, reporter)
+
+
+def _best(run: Run, checkpoints: Checkpoints) -> dict[str, Any]:
+    """The step and the score of the checkpoint that is used, {} where none was scored."""
+    score = checkpoints.best_score
+    return {} if score is None else {"step": checkpoints.best_step, run.task.score: score}
 
 
 def _call(
@@ -354,7 +333,11 @@ def _call(
 
 
 def _result(
-    run: Run, state: TrainState, scores: dict[str, Any] | None, reporter: reporting.Reporter
+    run: Run,
+    state: TrainState,
+    scores: dict[str, Any] | None,
+    best: dict[str, Any],
+    reporter: reporting.Reporter,
 ) -> dict[str, Any]:
     """Writes and returns the result; its scores may be those of an earlier session."""
     step = int(state.step)
@@ -362,11 +345,12 @@ def _result(
     scores = scores or _recorded(records, step) or _evaluation(run, state, step, reporter)
     speeds = [r["images_per_second"] for r in records if r.get("images_per_second")]
     speed = float(np.median(speeds)) if speeds else None
-    covariances = run.structure.covariances(jax.device_get(state.params))
+    covariances = run.structure.covariances(jax.device_get(state.result["params"]))
     learned = jax.device_get(sigmas.standard_deviations(covariances))
     result = {
         "step": step,
         **scores,
+        "best": best,
         "sigmas": {layer: value.tolist() for layer, value in learned.items()},
         "images_per_second": speed,
         "seconds": run.config.batch_size * step / speed if speed else None,
@@ -399,11 +383,11 @@ def _evaluation(
         devices=jax.local_device_count(),
     )
     with Feed(batches, "data") as feed:
-        scores = scoring.evaluate(run.eval_step, state.variables, feed, task=run.task)
+        scores = scoring.evaluate(run.eval_step, state.result, feed, task=run.task)
     seconds = time.perf_counter() - started
     reporter.evaluation(step, scores, split=EVAL_SPLIT, seconds=seconds)
     if jax.process_index() == 0:
-        variables = jax.device_get(state.variables)
+        variables = jax.device_get(state.result)
         covariances = run.structure.covariances(variables["params"])
         drawn = run.pictures.draw(variables, covariances, say=reporter.say)
         for name, rgb in drawn.items():

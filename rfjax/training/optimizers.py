@@ -16,6 +16,7 @@ from flax import traverse_util
 
 from rfjax import _checks, _sgd
 from rfjax._checks import choose
+from rfjax._faults import ConfigError
 from rfjax._names import ACCUMULATIONS, SCHEDULES
 from rfjax._rules import is_patterns
 from rfjax._sgd import IsStructure as IsStructure
@@ -111,6 +112,28 @@ def from_config(
     )
     optimizer = accumulated(optimizer, every, options.accumulation)
     return optimizer, lambda step: schedule(step // every)
+
+
+def check_patterns(config: ConfigDict, params: Mapping[str, Any]) -> None:
+    """Refuses factors by pattern that are for no parameter of the network.
+
+    Args:
+        config: of a run.
+        params: all parameters, trained or frozen.
+
+    Raises:
+        ConfigError: naming each pattern that matches nothing.
+    """
+    paths = traverse_util.flatten_dict(params)
+    unmatched = [
+        f"optimizer.{key}: {pattern.strip()!r} matches no parameter of this model"
+        for key in ("rates", "decays")
+        for patterns in factors(config.optimizer[key])
+        for pattern in patterns.split(",")
+        if not any(matches(path, pattern) for path in paths)
+    ]
+    if unmatched:
+        raise ConfigError("; ".join(unmatched))
 
 
 def learning_rate(

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen, struct
 
@@ -12,7 +13,7 @@ from rfjax.training import optimizers
 
 @struct.dataclass
 class TrainState:
-    """Step, variables and optimizer state; a pytree.
+    """Step, variables, optimizer state and running mean; a pytree.
 
     Attributes:
         step: int32 scalar, the number of updates made.
@@ -20,17 +21,24 @@ class TrainState:
         collections: every other collection of variables by name: "batch_stats", the running
             statistics of batch normalisation, {} without any, and what layers of users keep.
         opt_state: optimizer state of the trained parameters only.
+        average: the running mean of all variables, see `rfjax.training.average`; None without one.
     """
 
     step: jax.Array
     params: dict[str, Any]
     collections: dict[str, Any]
     opt_state: optax.OptState
+    average: dict[str, Any] | None = None
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What `module.apply` takes."""
+        """What `module.apply` takes, as training goes on with it."""
         return {"params": self.params, **self.collections}
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The variables to evaluate and to use: their running mean, where there is one."""
+        return self.variables if self.average is None else self.average
 
 
 def initial_variables(model: linen.Module, key: jax.Array, *inputs: Any) -> dict:
@@ -58,6 +66,7 @@ def create(
     *,
     trainable: str = "all",
     is_structure: optimizers.IsStructure | None = None,
+    averaged: bool = False,
 ) -> TrainState:
     """The state before the first step, as NumPy arrays on the host.
 
@@ -68,6 +77,7 @@ def create(
         variables: of the network.
         optimizer: acts on the trained parameters.
         trainable, is_structure: as in `optimizers.select`.
+        averaged: whether it has a running mean of the variables, which begins with them.
     """
     collections = {name: tree for name, tree in variables.items() if name != "params"}
     trained, _ = optimizers.select(variables["params"], trainable, is_structure=is_structure)
@@ -77,4 +87,5 @@ def create(
         collections={"batch_stats": {}} | collections,
         opt_state=optimizer.init(trained),
     )
-    return jax.device_get(state)
+    state = jax.device_get(state)
+    return state.replace(average=jax.tree.map(np.array, state.variables)) if averaged else state

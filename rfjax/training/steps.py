@@ -23,6 +23,7 @@ from rfjax import nn, tasks
 from rfjax._names import PARALLEL
 from rfjax._options import choose
 from rfjax.training import optimizers
+from rfjax.training.average import Average
 from rfjax.training.sigmas import single_numbers, standard_deviations
 from rfjax.training.state import TrainState
 
@@ -182,6 +183,7 @@ def make_train_step(
     seed: int = 0,
     axis_name: str | None = AXIS,
     structure: nn.Structure | None = None,
+    average: Average | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
     """The function that makes one update.
 
@@ -203,6 +205,7 @@ def make_train_step(
             device draws anew.
         axis_name: the axis of the devices; None for a step on its own.
         structure: what the layers of the model declare; None to ask them, at the first step.
+        average: the rule of the running mean, where the state has one.
 
     Returns:
         A function of (state, batch) that returns the next state and the metrics of this step:
@@ -236,6 +239,9 @@ def make_train_step(
         params = optimizers.merge(optax.apply_updates(trained, updates), frozen)
         collections = _agreed(collections, axis_name)
         next_state = TrainState(state.step + 1, params, collections, opt_state)
+        if average is not None:
+            mean = average(state.average, next_state.variables, state.step)
+            next_state = next_state.replace(average=mean)
         return next_state, {
             "loss": loss,
             "measures": _sum(task.measure(outputs, batch), axis_name),

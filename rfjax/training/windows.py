@@ -78,7 +78,8 @@ def bands(
         if pending is not None:
             row[: len(pending)] += pending
         done, pending = row[: end - top], row[end - top :]
-        yield done / (down.total[top:end, None] * across.total)[..., None]
+        done /= (down.total[top:end, None] * across.total)[..., None]
+        yield done
 
 
 class _Axis(NamedTuple):

@@ -13,6 +13,7 @@ from PIL import Image
 from rfjax.visualize._style import INK, MUTED
 
 VOID_COLOR = (225, 225, 225)
+_ROWS = 256  # of a picture that are mixed at a time
 
 
 def colorize(labels: ArrayLike, palette: ArrayLike) -> np.ndarray:
@@ -66,9 +67,14 @@ def overlay(
     Returns:
         uint8 [H, W, 3].
     """
-    colors = colorize(labels, palette).astype(np.float32)
-    mixed = (1.0 - opacity) * picture(image).astype(np.float32) + opacity * colors
-    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+    labels, shown = np.asarray(labels), picture(image)
+    mixed = np.empty((*labels.shape, 3), np.uint8)
+    for top in range(0, len(labels), _ROWS):  # a large picture is not there as floats
+        rows = slice(top, top + _ROWS)
+        colors = colorize(labels[rows], palette).astype(np.float32)
+        levels = (1.0 - opacity) * shown[rows].astype(np.float32) + opacity * colors
+        mixed[rows] = np.clip(np.rint(levels), 0, 255)
+    return mixed
 
 
 def palette_image(classes: ArrayLike, palette: ArrayLike) -> Image.Image:

@@ -9,6 +9,7 @@ from ml_collections import config_flags
 
 from rfjax import models
 from rfjax.training import config as configs
+from rfjax.training import unread
 from tests.training.runs import ROOT, set_key
 
 FILES = ("quickstart", "camvid", "cityscapes", "classify", "voc")
@@ -53,6 +54,8 @@ WRONG = {
     "optimizer.accumulation": "product",
     "optimizer.rates": ("*/bias",),
     "optimizer.decays": ("*/bias=-1",),
+    "optimizer.average": 1.0,
+    "stop_after": -1,
     "steps_per_call": 0,
     "data.pad": (0, 64),
     "data.cache.dtype": "int8",
@@ -60,6 +63,7 @@ WRONG = {
     "task.sampling": 0.0,
     "task.cell": 0,
     "task.class_weights": (1.0, -1.0),
+    "task.hard_examples": 0.0,
     "task.focal": -1.0,
     "task.dice": float("inf"),
     "task.name": "detection",
@@ -207,3 +211,92 @@ def test_what_may_change_on_resume():
     assert [str(d) for d in configs.incompatible(old, new)] == ["steps: 1500 -> 3000"]
     old.optimizer.schedule = new.optimizer.schedule = "constant"
     assert configs.incompatible(old, new) == []
+    old.optimizer.schedule = new.optimizer.schedule = "poly"
+    old.optimizer.schedule = "constant"  # poly with the power 0 is the same
+    assert configs.incompatible(old, new) == []
+    old.optimizer.accumulation = "sum"  # which nothing reads, since each gradient is an update
+    assert configs.incompatible(old, new) == []
+    old.optimizer.accumulate = new.optimizer.accumulate = 2
+    assert [d.key for d in configs.incompatible(old, new)] == ["optimizer.accumulation"]
+
+
+DOG = {"model.head": "dog", "model.head_options.resample": False}
+BLURRED = {"model.composed.patterns": ("backbone/*",), "model.composed.resample": False}
+UNREAD = {
+    "optimizer.poly_power": (2.0, {"optimizer.schedule": "cosine"}),
+    "optimizer.rate_in_momentum": (True, {"optimizer.rule": "adamw"}),
+    "optimizer.accumulation": ("sum", {}),
+    "optimizer.covariance_decay": (True, {"optimizer.weight_decay": 0.0}),
+    "optimizer.decays": (("*/bias=0",), {"optimizer.weight_decay": 0.0}),
+    "task.cell": (16, {}),
+    "data.cache.dir": ("maps", {}),
+    "data.cache.dtype": ("float32", {}),
+    "model.anew": ("head/*", {}),
+    "model.backbone_options.samples": (5, {"model.name": "flownet_thin"}),
+    "model.backbone_options.sample_stride": (3, {"model.name": "flownet_thin"}),
+    "model.head_options.rate": (2.0, DOG),
+    "model.head_options.mode": ("residual", DOG),
+    "model.composed.rate": (2.0, BLURRED),
+    "model.composed.mode": ("residual", BLURRED),
+}
+LSDFN = {"model.backbone_options.context": "lsdfn"}
+READ = {
+    "optimizer.poly_power": {"optimizer.schedule": "poly"},
+    "optimizer.rate_in_momentum": {"optimizer.rule": "momentum"},
+    "optimizer.accumulation": {"optimizer.accumulate": 2},
+    "optimizer.covariance_decay": {"optimizer.weight_decay": 0.1},
+    "optimizer.decays": {"optimizer.weight_decay": 0.1},
+    "task.cell": {"task.sampling": 0.5},
+    "data.cache.dir": {"data.cache.map": "layer3"},
+    "data.cache.dtype": {"data.cache.map": "layer3"},
+    "model.anew": {"model.weights": "runs/first"},
+    "model.backbone_options.samples": LSDFN,
+    "model.backbone_options.sample_stride": LSDFN,
+    **{
+        f"model.{section}.{key}": {f"model.{section}.resample": True}
+        for section in ("head_options", "composed")
+        for key in ("rate", "mode")
+    },
+}
+
+
+@pytest.mark.parametrize(("key", "value", "others"), [(k, *v) for k, v in UNREAD.items()])
+def test_what_nothing_reads_is_refused_if_it_was_set(key, value, others):
+    config = configs.base()
+    for other, own in others.items():
+        set_key(config, other, own)
+    configs.validate(config)
+    set_key(config, key, value)
+    (decides,) = READ[key]
+    with pytest.raises(configs.ConfigError) as fault:
+        configs.validate(config)
+    message = str(fault.value)
+    assert message.startswith(f"{key}: got {value!r}, which nothing reads while {decides} is ")
+    assert f"; want {decides} " in message and len(message.splitlines()) == 1
+    for other, own in READ[key].items():
+        set_key(config, other, own)
+    configs.validate(config)
+
+
+def test_every_key_that_may_be_without_effect_is_tried():
+    assert READ.keys() == UNREAD.keys() == unread.CONDITIONS.keys()
+
+
+def test_class_weights_are_numbers_or_measured():
+    config = configs.base()
+    for value in ((1.0, 2.0), "median_frequency"):
+        config.task.class_weights = value
+        configs.validate(config)
+        assert configs.from_json(configs.to_json(config)).task.class_weights == value
+    config.task.class_weights = "measured"
+    wanted = "want median_frequency, or a tuple of 1 value or more, each a finite number"
+    with pytest.raises(configs.ConfigError, match=f"class_weights: got 'measured'; {wanted}"):
+        configs.validate(config)
+
+
+def test_keys_of_former_versions():
+    values = configs.base().to_dict()
+    for former, rule in ((True, "adam"), (False, "momentum")):
+        old = {**values, "optimizer": {**values["optimizer"], "adaptive": former}}
+        del old["optimizer"]["rule"]
+        assert configs.from_dict(old).optimizer.rule == rule

@@ -249,3 +249,71 @@ def test_the_optimizer_of_a_config_has_its_schedule():
     config.steps, config.optimizer.schedule, config.optimizer.rule = 10, "cosine", "adamw"
     _, rate = optimizers.from_config(config, is_structure)
     np.testing.assert_allclose([rate(0), rate(5)], [0.01, 0.005], rtol=1e-6)
+
+
+RATES = {"backbone/*": 0.1, "*/bias": 2.0, "head/*": 3.0}  # of several the last one holds
+
+
+def by_hand(start, gradients, rates, *, factor, rule, decay):
+    """The updates of one parameter in float64."""
+    value, first, second = np.asarray(start, np.float64), 0.0, 0.0
+    for t, (gradient, rate) in enumerate(zip(gradients, rates, strict=True)):
+        grad = gradient if rule == "adamw" else gradient + decay * value
+        if rule == "momentum":
+            first = 0.8 * first + grad
+            value = value - rate * factor * first
+            continue
+        first = 0.8 * first + 0.2 * grad
+        second = 0.999 * second + 0.001 * grad**2
+        mean, square = first / (1 - 0.8 ** (t + 1)), second / (1 - 0.999 ** (t + 1))
+        own = decay * value if rule == "adamw" else 0.0
+        value = value - rate * factor * (mean / (np.sqrt(square) + 1e-8) + own)
+    return value
+
+
+@pytest.mark.parametrize("rule", ["momentum", "adam", "adamw"])
+@pytest.mark.parametrize("schedule", ["poly", "cosine", "constant"])
+def test_layers_have_rates_of_their_own_by_every_rule_and_schedule(params, rule, schedule):
+    config = configs.base()
+    config.steps = 6
+    section = config.optimizer
+    section.rule, section.schedule, section.momentum, section.weight_decay = (
+        rule,
+        schedule,
+        0.8,
+        0.2,
+    )
+    section.learning_rate, section.covariance_multiplier, section.warmup_steps = 0.1, 4.0, 2
+    section.rates = tuple(f"{pattern}={factor}" for pattern, factor in RATES.items())
+    optimizer, rate = optimizers.from_config(config, is_structure)
+    rates = [float(rate(t)) for t in range(5)]
+    assert len(set(rates)) > 1
+    steps = np.random.default_rng(2).normal(size=5)
+    state, current = optimizer.init(params), params
+    for step in steps:
+        grads = jax.tree.map(lambda leaf, step=step: jnp.full_like(leaf, step), params)
+        updates, state = optimizer.update(grads, state, current)
+        current = optax.apply_updates(current, updates)
+    before, after = (traverse_util.flatten_dict(tree) for tree in (params, current))
+    factors = {"backbone/conv/kernel": 0.1, "head/conv/kernel": 3.0, "head/conv/covariance": 12.0,
+               "head/offset_regressor/bias": 12.0}  # fmt: skip
+    for path, start in before.items():
+        wanted = by_hand(
+            start, steps, rates, factor=factors["/".join(path)], rule=rule,
+            decay=0.0 if is_structure(path) else 0.2,
+        )  # fmt: skip
+        np.testing.assert_allclose(after[path], wanted, rtol=2e-5, atol=2e-5, err_msg=str(path))
+
+
+def test_patterns_that_match_nothing_are_refused(params):
+    config = configs.base()
+    config.optimizer.rates = ("*/bias=2", "bakbone/*, head/*=0.1")
+    config.optimizer.decays = ("*/scale=0",)
+    with pytest.raises(configs.ConfigError) as fault:
+        optimizers.check_patterns(config, params)
+    assert str(fault.value) == (
+        "optimizer.rates: 'bakbone/*' matches no parameter of this model; "
+        "optimizer.decays: '*/scale' matches no parameter of this model"
+    )
+    config.optimizer.rates, config.optimizer.decays = ("backbone/*, head/*=0.1",), ("*/bias=0",)
+    optimizers.check_patterns(config, params)

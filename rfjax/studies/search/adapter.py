@@ -51,6 +51,19 @@ class Setup:
         return {"steps": self.steps, "optimizer": self.optimizer, "validation": self.validation}
 
 
+# What training has and a search has not.
+_AT_DEFAULT = (
+    "stop_after",
+    *(
+        f"optimizer.{key}"
+        for key in (
+            *("rule", "schedule", "rate_in_momentum", "accumulate", "average"),
+            *("rates", "decays", "covariance_decay"),
+        )
+    ),
+)
+
+
 def segmentation(config: ConfigDict) -> Setup:
     """The network, data, loss and scores of a training config as a problem to search over.
 
@@ -67,15 +80,17 @@ def segmentation(config: ConfigDict) -> Setup:
         validation data, which are kept in memory.
 
     Raises:
-        ConfigError: the config cannot be run, trains only a part of the network, or by another rule
-            or schedule than those of a search.
+        ConfigError: the config cannot be run, trains only a part of the network, or has
+            what a search has not, as another rule or schedule.
     """
     configs.validate(config)
     if config.trainable != "all":
         raise configs.ConfigError(f"a search trains all parameters; trainable={config.trainable!r}")
-    for key, own in (("rule", "momentum"), ("schedule", "poly")):
-        if (value := config.optimizer[key]) != own:
-            raise configs.ConfigError(f"optimizer.{key} of a search is {own}; got {value!r}")
+    given, own = configs.flatten(config), configs.flatten(configs.base())
+    for key in _AT_DEFAULT:
+        if given[key] != own[key]:
+            wanted = f"{key} of a search is {own[key]}"
+            raise configs.ConfigError(f"{wanted}; got {given[key]!r}")
     train_data, eval_data = loop.datasets(config)
     task = composed.create_task(config, composed.facts(config, train_data))
     model = composed.build(config, task)
