@@ -4,6 +4,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from rfjax._faults import Fault, Interrupted, reason
@@ -12,6 +13,12 @@ from rfjax._faults import Fault, Interrupted, reason
 def tell(text: str) -> None:
     """One line on standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+def called(program: str) -> str:
+    """The program's name as it was called: of an installed command rfjax-…, else `program`."""
+    name = Path(sys.argv[0]).stem
+    return name if name.startswith("rfjax-") else program
 
 
 def _unraisable(args: Any) -> None:
@@ -31,6 +38,7 @@ def guarded(program: str, action: Callable[[], int]) -> int:
     130 where Ctrl-C came at a time when there was nothing to save.
     """
     sys.unraisablehook = _unraisable
+    program = called(program)
     try:
         return action()
     except Interrupted as stopped:
@@ -49,7 +57,16 @@ def guarded(program: str, action: Callable[[], int]) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line whose mistakes are one line."""
+    """A command line whose mistakes are one line.
+
+    Args:
+        prog: the program's name, where no installed command was called; that of a command within a
+            program goes on from the program's, as argparse makes it.
+    """
+
+    def __init__(self, *, prog: str, **options: Any):
+        name = called(prog)
+        super().__init__(prog=prog if prog.startswith(f"{name} ") else name, **options)
 
     def error(self, message: str) -> NoReturn:
         """Ends the program with status 2."""

@@ -1,19 +1,24 @@
 """Command lines of programs that are described by config files."""
 
+import re
 import sys
 import traceback
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from rfjax._console import guarded
-from rfjax._faults import Fault, reason
+from rfjax._console import called, guarded
+from rfjax._faults import ConfigError, Fault, reason
 
 # How ml_collections begins what the system said about a config file.
 _PREFIX = "Configuration is not available because of an earlier failure to load: "
+
+_PACKAGE = Path(__file__).parent
+_CONFIG = ("--config", "-config")
 
 
 class Flags(NamedTuple):
@@ -35,7 +40,8 @@ def define(what: str, *, config: str, workdir: str) -> Flags:
         config_flags.DEFINE_config_file(
             "config",
             None,
-            f"The {what}: a file such as {config}, with a variant after a colon if it has any.",
+            f"The {what}: a file, or a name, such as {config}, with a variant after a colon if it "
+            f"has any. Names are {', '.join(configs())}.",
             lock_config=True,
         ),
         flags.DEFINE_string(
@@ -57,13 +63,44 @@ def define(what: str, *, config: str, workdir: str) -> Flags:
 def run(program: str, action: Callable[[], int]) -> None:
     """Parses the flags, runs `action`, and ends the program with its exit status."""
 
+    program, module = called(program), action.__module__
+
     def main(argv: list[str]) -> int:
         logging.set_verbosity(logging.WARNING)  # JAX and orbax tell every detail below that
         return guarded(program, partial(_without_arguments, argv, action))
 
-    for name in ("config", "workdir", "compilation_cache"):  # so that --help lists them
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+    sys.modules["__main__"].__doc__ = sys.modules[module].__doc__  # what --help shows, and these:
+    for owner in (__name__, module):
+        for flag in flags.FLAGS.get_flags_for_module(owner):
+            flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     app.run(main, flags_parser=partial(parse, program))
+
+
+def configs() -> dict[str, Path]:
+    """By name, the config files of rfjax, within the package or, in a checkout, beside it."""
+    installed = _PACKAGE / "configs"
+    folder = installed if installed.is_dir() else _PACKAGE.parent / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.py"))}
+
+
+def located(argv: list[str]) -> list[str]:
+    """The arguments, in which the name of a config has become its file."""
+    found = []
+    for before, word in zip(("", *argv), argv, strict=False):
+        flag, equals, value = ("", "", word) if before in _CONFIG else word.partition("=")
+        found.append(f"{flag}{equals}{_file(value)}" if (flag or before) in _CONFIG else word)
+    return found
+
+
+def _file(value: str) -> str:
+    """The file of a config and its variant, by its name if rfjax brings it."""
+    name, colon, variant = value.partition(":")
+    if not re.fullmatch(r"\w+", name) or Path(name).is_file():
+        return value
+    known = configs()
+    if name not in known:
+        raise ConfigError(f"{name!r} is no file, and none of rfjax's configs {', '.join(known)}")
+    return f"{known[name]}{colon}{variant}"
 
 
 def _without_arguments(argv: list[str], action: Callable[[], int]) -> int:
@@ -77,7 +114,7 @@ def _without_arguments(argv: list[str], action: Callable[[], int]) -> int:
 def parse(program: str, argv: list[str]) -> list[str]:
     """The arguments that are no flags; a wrong flag ends the program with one line."""
     try:
-        rest = flags.FLAGS(argv)
+        rest = flags.FLAGS(located(argv))
         # A missing file is told when a key is asked for.
         _ = flags.FLAGS["config"].value.to_dict  # pyright: ignore[reportOptionalMemberAccess]
         return rest

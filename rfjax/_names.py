@@ -51,6 +51,10 @@ HEADS: dict[str, tuple[str, ...]] = {
     "ccl": (*_TAPS, "blur", "dilations", "fusion", "normalize", "width"),
     "aspp": (*_TAPS, "blur", "dropout", "rates", "variant", "width"),
     "deeplab_v3_plus": ("at", "blur", "depth", "dropout", "low", "rates", "width"),
+    "inflated": (
+        *("at", "bounds", "dilation", "dropout", "gradient", "initial", "kernel_size", "paths"),
+        *("per_image", "sets", "weight", "width"),
+    ),
     "lsdfn": ("attention", "channels", "residual", "sample_strides", "samples"),
     "lsdfn_concat": (
         *("attention", "channels", "outputs", "residual", "sample_stride", "samples", "width"),
@@ -82,6 +86,7 @@ DATA_SETS: dict[str, tuple[str, ...]] = {
     "pascal_context": ("enlargement",),
     "nyud": ("enlargement", "modality"),
     "sift_flow": ("enlargement", "labels"),
+    "helen": ("enlargement",),
     "digit_clips": (
         *("size", "min_scale", "max_scale", "train_clips", "val_clips", "length", "fastest"),
         *("seed", "enlargement"),
@@ -91,7 +96,7 @@ DATA_SETS: dict[str, tuple[str, ...]] = {
     "digit_episodes": (*_SCENES, "turns", *_EPISODES),
     "episodes": ("of", *_EPISODES),
     "digit_flow": ("size", "motion", "digits", "train_pairs", "val_pairs", "seed"),
-    "flying_chairs": (),
+    "flying_chairs": ("reduction",),
     "tfds": ("enlargement", "of", "image", "label", "train", "val", "test", "ignore"),
 }
 

@@ -35,7 +35,7 @@ if fault := _extras.missing("rfjax.guide", "PIL"):
     raise fault
 
 from rfjax import predict
-from rfjax._console import Parser, guarded, tell
+from rfjax._console import Parser, called, guarded, tell
 from rfjax._faults import Fault
 from rfjax.training import folders
 
@@ -344,7 +344,7 @@ def _answered(guided: Guided, paths: Sequence[Path], output: Path) -> int:
             }
             written = predict.write_pictures(output, name, pictures)
         except predict.PredictionError as error:  # the other pictures are answered nevertheless
-            tell(f"rfjax.guide: error: {error}")
+            tell(f"{called('rfjax.guide')}: error: {error}")
             failures = 1
             continue
         share = 100 * float(np.mean(classes > 0))

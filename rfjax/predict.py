@@ -44,7 +44,7 @@ if fault := _extras.missing("rfjax.predict", "PIL"):
 
 from PIL import Image
 
-from rfjax._console import Parser, guarded, positive, tell
+from rfjax._console import Parser, called, guarded, positive, tell
 from rfjax._outputs import PredictionError as PredictionError
 from rfjax._outputs import holds, new_array, png, write_new
 from rfjax._outputs import numbered as numbered
@@ -424,14 +424,15 @@ def _read_all(paths: Sequence[Path], options: argparse.Namespace, trained: Any) 
         _check_size(path, image, paths[0], images[0])
         turned = decoding.orientation(path)
         if turned != 1:
-            stored = f"{path} is taken as stored, as in training"
-            tell(f"rfjax.predict: note: {stored}; EXIF orientation {turned} would turn it")
+            stored = f"note: {path} is taken as stored, as in training"
+            turning = f"EXIF orientation {turned} would turn it"
+            tell(f"{called('rfjax.predict')}: {stored}; {turning}")
     return images
 
 
 def _tell(error: Exception) -> int:
     """Prints an error; returns 1, the exit status."""
-    tell(f"rfjax.predict: error: {error}")
+    tell(f"{called('rfjax.predict')}: error: {error}")
     return 1
 
 

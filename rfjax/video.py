@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from rfjax import _progress, predict
-from rfjax._console import Parser, guarded, positive, tell
+from rfjax._console import Parser, called, guarded, positive, tell
 from rfjax._faults import Fault
 from rfjax._files import write_json
 from rfjax.training import folders
@@ -142,7 +142,7 @@ def _play(frames: Iterator[Any], total: int, streams: tuple[Any, Any], show: "_S
     faults, compared = 0, max(1, total // COMPARED)
     for frame in _progress.counted(frames, total, "frames"):
         if frame.pixels is None:
-            tell(f"rfjax.video: error: {frame.name} is passed over: {frame.fault}")
+            tell(f"{called('rfjax.video')}: error: {frame.name} is passed over: {frame.fault}")
             faults += 1
             continue
         if not show.names:

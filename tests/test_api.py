@@ -62,7 +62,7 @@ def test_imports_run_one_way():
     layers = [
         ["_extras", "_options", "_faults", "_lazy", "_markdown", "_names", "_registry"],
         ["_statistics", "places"],
-        ["_console", "_files", "_flags", "_rules", "_runs"],
+        ["_console", "_files", "_flags", "_outputs", "_programs", "_rules", "_runs"],
         ["_lock", "_progress", "_store"],
         ["_checks"],
         ["_engine"],
@@ -79,7 +79,7 @@ def test_imports_run_one_way():
         ["data", "visualize"],
         ["tasks"],
         ["training"],
-        ["evaluate", "export", "predict", "guide", "video"],
+        ["evaluate", "export", "predict", "guide", "train", "video"],
         ["receptive_field"],
         ["search"],
         ["studies"],

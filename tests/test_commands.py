@@ -48,7 +48,9 @@ for line in sys.stdin.read().splitlines():
 TRAIN = "train.py --config=configs/quickstart.py --workdir=W/run "
 SEARCH = "rfjax.search --config=configs/search.py --workdir=W/run "
 MISTAKES = {
-    "train.py": "flag --config=None: needed, as --config=configs/quickstart.py",
+    "train.py": "flag --config=None: needed, as --config=quickstart",
+    "rfjax.train --config=quickstart": "flag --workdir=None: needed",
+    "train.py --config=nose:dog --workdir=W": "'nose' is no file, and none of rfjax's configs cam",
     "train.py --config=configs/quickstart.py": "flag --workdir=None: needed",
     "train.py --config=configs/none.py --workdir=W": "configs/none.py: No such file",
     "train.py --config=W/syntax.py --workdir=W": "invalid syntax",

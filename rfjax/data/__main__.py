@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from rfjax import _names
 from rfjax._checks import choose
-from rfjax._console import Parser, guarded, tell
+from rfjax._console import Parser, called, guarded, tell
 from rfjax._faults import Fault
 from rfjax._markdown import table
 
@@ -89,10 +89,10 @@ def _run(options: argparse.Namespace) -> int:
     _draw(options.output, surveys[0])
     print(f"examples: {options.output}")
     for line in warnings(surveys):
-        tell(f"rfjax.data: note: {line}")
+        tell(f"{called('rfjax.data')}: note: {line}")
     faults = [line for part in surveys for line in part.faults]
     for line in faults:
-        tell(f"rfjax.data: error: {line}")
+        tell(f"{called('rfjax.data')}: error: {line}")
     return 1 if faults else 0
 
 

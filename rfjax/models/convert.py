@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rfjax import _names
 from rfjax._checks import choose
-from rfjax._console import Parser, guarded, tell
+from rfjax._console import Parser, called, guarded, tell
 from rfjax._faults import Fault
 
 
@@ -66,7 +66,8 @@ def _run(options: argparse.Namespace) -> int:
     weight_files.write(options.output, plain, form="npz")
     print(f"written: {options.output}")
     if missing:
-        tell(f"rfjax.models.convert: note: {fit.name} lacks {missing} arrays and cannot start so")
+        lacking = f"{fit.name} lacks {missing} arrays and cannot start so"
+        tell(f"{called('rfjax.models.convert')}: note: {lacking}")
     return 1 if missing else 0
 
 

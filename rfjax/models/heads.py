@@ -15,6 +15,7 @@
     ccl            context contrast: dense minus dilated convolutions, then scores
     aspp           pyramid of dilated convolutions: v2, a sum of scores; v3, then scores
     deeplab_v3_plus  the pyramid v3, enlarged and merged with the map of stride 4, then scores
+    inflated       scores of a map enlarged by a learned factor, of one path or several
     lsdfn          filters of every pixel, over samples at four distances, a sum of scores
     lsdfn_concat   1x1 scores of the map and of filters of every pixel beside it
     classify       mean over the map, then a dense layer: scores of the whole image, [N, K]
@@ -38,6 +39,7 @@ from rfjax.models.concatenation import FilteredConcatenation
 from rfjax.models.decoders import Classify, Decoder, Head, Heads
 from rfjax.models.deeplab import DeepLabV3Plus
 from rfjax.models.fcn import FCN
+from rfjax.models.inflated import InflatedPaths
 from rfjax.models.inflated_conv import InflatedConv
 
 # What a head is: a class of layers or of decoders, and those of its options that are fixed.
@@ -62,6 +64,7 @@ _LAYERS: dict[str, Entry] = {
     "ccl": (nn.CCL, {}),
     "aspp": (nn.ASPP, {}),
     "deeplab_v3_plus": (DeepLabV3Plus, {}),
+    "inflated": (InflatedPaths, {}),
     "lsdfn": (nn.LSDFN, {}),
     "lsdfn_concat": (FilteredConcatenation, {}),
     "classify": (Classify, {}),

@@ -52,9 +52,6 @@ def head_options() -> ConfigDict:
     options.sigma_center = option(float)
     options.sigma_surround = option(float)
     options.max_surround = option(float)
-    options.initial = option(float)  # first factor of the inflation
-    options.bounds = option(tuple)  # of the factor, (least, most)
-    options.gradient = option(str)  # of the factor: paper | true | released
     options.rates = option(tuple)  # of aspp and deeplab_v3_plus, one for each branch
     options.blur = option(float)  # before dilated branches, in units of their dilation
     options.width = option(int)  # channels inside ccl, aspp and deeplab_v3_plus
@@ -65,6 +62,13 @@ def head_options() -> ConfigDict:
     options.normalize = option(bool)  # whether ccl does
     options.dropout = option(float)  # of aspp v3 and deeplab_v3_plus
     options.extent = option(float)  # of stn, in pixels of the map
+    options.paths = option(int)  # of inflated; the rest is its, too
+    options.sets = option(tuple)  # of each path the classes whose gradient is weighted
+    options.weight = option(float)  # the factor on it
+    options.initial = option(float)  # of inflated, inflated_conv: the first factor
+    options.bounds = option(tuple)  # of the factor, (least, most)
+    options.gradient = option(str)  # of the factor: paper | true | released
+    options.per_image = option(bool)  # whether each image has a factor of its own
     options.channels = option(int)  # of lsdfn: channels that its filters read
     options.outputs = option(int)  # of lsdfn_concat: channels of its filters' outputs
     options.sample_stride = option(int)  # of lsdfn_concat: distance of the places that are read
@@ -82,7 +86,7 @@ def data_options() -> ConfigDict:
     """The options of all data sets; each takes its own and refuses the others."""
     options = ConfigDict()
     options.enlargement = option(int)  # whole factor, in training and evaluation
-    options.reduction = option(int)  # of camvid: whole factor, likewise
+    options.reduction = option(int)  # of camvid, flying_chairs: likewise
     options.size = option(int)  # of digit scenes, in pixels; the rest is theirs, too
     options.min_scale = option(float)  # of digits, in pixels
     options.max_scale = option(float)

@@ -1,6 +1,6 @@
 """Searches receptive fields, and enumerates them to compare.
 
-    python -m rfjax.search --config=configs/search.py --workdir=runs/search
+    python -m rfjax.search --config=search --workdir=runs/search
 
 Goes on where `workdir` stands; ends with 0 when the study is complete, with 1 when it failed, and
 with 128 + signal when it was asked to stop and has saved its state. Writes result.json, report.md
@@ -14,7 +14,7 @@ from rfjax import _flags
 from rfjax._lock import held
 from rfjax.studies.search import config as configs
 
-_FLAGS = _flags.define("study", config="configs/search.py", workdir="runs/search")
+_FLAGS = _flags.define("study", config="search", workdir="runs/search")
 
 
 def _search() -> int:
@@ -45,5 +45,10 @@ def _search() -> int:
     return 0
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Runs the command line, and ends the program."""
     _flags.run("rfjax.search", _search)
+
+
+if __name__ == "__main__":
+    main()
