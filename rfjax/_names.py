@@ -45,10 +45,16 @@ HEADS: dict[str, tuple[str, ...]] = {
     "deform": (*_TAPS, "modulated", "offset_groups"),
     "stn": (*_TAPS, "extent", "padding"),
     "static_deform": _TAPS,
+    "pad": ("activation", "dilations", "evaluation", "kernel_size", "prior", "temperature"),
     "adadr": _TAPS,
+    "inflated_conv": (*_TAPS, "bounds", "gradient", "initial"),
     "ccl": (*_TAPS, "blur", "dilations", "fusion", "normalize", "width"),
     "aspp": (*_TAPS, "blur", "dropout", "rates", "variant", "width"),
     "deeplab_v3_plus": ("at", "blur", "depth", "dropout", "low", "rates", "width"),
+    "inflated": (
+        *("at", "bounds", "dilation", "dropout", "gradient", "initial", "kernel_size", "paths"),
+        *("per_image", "sets", "weight", "width"),
+    ),
     "lsdfn": ("attention", "channels", "residual", "sample_strides", "samples"),
     "lsdfn_concat": (
         *("attention", "channels", "outputs", "residual", "sample_stride", "samples", "width"),
@@ -58,6 +64,8 @@ HEADS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("fcn_16s", "fcn_8s"), _FUSED),
     **dict.fromkeys(("fcn_pool3", "fcn_pool4", "fcn_pool5"), _SCORES),
 }
+# Those whose layers a config can have in place of convolutions of the backbone.
+PLACED = ("composition", "gauss_deform", "dynamic", "deform", "static_deform", "pad", "adadr")
 SEARCHED_HEADS = ("composition", "dog", "dynamic")  # those whose covariances a search sets
 
 _SCENES = ("size", "min_scale", "max_scale", "train_scenes", "val_scenes", "seed")
@@ -78,6 +86,7 @@ DATA_SETS: dict[str, tuple[str, ...]] = {
     "pascal_context": ("enlargement",),
     "nyud": ("enlargement", "modality"),
     "sift_flow": ("enlargement", "labels"),
+    "helen": ("enlargement",),
     "digit_clips": (
         *("size", "min_scale", "max_scale", "train_clips", "val_clips", "length", "fastest"),
         *("seed", "enlargement"),
@@ -87,7 +96,7 @@ DATA_SETS: dict[str, tuple[str, ...]] = {
     "digit_episodes": (*_SCENES, "turns", *_EPISODES),
     "episodes": ("of", *_EPISODES),
     "digit_flow": ("size", "motion", "digits", "train_pairs", "val_pairs", "seed"),
-    "flying_chairs": (),
+    "flying_chairs": ("reduction",),
     "tfds": ("enlargement", "of", "image", "label", "train", "val", "test", "ignore"),
 }
 
@@ -114,6 +123,11 @@ TASKS: dict[str, tuple[str, ...]] = {
 
 # Of guided networks, see `rfjax.models.guided`.
 FUSIONS = ("late_global", "late_local", "prototypes", "early", "masked", "foreground")
+
+# Of adaptive dilation and of inflation, see `rfjax.nn`.
+PRIORS = ("markov", "recurrent", "gated")
+DILATED_BY = ("hard", "expected", "sampled")
+FACTOR_GRADIENTS = ("paper", "true", "released")
 
 NORMALIZATIONS = ("count", "none")  # of the loss of a batch
 CROSS_ENTROPIES = ("softmax", "sigmoid", "null_background")  # of a segmentation

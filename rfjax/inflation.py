@@ -9,13 +9,17 @@ lies in the first rows and columns of a canvas, with zeros behind it.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from rfjax import _checks
+from rfjax._engine.devices import is_known
 
+_PARTS = 4096  # of 1, so that factors such as 1.5 are whole numbers of them
 _LAYOUT = "[*batch, H, W, C]"
 
 
@@ -60,7 +64,7 @@ def inflate(
     y, sizes = x, []
     for axis, length in enumerate(x.shape[-3:-1]):
         size = _inflated(scale, length)
-        canvas = math.floor(largest * (length - 1)) + 1
+        canvas = _canvas(largest, length)
         # V(y) = sum_n U(n) max(0, 1 - |y / f - n|), of the rows in use
         matrix = _interpolation(jnp.arange(canvas, dtype=sums) / scale, length)
         matrix = jnp.where((jnp.arange(canvas, dtype=jnp.int32) < size)[:, None], matrix, 0)
@@ -100,7 +104,9 @@ def interpolate(
       CVPR 2017, section 3.
     """
     x, factor = _operands(x, factor)
-    targets = _checks.pair("target", target)
+    targets: Any = target  # two of them, where they are symbols of an exported program
+    if is_known(*np.ravel(np.asarray(target, object))):
+        targets = _checks.pair("target", target)
     size = jnp.asarray(size)
     if size.shape != (2,) or not jnp.issubdtype(size.dtype, jnp.integer):
         raise ValueError(f"size must be two integers; got {size.dtype} {size.shape}")
@@ -176,6 +182,16 @@ def _inflated(factor: jax.Array, length: int) -> jax.Array:
     product = jax.lax.stop_gradient(factor) * (length - 1)
     slack = 4 * jnp.finfo(product.dtype).eps * length
     return jnp.floor(product + slack).astype(jnp.int32) + 1
+
+
+def _canvas(largest: float, length: int) -> int:
+    """floor(largest (length - 1)) + 1; where the length is a symbol, perhaps a little more.
+
+    Symbols are multiplied and divided by whole numbers alone.
+    """
+    if is_known(length):
+        return math.floor(largest * (length - 1)) + 1
+    return math.ceil(_PARTS * largest) * (length - 1) // _PARTS + 1
 
 
 def _interpolation(places: jax.Array, length: int, last: ArrayLike | None = None) -> jax.Array:

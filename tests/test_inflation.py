@@ -236,12 +236,17 @@ def test_identical_branches_part_only_by_weighted_gradients():
     assert abs(first - second) > 1e-3
 
 
-def test_a_toy_that_needs_a_larger_field_drives_the_factor_below_one():
-    """Invariant 12: taps two pixels apart must come to read pixels three apart."""
+@pytest.mark.parametrize("kind", ["true", "paper", "released"])
+def test_a_toy_that_needs_a_larger_field_drives_the_factor_below_one(kind):
+    """Invariant 12: taps two pixels apart must come to read pixels three apart.
+
+    The three gradients differ in size, and in what each of the two interpolations has of it. Where
+    the layer does what is wanted all are zero; "released" stays a little short of it.
+    """
     x = rfjax.gaussian_blur(draw(1, 1, 64, 1), jnp.log(jnp.array([6.0])))
     kernel = jnp.array([1.0, 0.0, -1.0]).reshape(1, 3, 1, 1)
     wanted = convolve(x, kernel, 1, 3)
-    layer = nn.Inflated(nn.Conv(1, kernel_size=(1, 3), dilation=2), gradient="true")
+    layer = nn.Inflated(nn.Conv(1, kernel_size=(1, 3), dilation=2), gradient=kind)
 
     def loss(factor):
         y = layer.apply({"params": {"factor": factor, "layer": {"kernel": kernel}}}, x)
@@ -251,7 +256,7 @@ def test_a_toy_that_needs_a_larger_field_drives_the_factor_below_one():
         return factor - 0.02 * jnp.sign(jax.grad(loss)(factor)), factor
 
     last, _ = jax.lax.scan(step, jnp.float32(1.0), length=40)
-    assert abs(last - 2 / 3) < 0.05
+    assert abs(last - 2 / 3) < (0.08 if kind == "released" else 0.05)
 
 
 WRONG = {

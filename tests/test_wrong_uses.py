@@ -53,26 +53,27 @@ for line in sys.stdin.read().splitlines():
 # W is the folder of `prepare`. TRAIN stops before the network is compiled.
 TRAIN = "train.py --config=configs/folder.py:resnet_tiny --workdir=W/new "
 OWN = TRAIN + "--config.data.augmentation.crop=(16,16) --config.data.dir=W/"
-DIGITS = "train.py --config=configs/quickstart.py --workdir=W/new --config.data.dir=W/digits "
 PREDICT = "rfjax.predict --workdir=W/run --output=W/out "
 EXPORT = "rfjax.export --workdir=W/run --format="
 WRONG = {
     # folders of pictures
-    OWN + "nothing": ("W/nothing", "want {split}/images and {split}/masks"),
-    OWN + "swapped": ("masks", "are no masks of classes, or were saved with loss"),
-    OWN + "unmasked": ("1 of 4 images in W/unmasked have no mask", "as a PNG or TIFF: "),
+    OWN + "nothing": ("W/nothing", "want train/images and train/masks, or images/train"),
+    OWN + "swapped": ("masks", "are no masks of classes", "or lie where the images should"),
+    OWN + "unmasked": ("1 of 4 images in W/unmasked have no mask of their name", "PNG"),
     OWN + "sizes": ("has 24x24 pixels", "its label 20x24"),
     OWN + "outside": ("W/outside/masks/0.png has 7", "no classes; known are 0, 1"),
-    OWN + "torn": ("W/torn/images/0.png is not a readable image (truncated", "replace the file"),
+    OWN + "torn": ("W/torn/images/0.png is not a readable image (damaged", "replace the file"),
     OWN + "deep": ("W/deep/images/0.tif", "more than 16 bits: convert them to 8 or 16"),
     OWN + "listed": ("W/listed/classes.txt", "two classes share the name 'ground'"),
     OWN + "good --config.data.options.images=images/*.jpg": ("told both or not at all",),
     OWN + "good --config.data.options.ignore=black": ("ignore is a value", "got 'black'"),
     OWN + "good --config.data.options.holdout=1.5": ("data.options.holdout: got 1.5; want",),
     TRAIN + "--config.data.dir=W/good --config.data.augmentation.crop=(0,0) "
-    "--config.data.pad=(16,16)": ("24x24 pixels; want at most pad=16x16",),
+    "--config.data.pad=(16,16) --config.data.augmentation.scale=(1,1)": (
+        "24x24 pixels; want at most pad=16x16",
+    ),
     TRAIN + "--config.data.dir=W/mixed --config.data.augmentation.crop=(0,0) "
-    "--config.data.augmentation.scale=(1,1)": ("differ in size", "crop"),
+    "--config.data.augmentation.scale=(1,1)": ("has 20x30 pixels", "train with a crop, or pad"),
     # settings
     OWN + "good --config.optimizer.schedule=cosin": ("optimizer.schedule: got 'cosin'; want one",),
     OWN + "good --config.optimizer.learning_rat=1": ("no key", "learning_rat"),
@@ -80,17 +81,17 @@ WRONG = {
     OWN + "good --config.parallel=pmapp": ("parallel: got 'pmapp'; want one of pmap, shard_map",),
     OWN + "good --config.steps=-5": ("steps: got -5; want an integer from 1",),
     OWN + "good --config.batch_size=7": ("batch_size: got 7; want a multiple of the 8 devices",),
-    OWN + "good --config.trainable=haed/*": ("trainable", "haed/*", "head/kernel"),
-    OWN + "good --config.model.composed.patterns=('layer9_*',)": ("layer9_*", "convolution"),
-    OWN + "good --config.optimizer.rates=('*/bais=2',)": ("*/bais",),
+    OWN + "good --config.trainable=haed/*": ("'haed/*' selects no parameter", "backbone/", "head/"),
+    OWN + "good --config.model.composed.patterns=(\"layer9_*\",)": ("layer9_*", "layer1_"),
+    OWN + "good --config.optimizer.rates=(\"*/bais=2\",)": ("*/bais",),
     OWN + "good --config.data.name=tfds:pets": ("W/good holds no pets; want it prepared there",),
     OWN + "good --config.task.class_weights=(1,2)": ("class_weights wants 3 numbers", "(1, 2)"),
-    OWN + "good --workdir=W/file/new": ("W/file/new", "Not a directory"),
-    OWN + "good --workdir=/proc/new": ("/proc/new",),
+    OWN + "good --workdir=W/file/new": ("W/file/new: Not a directory",),
+    OWN + "good --workdir=/proc/new": ("/proc/new: No such file",),
     # weights
-    OWN + "good --config.model.weights=W/none.pth": ("W/none.pth", "no such file"),
-    OWN + "good --config.model.weights=W/pointer.pth": ("W/pointer.pth",),
-    OWN + "good --config.model.weights=W/other.npz": ("W/other.npz", "vgg"),
+    OWN + "good --config.model.weights=W/none.pth": ("model.weights: there is no W/none.pth",),
+    OWN + "good --config.model.weights=W/pointer.pth": ("W/pointer.pth cannot be read", "no .npz"),
+    OWN + "good --config.model.weights=W/other.npz": ("W/other.npz", "backbone/"),
     OWN + "good --config.model.weights=W/good": ("W/good",),
     # predictions, of a run
     PREDICT + "W/none.png": ("W/none.png: there is no such file",),
@@ -103,7 +104,7 @@ WRONG = {
     PREDICT + "W/one.png:W/one.png": ("takes single pictures; got pairs of pictures",),
     "rfjax.predict --workdir=W/damaged --output=W/out W/one.png": ("W/damaged", "damaged"),
     "rfjax.evaluate --workdir=W/run --data.dir=W/nothing": ("W/nothing",),
-    "rfjax.evaluate --workdir=W/run --split=vall": ("invalid choice: 'vall'", "val, test, train"),
+    "rfjax.evaluate --workdir=W/run --split=vall": ("'vall' (choose from 'val', 'test'",),
     "rfjax.guide --workdir=W/run --click=+4,4 W/one.png --output=W/out": ("guided", "W/run"),
     "rfjax.video --workdir=W/run --schedule=sometimes W/good/images --output=W/out": (
         "sometimes", "adaptive:THETA",

@@ -216,7 +216,7 @@ def found(masks: Iterable[tuple[Path, np.ndarray]], ignored: int | None) -> Clas
         if len(seen) > _MOST + 1:
             raise ValueError(
                 f"the masks up to {path} have more than {_MOST} values: they are no masks of"
-                " classes, or were saved with loss"
+                " classes, were saved with loss, or lie where the images should"
             )
     if first is None:
         raise ValueError("there are no masks")

@@ -14,22 +14,25 @@ Reference: Dosovitskiy et al., "FlowNet: Learning Optical Flow with Convolutiona
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from rfjax import _checks
 from rfjax.data import decoding, files
 from rfjax.data.dataset import Dataset
 from rfjax.data.flow_files import flow_size, read_flow
 
 SPLITS = ("train", "val")
-OPTIONS = ()
+OPTIONS = ("reduction",)
 # What the ends of names are called: first image, second image, flow.
 LAYOUTS = (("-img0.ppm", "-img1.ppm", "-gt.flo"), ("_img1.ppm", "_img2.ppm", "_flow.flo"))
 FEW = 100
 
 
 class _Pairs:
-    """Random access to the pairs of a folder."""
+    """Random access to the pairs of a folder, at 1/`factor` of their size."""
 
-    def __init__(self, rows: list[tuple[str, tuple[Path, ...]]]):
-        self._rows = rows
+    def __init__(self, rows: list[tuple[str, tuple[Path, ...]]], factor: int):
+        self._rows, self._factor = rows, factor
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -39,29 +42,44 @@ class _Pairs:
         images = [
             decoding.decode_image(decoding.read_bytes(path), str(path)) for path in (first, second)
         ]
-        return {"id": name, "first": images[0], "second": images[1], "flow": read_flow(flow)}
+        first, second, truth = (_means(x, self._factor) for x in (*images, read_flow(flow)))
+        return {"id": name, "first": first, "second": second, "flow": truth / self._factor}
 
     def shape(self, index: int) -> tuple[int, int]:
-        return flow_size(self._rows[index][1][2])
+        height, width = flow_size(self._rows[index][1][2])
+        return height // self._factor, width // self._factor
 
 
-def load(split: str, data_dir: str | None) -> Dataset:
+def _means(x: np.ndarray, factor: int) -> np.ndarray:
+    """[H, W, C] as means over cells of factor x factor pixels, in its type; a rest is cut off."""
+    if factor == 1:
+        return x
+    height, width = x.shape[0] // factor, x.shape[1] // factor
+    cells = x[: height * factor, : width * factor].reshape(height, factor, width, factor, -1)
+    means = cells.mean((1, 3))
+    return means.astype(x.dtype) if x.dtype.kind == "f" else np.rint(means).astype(x.dtype)
+
+
+def load(split: str, data_dir: str | None, *, reduction: int = 1) -> Dataset:
     """A split of the pairs.
 
     Args:
         split: "train" or "val".
         data_dir: the folder.
+        reduction: whole factor by which images are made smaller, and flows shorter with them.
 
     Raises:
+        ValueError: the factor is no whole number above 0.
         FileNotFoundError: it has no pairs, or a file of a pair is missing.
     """
+    factor = _checks.integer("reduction", reduction)
     folder = files.root(data_dir, "FlyingChairs_release/data")
     own = folder / split
     rows = _rows(own if own.is_dir() else folder)
     if not own.is_dir() and len(rows) >= FEW:
         rows = [row for i, row in enumerate(rows) if (i % 10 == 9) == (split == "val")]
     # FlowNet's ports take off the mean of each pair; grey is near it.
-    return Dataset("flying_chairs", split, _Pairs(rows), mean=(0.45,) * 3)
+    return Dataset("flying_chairs", split, _Pairs(rows, factor), mean=(0.45,) * 3)
 
 
 def _rows(folder: Path) -> list[tuple[str, tuple[Path, ...]]]:

@@ -183,8 +183,8 @@ def _found(root: Path, split: str, layout: tuple[str, str]) -> list[Row]:
     bare = [str(path.relative_to(root)) for key, path in images.items() if key not in masks]
     if bare:
         raise FileNotFoundError(
-            f"{len(bare)} of {len(images)} images in {root} have no mask {layout[1]} as a PNG or"
-            f" TIFF: {', '.join(bare[:3])}{', …' * (len(bare) > 3)}"
+            f"{len(bare)} of {len(images)} images in {root} have no mask of their name in"
+            f" {layout[1]}, as a PNG or TIFF: {', '.join(bare[:3])}{', …' * (len(bare) > 3)}"
         )
     return [("/".join(key), path, masks[key]) for key, path in images.items()]
 
@@ -206,10 +206,12 @@ def _held_out(
 
 
 def _missing(root: Path, split: str, layout: tuple[str, str]) -> FileNotFoundError:
+    layouts = _LAYOUTS if layout == _LAYOUTS[0] else (layout,)
+    wanted = ", or ".join(" and ".join(of) for of in layouts).replace("{split}", split)
     return FileNotFoundError(
-        f"no images of the {split} split in {root.absolute()}: want {layout[0]} and {layout[1]},"
-        " files of the same names, or other patterns in the options images and masks. The setting"
-        " data.dir, or the argument data_dir, names the folder"
+        f"no images of the {split} split in {root.absolute()}: want {wanted}, with files of the"
+        " same names, or patterns in the options images and masks. The setting data.dir, or the"
+        " argument data_dir, names the folder"
     )
 
 

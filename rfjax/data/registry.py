@@ -32,7 +32,7 @@ def _module(name: str) -> Callable[[], Entry]:
 
 _BUILT_IN = (
     *("digit_scenes", "camvid", "cityscapes", "digit_images", "image_folder", "folder"),
-    *("voc", "pascal_context", "nyud", "sift_flow"),
+    *("voc", "pascal_context", "nyud", "sift_flow", "helen"),
     *("digit_clips", "davis", "cityscapes_clips"),
     *("digit_episodes", "episodes"),
     *("digit_flow", "flying_chairs"),
@@ -79,7 +79,7 @@ def load(name: str, split: str, *, data_dir: str | None = None, **options: Any) 
 
     Args:
         name: "digit_scenes" (drawn here, nothing to download), "camvid", "cityscapes", "voc",
-            "pascal_context", "nyud", "sift_flow" or "folder" (your own), to be segmented;
+            "pascal_context", "nyud", "sift_flow", "helen" or "folder" (your own), to be segmented;
             "digit_images" (drawn here, too) or "image_folder", to be classified; of video, to be
             segmented, "digit_clips" (drawn here), "davis" or "cityscapes_clips"; "digit_episodes"
             (drawn here) or "episodes" of another data set, to be segmented by marks; "digit_flow"

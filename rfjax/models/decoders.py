@@ -233,7 +233,8 @@ class NullBackground(Decoder):
     ) -> tuple[jax.Array, Any]:
         own = within(self.scope, self.head)
         scores, forward = nn.call(own, maps, nn.Forward(train, carry), places=places)
-        return jnp.pad(scores, [(0, 0)] * (scores.ndim - 1) + [(1, 0)]), forward.carry
+        before = lambda each: jnp.pad(each, [(0, 0)] * (each.ndim - 1) + [(1, 0)])
+        return jax.tree.map(before, scores), forward.carry
 
 
 def without_background(network: Any) -> Any:

@@ -9,10 +9,13 @@
     deform         3x3 convolution, its taps displaced freely at every pixel
     stn            1x1 convolution of the map seen through one learned affinity
     static_deform  3x3 convolution, its taps displaced freely, the same at every pixel
+    pad            3x3 convolution, its dilation chosen of a few at every pixel
     adadr          3x3 convolution, its dilation a real number regressed at every pixel
+    inflated_conv  3x3 convolution of the map enlarged by a learned factor, and brought back
     ccl            context contrast: dense minus dilated convolutions, then scores
     aspp           pyramid of dilated convolutions: v2, a sum of scores; v3, then scores
     deeplab_v3_plus  the pyramid v3, enlarged and merged with the map of stride 4, then scores
+    inflated       scores of a map enlarged by a learned factor, of one path or several
     lsdfn          filters of every pixel, over samples at four distances, a sum of scores
     lsdfn_concat   1x1 scores of the map and of filters of every pixel beside it
     classify       mean over the map, then a dense layer: scores of the whole image, [N, K]
@@ -36,6 +39,8 @@ from rfjax.models.concatenation import FilteredConcatenation
 from rfjax.models.decoders import Classify, Decoder, Head, Heads
 from rfjax.models.deeplab import DeepLabV3Plus
 from rfjax.models.fcn import FCN
+from rfjax.models.inflated import InflatedPaths
+from rfjax.models.inflated_conv import InflatedConv
 
 # What a head is: a class of layers or of decoders, and those of its options that are fixed.
 Entry = tuple[type[linen.Module], dict[str, Any]]
@@ -53,10 +58,13 @@ _LAYERS: dict[str, Entry] = {
     "deform": (nn.DeformableConv, {}),
     "stn": (nn.AffineConv, {}),
     "static_deform": (nn.StaticDeformableConv, {}),
+    "pad": (nn.AdaptiveDilationConv, {"dilation": 1}),
     "adadr": (nn.ContinuousDilationConv, {}),
+    "inflated_conv": (InflatedConv, {}),
     "ccl": (nn.CCL, {}),
     "aspp": (nn.ASPP, {}),
     "deeplab_v3_plus": (DeepLabV3Plus, {}),
+    "inflated": (InflatedPaths, {}),
     "lsdfn": (nn.LSDFN, {}),
     "lsdfn_concat": (FilteredConcatenation, {}),
     "classify": (Classify, {}),

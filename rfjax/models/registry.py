@@ -207,9 +207,9 @@ def create(
       num_classes: number of classes K; or several by name, as {"semantic": 33, "geometric": 3}, for
         as many heads over one backbone.
       head: score | conv3 | composition | dog | gauss_deform | dynamic | deform | stn |
-        static_deform | adadr | ccl | aspp | deeplab_v3_plus | lsdfn | lsdfn_concat | classify |
-        fcn_32s | fcn_16s | fcn_8s | fcn_pool3 | fcn_pool4 | fcn_pool5, see `rfjax.models.heads`,
-        or one that was registered.
+        static_deform | pad | adadr | inflated_conv | inflated | ccl | aspp | deeplab_v3_plus |
+        lsdfn | lsdfn_concat | classify | fcn_32s | fcn_16s | fcn_8s | fcn_pool3 | fcn_pool4 |
+        fcn_pool5, see `rfjax.models.heads`, or one that was registered.
       head_options: of the head's layer, as {"sigma": 1.0, "family": "diagonal"}.
       backbone_options: width, depth, output_stride of "resnet_tiny"; width, depth of "drn_tiny";
         transition of "drn_a_*"; down_ratio of "dla_34"; width, depth, down_ratio of "dla_tiny";

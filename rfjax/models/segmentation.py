@@ -129,8 +129,8 @@ class Segmenter(linen.Module):
     def _of_images(self, scores: Any, size: Sequence[int]) -> Any:
         """Scores, or those of each name, at the images' resolution."""
         places: Any = self.head.place(with_last(self.backbone.places))
-        if not isinstance(scores, Mapping):
-            return self._of_image(scores, places, size)
+        if not isinstance(scores, Mapping):  # one map, or one for each path
+            return jax.tree.map(lambda each: self._of_image(each, places, size), scores)
         return {name: self._of_image(scores[name], places[name], size) for name in scores}
 
     def _of_image(self, scores: jax.Array, place: Place | None, size: Sequence[int]) -> jax.Array:

@@ -14,11 +14,10 @@ from flax import linen
 from jax.typing import ArrayLike
 
 from rfjax import _checks, adaptive
+from rfjax._names import DILATED_BY, PRIORS
 from rfjax.nn import _layer
 from rfjax.nn.convolution import Conv
 
-PRIORS = ("markov", "recurrent", "gated")
-EVALUATIONS = ("hard", "expected", "sampled")
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": jnp.tanh,
     "relu": jax.nn.relu,
@@ -101,6 +100,7 @@ class AdaptiveDilationConv(_layer.KernelLayer):
         logits = self._prior(x, carry)
         weights = self._weights(logits.astype(_checks.accumulation_dtype(logits)), train)
         self.sow("intermediates", "scale_map", _expected(weights, dilations))
+        self.sow("intermediates", "dilation_weights", weights)
         y = adaptive.adaptive_dilated_conv(
             x, kernel, weights, dilations=dilations, stride=self.stride
         )
@@ -154,7 +154,7 @@ class AdaptiveDilationConv(_layer.KernelLayer):
     def _weights(self, logits: jax.Array, train: bool) -> jax.Array:
         """The shares w of the dilations, [..., H', W', D]."""
         temperature = _checks.number("temperature", self.temperature, above=0)
-        evaluation = _checks.choose("evaluation", self.evaluation, EVALUATIONS)
+        evaluation = _checks.choose("evaluation", self.evaluation, DILATED_BY)
         if not train and evaluation != "sampled":
             if evaluation == "expected":
                 return jax.nn.softmax(logits)

@@ -10,10 +10,10 @@ from flax import linen
 from jax.typing import ArrayLike
 
 from rfjax import _checks, inflation
+from rfjax._names import FACTOR_GRADIENTS
 from rfjax.nn._structure import Structured
 from rfjax.nn.forward import Forward, call
 
-GRADIENTS = ("paper", "true", "released")
 # Canvases by their largest factor; the smallest that holds the map is computed.
 _CANVASES = (1.0, 1.5, 2.0, 3.0, 4.0)
 
@@ -71,7 +71,7 @@ class Inflated(Structured, linen.Module):
     def __call__(self, x: ArrayLike, train: bool = False) -> jax.Array:
         x = _checks.float_array("x", x, min_ndim=3, layout="[..., H, W, C]")
         least, most = self._checked_bounds()
-        _checks.choose("gradient", self.gradient, GRADIENTS)
+        _checks.choose("gradient", self.gradient, FACTOR_GRADIENTS)
         factor = self.param("factor", lambda key: jnp.asarray(self.initial, jnp.float32))
         if _checks.flag("per_image", self.per_image):
             factor = self._of_images(x, factor)

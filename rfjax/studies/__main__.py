@@ -48,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
 def _add_tabled(studies: Any, name: str, study: Study) -> argparse.ArgumentParser:
     """The arguments of a study whose tables are training runs."""
     parser = studies.add_parser(name, help=study.help)
-    parser.add_argument("--table", required=True, choices=[*study.names, "all"])
+    alone = len(study.names) == 1
+    own = {"default": study.names[0]} if alone else {"required": True}
+    parser.add_argument("--table", choices=[*study.names, "all"], **own)
     data, scale = next(iter(study.scales))
     parser.add_argument("--data", default=data, choices=tuple(_names.DATA_SETS))
     parser.add_argument("--data_dir", default="", help="where the data lie")
@@ -78,7 +80,7 @@ def _check(options: argparse.Namespace) -> None:
 
 def tabled(options: argparse.Namespace) -> None:
     """Trains what the tables need, and writes them."""
-    from rfjax.studies import evaluations, report, runs
+    from rfjax.studies import costs, evaluations, measures, pictures, report, runs
 
     study = STUDIES[options.study]
     scale = scales.find(options.data, options.scale, study.scales)
@@ -102,9 +104,14 @@ def tabled(options: argparse.Namespace) -> None:
         runs.execute(generations, jobs=options.jobs)
         every = [run for generation in generations for run in generation]
         evaluations.evaluate(table, every)
-        filled = report.Filled(name, table, every, data=options.data, scale=options.scale)
+        measures.measure(table, every)
+        paid = costs.measure(table, every, root / f"costs_{name}.json") if table.costs else {}
+        filled = report.Filled(
+            name, table, every, data=options.data, scale=options.scale, costs=paid
+        )
         print(filled.as_markdown())
         _tell(filled.write(root))
+        _tell(pictures.draw(filled, root))
 
 
 def _compute(

@@ -14,7 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from rfjax.studies.specs import Cell, Claim, Place, Spec, Table, below
+from rfjax.studies.specs import (
+    IU,
+    Cell,
+    Claim,
+    Place,
+    Spec,
+    Table,
+    beats,
+    below,
+    near,
+    no_worse,
+    one_column,
+    with_settings,
+)
 
 MEASURES = {
     "pixel acc.": "pixel_accuracy",
@@ -22,7 +35,6 @@ MEASURES = {
     "f.w. IU": "frequency_weighted_iu",
 }
 NUMBERS = {"seconds": "seconds"}
-IU = "mean IU"
 Settings = dict[str, Any]
 
 # Plain momentum does not leave the loss of chance, at any of the rates .02, .05, .1 and .3, within
@@ -60,13 +72,6 @@ def _from_classifier(label: str, head: str = "fcn_32s", **fields: Any) -> Spec:
     return Spec("vgg", head=head, label=label, **fields)
 
 
-def _set(spec: Spec, label: str, **settings: Any) -> Spec:
-    """The same but for these keys of the config, with "__" for their dots."""
-    changed = {key.replace("__", "."): value for key, value in settings.items()}
-    merged = dict(spec.settings) | changed
-    return replace(spec, label=label, settings=(*merged.items(),))
-
-
 COARSE = _from_classifier("32s")
 MIDDLE = replace(
     COARSE, head="fcn_16s", parent=COARSE, learning_rate=DROPPED, share=TUNING, label="16s"
@@ -74,36 +79,6 @@ MIDDLE = replace(
 FINE = replace(MIDDLE, head="fcn_8s", parent=MIDDLE, learning_rate=DROPPED**2, label="8s")
 CONTROL = replace(MIDDLE, head="fcn_32s", label="32s-dropped")
 AT_ONCE = _from_classifier("8s-at-once", "fcn_8s", options=(("at_once", EQUALIZED),))
-
-
-def _rows(rows: Mapping[str, tuple[Spec, float | None]], **fields: Any) -> dict[Place, Cell]:
-    """Cells of a table with one column."""
-    return {(row, IU): Cell(spec, paper, **fields) for row, (spec, paper) in rows.items()}
-
-
-def _beats(low: str, high: str, text: str = "", *, paired: bool = False) -> Claim:
-    """The claim that a row's score is below another's, of a table with one column."""
-    return below(text or f"{low} < {high}", (low, IU), (high, IU), paired=paired)
-
-
-def _near(text: str, row: str, other: str, points: float = 1.0) -> Claim:
-    """The claim that two rows differ by less than some points, seed by seed."""
-    return Claim(
-        f"{text} (within {points:g})",
-        lambda iu, _: np.abs(iu(row, IU) - iu(other, IU)),
-        lambda iu, _: np.full(len(iu(row, IU)), points),
-        paired=True,
-    )
-
-
-def _no_worse(row: str, other: str, points: float = 1.0) -> Claim:
-    """The claim that another row is at most some points below a row, seed by seed."""
-    return Claim(
-        f"{row} ≤ {other} (within {points:g})",
-        lambda iu, _: iu(row, IU) - points,
-        lambda iu, _: iu(other, IU),
-        paired=True,
-    )
 
 
 def _table(title: str, cells: Mapping[Place, Cell], base: str, *claims: Claim) -> Table:
@@ -117,9 +92,9 @@ def _table(title: str, cells: Mapping[Place, Cell], base: str, *claims: Claim) -
 def _optimization() -> Table:
     """Table 2.2: all rows see one sequence of images, and take as many gradients."""
     light = {"optimizer__momentum": 0.9}
-    online = _set(COARSE, "online", **light)
+    online = with_settings(COARSE, "online", **light)
     sums = {"optimizer__accumulate": 20, "optimizer__accumulation": "sum"}
-    accumulated = _set(online, "accumulated", **sums)
+    accumulated = with_settings(online, "accumulated", **sums)
     specs = {"accumulated (20, p .9)": accumulated, "online (1, p .9)": online}
     papers = (51.9, 60.7)
     cells: dict[Place, Cell] = {}
@@ -164,20 +139,20 @@ def _skips() -> Table:
     }
     return _table(
         "Skips, what they add to, and what comes before",
-        _rows(rows),
+        one_column(rows),
         "32s",
-        _beats("32s", "16s", paired=True),
-        _no_worse("16s", "8s staged"),
-        _beats("16s", "8s staged", paired=True),
-        _near("dropping the rate alone does nothing", "32s", "32s, rate dropped"),
-        _beats("32s, rate dropped", "16s", paired=True),
-        _near("at once is as good as staged", "8s at once", "8s staged", 2.0),
-        _beats("32s fixed", "32s", "whole network > classifier only"),
-        _beats("32s from scratch", "32s fixed", "classifier only > scratch"),
-        _beats("32s from scratch", "32s", "transfer > scratch"),
-        _beats("pool5 alone", "32s"),
-        _beats("pool4 alone", "pool5 alone"),
-        _beats("pool3 alone", "pool4 alone"),
+        beats("32s", "16s", paired=True),
+        no_worse("16s", "8s staged"),
+        beats("16s", "8s staged", paired=True),
+        near("dropping the rate alone does nothing", "32s", "32s, rate dropped"),
+        beats("32s, rate dropped", "16s", paired=True),
+        near("at once is as good as staged", "8s at once", "8s staged", 2.0),
+        beats("32s fixed", "32s", "whole network > classifier only"),
+        beats("32s from scratch", "32s fixed", "classifier only > scratch"),
+        beats("32s from scratch", "32s", "transfer > scratch"),
+        beats("pool5 alone", "32s"),
+        beats("pool4 alone", "pool5 alone"),
+        beats("pool3 alone", "pool4 alone"),
     )
 
 
@@ -198,10 +173,10 @@ def _composed() -> Table:
     plain, *own, staged, staged_own = rows
     return _table(
         "Score layers composed with learned Gaussians",
-        _rows(rows),
+        one_column(rows),
         plain,
-        *(_beats(plain, row) for row in own),
-        _beats(staged, staged_own, paired=True),
+        *(beats(plain, row) for row in own),
+        beats(staged, staged_own, paired=True),
     )
 
 
@@ -209,16 +184,16 @@ def _sampling() -> Table:
     """Section 2.3.4: cells of the last layer drawn, of as many more images."""
 
     def sampled(p: float) -> Spec:
-        return _set(COARSE, f"sampled{p:g}", task__sampling=p, batch_size=round(1 / p))
+        return with_settings(COARSE, f"sampled{p:g}", task__sampling=p, batch_size=round(1 / p))
 
     rows = {"whole images": (COARSE, None)}
     rows |= {f"p = {p:g}, {round(1 / p)} images": (sampled(p), None) for p in (0.5, 0.25)}
     whole, *sampled_rows = rows
     return _table(
         "Sampling the loss: as many cells an update, from more images",
-        _rows(rows),
+        one_column(rows),
         whole,
-        *(_near(f"{row} is as accurate", whole, row, 3.0) for row in sampled_rows),
+        *(near(f"{row} is as accurate", whole, row, 3.0) for row in sampled_rows),
     )
 
 
@@ -226,18 +201,18 @@ def _losses() -> Table:
     """Section 2.3.4 and 2.5.1: losses, and no model of the background."""
     rows = {
         "softmax": (COARSE, None),
-        "sigmoid": (_set(COARSE, "sigmoid", task__cross_entropy="sigmoid"), None),
+        "sigmoid": (with_settings(COARSE, "sigmoid", task__cross_entropy="sigmoid"), None),
         "sigmoid, null background": (
-            _set(COARSE, "null-background", task__cross_entropy="null_background"),
+            with_settings(COARSE, "null-background", task__cross_entropy="null_background"),
             None,
         ),
     }
     return _table(
         "Losses, and a background without a score",
-        _rows(rows),
+        one_column(rows),
         "softmax",
-        _near("sigmoid is as good as softmax", "softmax", "sigmoid", 2.0),
-        _near("null background costs a point", "sigmoid", "sigmoid, null background", 2.0),
+        near("sigmoid is as good as softmax", "softmax", "sigmoid", 2.0),
+        near("null background costs a point", "sigmoid", "sigmoid, null background", 2.0),
     )
 
 
@@ -245,7 +220,7 @@ def _more_data() -> Table:
     """Section 2.3.4: 1,112 images of VOC 2011, and 8,498 with SBD."""
 
     def of(scenes: int) -> Spec:
-        return _set(COARSE, f"{scenes}scenes", data__options__train_scenes=scenes)
+        return with_settings(COARSE, f"{scenes}scenes", data__options__train_scenes=scenes)
 
     rows = {
         "64 scenes": (of(64), None),
@@ -253,7 +228,9 @@ def _more_data() -> Table:
         "all scenes": (COARSE, 63.6),
     }
     few, some, every = rows
-    return _table("More training data", _rows(rows), every, _beats(few, some), _beats(some, every))
+    return _table(
+        "More training data", one_column(rows), every, beats(few, some), beats(some, every)
+    )
 
 
 # -- what networks see -----------------------------------------------------------------------------
@@ -273,7 +250,7 @@ def _masking() -> Table:
         return Cell(spec, paper, read=foreground_iu, data=data)
 
     def without(hidden: str) -> Spec:
-        return _set(COARSE, f"32s-without-{hidden}", data__options__mask=hidden)
+        return with_settings(COARSE, f"32s-without-{hidden}", data__options__mask=hidden)
 
     rows = {
         "reference": cell(COARSE, 84.8),
@@ -288,13 +265,11 @@ def _masking() -> Table:
         "Foreground, background and shape",
         {(row, IU): cell for row, cell in rows.items()},
         whole,
-        _beats(foreground, whole, "hiding the background costs", paired=True),
-        _beats(background, foreground, "hiding the foreground is catastrophic", paired=True),
-        _beats(
-            background, context, "learned without it, the background tells classes", paired=True
-        ),
-        _beats(shape, context, "shape < background alone"),
-        _beats(context, learned, "background alone < foreground alone"),
+        beats(foreground, whole, "hiding the background costs", paired=True),
+        beats(background, foreground, "hiding the foreground is catastrophic", paired=True),
+        beats(background, context, "learned without it, the background tells classes", paired=True),
+        beats(shape, context, "shape < background alone"),
+        beats(context, learned, "background alone < foreground alone"),
     )
     return replace(table, score="mean IU without background")
 
@@ -306,11 +281,11 @@ def _fusion() -> Table:
     """Table 2.5: color and depth, at the input, or by the mean of scores that learn on jointly."""
 
     def of(label: str, modality: str) -> Spec:
-        return _set(COARSE, label, data__options__modality=modality)
+        return with_settings(COARSE, label, data__options__modality=modality)
 
     depth, both = of("depth", "depth"), of("early", "rgbd")
     joined = replace(both, parent=COARSE, partner=depth, learning_rate=DROPPED, share=TUNING)
-    late = _set(joined, "late", model__late_fusion=(3, 1))
+    late = with_settings(joined, "late", model__late_fusion=(3, 1))
     rows = {
         "color": (COARSE, 31.6),
         "depth": (depth, 25.2),
@@ -320,12 +295,12 @@ def _fusion() -> Table:
     color, alone, early, latest = rows
     return _table(
         "Color and depth",
-        _rows(rows),
+        one_column(rows),
         color,
-        _beats(alone, color),
-        _beats(color, early),
-        _beats(early, latest),
-        _beats(color, latest, paired=True),
+        beats(alone, color),
+        beats(color, early),
+        beats(early, latest),
+        beats(color, latest, paired=True),
     )
 
 
@@ -337,8 +312,8 @@ def geometric_iu(scores: Mapping[str, Any]) -> float:
 def _heads() -> Table:
     """Table 2.6: one trunk with a head for each of two sets of labels, and a network for each."""
     several = {"data__options__labels": "both", "task__name": "segmentations"}
-    two = _set(AT_ONCE, "two-heads", **several)
-    second = _set(AT_ONCE, "geometric", data__options__labels="geometric")
+    two = with_settings(AT_ONCE, "two-heads", **several)
+    second = with_settings(AT_ONCE, "geometric", data__options__labels="geometric")
     cells = {
         ("two heads", "semantic"): Cell(two, 41.2),
         ("two heads", "geometric"): Cell(two, read=geometric_iu),
@@ -377,7 +352,7 @@ def _networks() -> Table:
         own = replace(CLASSIFIER, network=network, label=f"classifier-{network}")
         parent = CLASSIFIER if network == "vgg" else own
         spec = replace(COARSE, network=network, head=head, parent=parent, share=TUNING)
-        return _set(spec, f"batched-{network}", **batched)
+        return with_settings(spec, f"batched-{network}", **batched)
 
     rows = {
         "VGG, stride 32": (of("vgg", "fcn_32s"), 56.0),
@@ -387,9 +362,9 @@ def _networks() -> Table:
     coarse, *others = rows
     return _table(
         "Three classifiers as fully convolutional networks",
-        _rows(rows),
+        one_column(rows),
         coarse,
-        *(_beats(coarse, other) for other in others),
+        *(beats(coarse, other) for other in others),
     )
 
 

@@ -3,7 +3,16 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from rfjax.studies import camvid, fcn, scales, tables
+from rfjax.studies import (
+    adaptive,
+    camvid,
+    fcn,
+    inflation,
+    lsdfn,
+    padnets,
+    scales,
+    tables,
+)
 from rfjax.studies.specs import Table
 
 
@@ -44,6 +53,20 @@ STUDIES = {
         fcn.FCN,
         scales.FCN_SCALES,
         {"oracle": _oracle},
+    ),
+    "adaptive": Study(
+        "receptive fields that adapt, side by side", adaptive.TABLES, scales.ADAPTIVE_SCALES
+    ),
+    "padnets": Study(
+        "dilations chosen at every pixel (PAD-Nets)", padnets.TABLES, scales.ADAPTIVE_SCALES
+    ),
+    "inflation": Study(
+        "a learned factor against enumerated dilations", inflation.TABLES, scales.ADAPTIVE_SCALES
+    ),
+    "lsdfn": Study(
+        "filters of every pixel over a large field of samples",
+        lsdfn.TABLES,
+        scales.ADAPTIVE_SCALES,
     ),
     "camvid": Study("FCN on street scenes, from a frozen trunk", camvid.TABLES, camvid.SCALES),
 }

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from rfjax import nn, visualize
 from rfjax._console import tell
 from rfjax._files import write_text
 from rfjax._markdown import table
-from rfjax.studies import evaluations
+from rfjax.studies import evaluations, measures
 from rfjax.studies.runs import Run
 from rfjax.studies.specs import ROLES, Cell, Table
 from rfjax.studies.statistics import Spread, mean_sigma, spread
@@ -66,10 +67,21 @@ class Filled:
       name, table: the table.
       runs: its runs, all done.
       data, scale: what they were trained on, for the captions.
+      costs: of a training step, by the runs' names, see `rfjax.studies.costs`.
     """
 
-    def __init__(self, name: str, table: Table, runs: Sequence[Run], *, data: str, scale: str):
+    def __init__(
+        self,
+        name: str,
+        table: Table,
+        runs: Sequence[Run],
+        *,
+        data: str,
+        scale: str,
+        costs: Mapping[str, Mapping[str, float]] | None = None,
+    ):
         self.name, self.table, self.data, self.scale = name, table, data, scale
+        self._costs = costs or {}
         self._runs: dict[Any, list[Run]] = {}
         for run in sorted(runs, key=lambda run: run.seed):
             self._runs.setdefault(run.spec, []).append(run)
@@ -93,8 +105,15 @@ class Filled:
     def number(self, row: str, column: str, name: str) -> np.ndarray:
         """What a cell's training has found besides, [seeds]; NaN where it diverged."""
         cell = self.table.cells[row, column]
+        paid = self._costs.get(cell.spec.name, {})
+        if name in paid:
+            return np.full(len(self._runs[cell.spec]), paid[name])
         found = [_scores(run, cell) for run in self._runs[cell.spec]]
         return np.array([_known(scores, name) for scores in found])
+
+    def runs(self, row: str, column: str) -> list[Run]:
+        """Those of a cell, by their seeds."""
+        return self._runs[self.table.cells[row, column].spec]
 
     def _shown(self, row: str, column: str) -> dict[str, np.ndarray]:
         """All that is shown beside the score, by its name in result.json."""
@@ -140,8 +159,9 @@ class Filled:
         """Every claim with the values of its two sides and its verdict."""
         found = []
         for claim in self.table.claims:
-            lower = np.asarray(claim.lower(self.iu, self.sigma))
-            higher = np.asarray(claim.higher(self.iu, self.sigma))
+            read = partial(self.number, name=claim.of) if claim.of else self.iu
+            lower = np.asarray(claim.lower(read, self.sigma))
+            higher = np.asarray(claim.higher(read, self.sigma))
             found.append(
                 {
                     "claim": claim.text,
@@ -243,7 +263,7 @@ class Filled:
             f"{delta:+.1f}",
             f"{cell.paper:.1f}" if cell.paper is not None else "",
             f"{cell.paper - base:+.1f}" if printed else "",
-            *(f"{spread(shown).mean:.1f}" for shown in self._shown(row, column).values()),
+            *(_number(shown) for shown in self._shown(row, column).values()),
             " + ".join(f"{steps:,}" for steps in self.steps(row, column)),
             f"{counts.total:,}",
             f"{counts.trained:,}",
@@ -279,7 +299,7 @@ def _scores(run: Run, cell: Cell) -> Mapping[str, Any] | None:
     if cell.data:
         return outcome | evaluations.read(run, cell.data)
     if cell.at == 1.0:
-        return outcome
+        return outcome | measures.read(run)
     records = [r for r in reporting.read_records(run.workdir) if r["split"] == loop.EVAL_SPLIT]
     wanted = cell.at * outcome["step"]
     return min(records, key=lambda record: abs(record["step"] - wanted))
@@ -288,7 +308,8 @@ def _scores(run: Run, cell: Cell) -> Mapping[str, Any] | None:
 def _classes(run: Run) -> int | dict[str, int] | None:
     """How many classes a network tells apart, of several sets each; None if it diverged."""
     scores = run.outcome() or {}
-    found = [len(values) for key, values in scores.items() if key.endswith("class_iu")]
+    by_class = ("class_iu", "class_accuracy")  # of segmentations, and of a classification
+    found = [len(values) for key, values in scores.items() if key.endswith(by_class)]
     if len(found) > 1:
         return {f"set_{number}": classes for number, classes in enumerate(found)}
     return found[0] if found else None
@@ -298,6 +319,12 @@ def _known(scores: Mapping[str, Any] | None, name: str) -> float:
     """A number of a run, NaN where it has none."""
     value = scores.get(name) if scores else None
     return math.nan if value is None else value
+
+
+def _number(values: np.ndarray) -> str:
+    """The mean over the seeds that have a number, "" where none has."""
+    mean = spread(values).mean
+    return "" if math.isnan(mean) else f"{mean:.3g}"
 
 
 def _lost(found: Spread, seeds: int) -> str:

@@ -25,7 +25,7 @@ class Scales:
     """Inferred against true scales.
 
     Attributes:
-      layer: whose scales they are.
+      layer: whose scales they are; of several, whose mean.
       true: scale of each object in pixels of the image, [M].
       inferred: the mean of the scale map inside it, in pixels of the layer's map, [M].
       correlation: Spearman's, of the two.
@@ -43,7 +43,8 @@ def measure(predictor: Trained, dataset: data.Dataset) -> Scales:
     """The inferred and the true scales of all objects of a data set.
 
     Args:
-      predictor: a trained run, with one dynamic layer.
+      predictor: a trained run with dynamic layers, of which the mean is taken: a head that
+        regresses a Gaussian, or layers that choose or regress a dilation.
       dataset: with "instances" and "scales", digit scenes.
 
     Raises:
@@ -54,28 +55,33 @@ def measure(predictor: Trained, dataset: data.Dataset) -> Scales:
         example = dataset.source[index]
         if "instances" not in example:
             raise StudyError(f"{dataset.name} does not know the scales of its objects")
-        layer, scale_map = _scale_map(predictor, example["image"])
+        layer, chosen = scale_map(predictor, example["image"])
         for number in np.unique(example["instances"]):
             if number:
                 true.append(example["scales"][number - 1])
-                inferred.append(scale_map[example["instances"] == number].mean())
+                inferred.append(chosen[example["instances"] == number].mean())
     found = stats.spearmanr(true, inferred)
     return Scales(
         layer, np.array(true), np.array(inferred), float(found.statistic), float(found.pvalue)
     )
 
 
-def _scale_map(predictor: Trained, image: np.ndarray) -> tuple[str, np.ndarray]:
-    """The name of the dynamic layer and its map at the resolution of the image."""
+def scale_map(predictor: Trained, image: np.ndarray) -> tuple[str, np.ndarray]:
+    """The names of the dynamic layers and the mean of their maps at the image's resolution."""
     _, maps = predictor(image)
     if not maps:
         raise StudyError(
-            "the run has no dynamic layer; train one with head dynamic or gauss_deform"
+            "the run has no dynamic layer; train one with head dynamic, gauss_deform, pad or adadr"
         )
-    layer, scale_map = next(iter(maps.items()))
-    stride = -(-image.shape[0] // scale_map.shape[0])
+    enlarged = [_enlarged(scale_map, image.shape[:2]) for scale_map in maps.values()]
+    return ", ".join(maps), np.mean(enlarged, 0)
+
+
+def _enlarged(scale_map: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """A map by copies of its pixels, [H, W]."""
+    stride = -(-size[0] // scale_map.shape[0])
     enlarged = np.kron(scale_map, np.ones((stride, stride), scale_map.dtype))
-    return layer, enlarged[: image.shape[0], : image.shape[1]]
+    return enlarged[: size[0], : size[1]]
 
 
 def panels(predictor: Trained, dataset: data.Dataset) -> Figure:
@@ -87,7 +93,7 @@ def panels(predictor: Trained, dataset: data.Dataset) -> Figure:
         "input": images,
         "truth": [visualize.colorize(example["label"], dataset.palette) for example in examples],
         "output": [visualize.colorize(predictor(image)[0], dataset.palette) for image in images],
-        "scale": [_scale_map(predictor, image)[1] for image in images],
+        "scale": [scale_map(predictor, image)[1] for image in images],
     }
     return visualize.image_columns(columns)
 

@@ -141,6 +141,37 @@ FCN_SCALES = {
 }
 
 
+def _adapting() -> ConfigDict:
+    """The scenes of `_digits`, few at a time: a table of ten networks is a matter of minutes."""
+    config = _digits(1000)
+    config.batch_size = 4
+    config.optimizer.rule = "adam"
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.weight_decay = 0.0
+    return config
+
+
+def _adapting_in_a_moment() -> ConfigDict:
+    config = _adapting()
+    config.steps = 20
+    config.data.options.train_scenes = config.data.options.val_scenes = 16
+    return config
+
+
+# Where the trunk does not dilate: blocks of stride 4 that stand for conv3, conv4 and conv5.
+_BLOCKS = {"vgg": ("resnet_tiny", {"width": 16, "depth": 3, "output_stride": 4})}
+# Reaches and widths that fit maps of 8 to 16 pixels.
+_FILTERS = {
+    "lsdfn": {"sample_strides": (1, 2), "channels": 16, "samples": 3},
+    "lsdfn_concat": {"channels": 16, "width": 32},
+}
+_ADAPTING = _tiny(16) | _BLOCKS
+ADAPTIVE_SCALES = {
+    ("digit_scenes", "cpu"): Scale(_ADAPTING, _adapting, 0.25, _FILTERS),
+    ("digit_scenes", "quick"): Scale(_ADAPTING, _adapting_in_a_moment, 0.25, _FILTERS),
+}
+
+
 Scales = Mapping[tuple[str, str], Scale]  # by data set and name
 
 

@@ -1,13 +1,14 @@
 """What one cell of a table trains, and what a table is made of."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 # The networks of the papers, by the roles that a scale fills.
 ROLES = {"drn": "DRN-A", "resnet": "ResNet-34", "dla": "DLA-34", "vgg": "VGG-16"}
+IU = "mean IU"  # the column of tables that have one
 
 
 @dataclass(frozen=True)
@@ -122,12 +123,14 @@ class Claim:
       text: the claim in words.
       lower, higher: functions of (iu, sigma), each a `Values`, that give [seeds].
       paired: whether the runs of one seed belong together, as those that start from one checkpoint.
+      of: the name of a number that stands in the place of the mean IU, as "sampling_variance".
     """
 
     text: str
     lower: Callable[[Values, Values], np.ndarray]
     higher: Callable[[Values, Values], np.ndarray]
     paired: bool = False
+    of: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,11 @@ class Table:
       measures: shares that are shown beside the score in %, as {heading: its name in result.json}.
       numbers: other numbers beside it, likewise.
       score: heading of what the cells show.
+      measured: what is measured of every trained run, see `rfjax.studies.measures`; `numbers` may
+        show what it finds.
+      costs: whether time and memory of a training step are measured, see `rfjax.studies.costs`;
+        likewise.
+      pictures: those that are drawn besides that of the seeds, see `rfjax.studies.pictures`.
     """
 
     title: str
@@ -151,6 +159,9 @@ class Table:
     measures: Mapping[str, str] = field(default_factory=dict)
     numbers: Mapping[str, str] = field(default_factory=dict)
     score: str = "mean IU"
+    measured: tuple[str, ...] = ()
+    costs: bool = False
+    pictures: tuple[str, ...] = ()
 
     @property
     def specs(self) -> tuple[Spec, ...]:
@@ -170,3 +181,43 @@ def below(
     """The claim that one cell's value is below another's; `measure` is iu | sigma."""
     place = ("iu", "sigma").index(measure)
     return Claim(text, lambda *v: v[place](*lower), lambda *v: v[place](*higher), paired)
+
+
+def with_settings(spec: Spec, label: str, **settings: Any) -> Spec:
+    """The same but for these keys of the config, with "__" for their dots."""
+    changed = {key.replace("__", "."): value for key, value in settings.items()}
+    merged = dict(spec.settings) | changed
+    return replace(spec, label=label, settings=(*merged.items(),))
+
+
+# -- tables with one column ------------------------------------------------------------------------
+
+
+def one_column(rows: Mapping[str, tuple[Spec, float | None]], **fields: Any) -> dict[Place, Cell]:
+    """Cells of a table with one column, of runs and what the paper prints by row."""
+    return {(row, IU): Cell(spec, paper, **fields) for row, (spec, paper) in rows.items()}
+
+
+def beats(low: str, high: str, text: str = "", *, paired: bool = False) -> Claim:
+    """The claim that a row's score is below another's."""
+    return below(text or f"{low} < {high}", (low, IU), (high, IU), paired=paired)
+
+
+def near(text: str, row: str, other: str, points: float = 1.0) -> Claim:
+    """The claim that two rows differ by less than some points, seed by seed."""
+    return Claim(
+        f"{text} (within {points:g})",
+        lambda iu, _: np.abs(iu(row, IU) - iu(other, IU)),
+        lambda iu, _: np.full(len(iu(row, IU)), points),
+        paired=True,
+    )
+
+
+def no_worse(row: str, other: str, points: float = 1.0) -> Claim:
+    """The claim that another row is at most some points below a row, seed by seed."""
+    return Claim(
+        f"{row} ≤ {other} (within {points:g})",
+        lambda iu, _: iu(row, IU) - points,
+        lambda iu, _: iu(other, IU),
+        paired=True,
+    )

@@ -39,6 +39,9 @@ class LabelledImages(Task):
 
     def measure(self, outputs: Any, batch: Batch) -> Any:
         """The confusion matrix of the highest scores, int32 [K, K]."""
+        from rfjax.models.paths import fused
+
+        outputs = fused(outputs, batch["label"])
         predictions = jnp.argmax(outputs, -1)
         return metrics.confusion_matrix(batch["label"], predictions, num_classes=outputs.shape[-1])
 

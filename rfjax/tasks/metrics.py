@@ -95,6 +95,31 @@ def summarize(confusion: np.ndarray) -> dict[str, float | list[float]]:
     }
 
 
+def f1(confusion: np.ndarray, groups: Sequence[Sequence[int]]) -> list[float]:
+    """2 TP / (2 TP + FP + FN) of the pixels of each group of classes, which count as one class.
+
+    A pixel whose class is taken for another one of the same group is right.
+
+    Args:
+        confusion: [K, K] counts.
+        groups: of each the numbers of its classes.
+
+    Returns:
+        F1 of each, nan for one that is neither true nor predicted anywhere.
+
+    Example:
+        >>> f1(np.array([[3, 1, 0], [0, 2, 1], [0, 1, 2]]), [[1], [1, 2]])
+        [0.5714285714285714, 0.9230769230769231]
+
+    Reference: Smith et al., "Exemplar-Based Face Parsing", CVPR 2013, section 5.
+    """
+    counts = np.asarray(confusion, np.float64)
+    members = np.array([np.isin(range(len(counts)), group) for group in groups], np.float64)
+    members = members.reshape(len(groups), len(counts))
+    hits = np.einsum("gi,ij,gj->g", members, counts, members)
+    return quotient(2 * hits, members @ (counts.sum(0) + counts.sum(1))).tolist()
+
+
 def by_class(
     confusion: np.ndarray | None, names: Sequence[str], class_iu: Sequence[float] | None = None
 ) -> list[list[str]]:
@@ -117,10 +142,15 @@ def by_class(
     if class_iu is not None:
         columns.insert(0, np.asarray(class_iu))
     return [
-        [name, *(_percent(column[index]) for column in columns)] for index, name in enumerate(names)
+        [name, *(percent(column[index]) for column in columns)] for index, name in enumerate(names)
     ]
 
 
-def _percent(share: float) -> str:
-    """A share in percent, or a dash where it is not defined."""
+def percent(share: float) -> str:
+    """A share in percent, or a dash where it is not defined.
+
+    Example:
+        >>> percent(0.5), percent(float("nan"))
+        ('50.00', '–')
+    """
     return "–" if np.isnan(share) else f"{100 * share:.2f}"

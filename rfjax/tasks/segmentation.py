@@ -21,7 +21,8 @@ from rfjax.tasks.task import Augmentation, Batch, Example, Row
 class Segmentation(LabelledImages):
     """Cross-entropy of class scores at every pixel; mean intersection over union.
 
-    Of the data set it wants to know the `palette` besides.
+    Of the data set it wants to know the `palette` besides, and perhaps `groups`, classes by the
+    name of what they are together, whose F1 is a score as well.
 
     Attributes:
       cross_entropy: "softmax"; "sigmoid", one yes or no for each class; or "null_background", the
@@ -122,7 +123,10 @@ class Segmentation(LabelledImages):
         With a key, that of a training step, cells are left out as `sampling` says, and pixels as
         `hard_examples` says.
         """
+        from rfjax.models.paths import fused
+
         labels = batch["label"]
+        outputs = fused(outputs, labels)
         if key is not None and self.sampling < 1:
             labels = losses.sampled(key, labels, self.sampling, cell=self.cell)
         balance = {key: value for key in _names.BALANCE if (value := getattr(self, key))}
@@ -136,13 +140,28 @@ class Segmentation(LabelledImages):
         return losses.sigmoid_cross_entropy(outputs, labels, background=background)
 
     def summarize(self, totals: Any) -> dict[str, Any]:
-        """See `metrics.summarize`."""
-        return metrics.summarize(np.zeros((0, 0)) if totals is None else totals)
+        """See `metrics.summarize`; and where the data set has groups of classes, F1.
+
+        class_f1   a list of K
+        f1_GROUP   of the classes of a group together, see `metrics.f1`
+        """
+        counts = np.zeros((0, 0)) if totals is None else totals
+        groups = self.facts.get("groups", {})
+        if not groups:
+            return metrics.summarize(counts)
+        merged = zip(groups, metrics.f1(counts, list(groups.values())), strict=True)
+        return {
+            **metrics.summarize(counts),
+            "class_f1": metrics.f1(counts, [[index] for index in range(len(counts))]),
+            **{f"f1_{name}": value for name, value in merged},
+        }
 
     def describe(self, scores: Mapping[str, Any]) -> str:
-        """Mean IU and pixel accuracy."""
+        """Mean IU and pixel accuracy, and F1 of all parts where the data set has groups."""
         accuracy = self._shown(scores["pixel_accuracy"])
-        return f"{self.headline(scores)}  pixel accuracy {accuracy}"
+        overall = scores.get("f1_overall")
+        f1 = "" if overall is None else f"  F1 overall {self._shown(overall)}"
+        return f"{self.headline(scores)}  pixel accuracy {accuracy}{f1}"
 
     def predictor(self, model: linen.Module) -> Callable[..., tuple[Any, dict[str, Any]]]:
         """As `Task.predictor`; outputs are the classes int32 [N, H, W] of images of one size."""
@@ -168,10 +187,16 @@ class Segmentation(LabelledImages):
         }
 
     def table(self, scores: Mapping[str, Any], totals: Any) -> tuple[list[str], list[list[Any]]]:
-        """By class: IU, accuracy and share of the pixels, in percent."""
-        return ["class", "IU %", "accuracy %", "pixels %"], metrics.by_class(
-            totals, self.facts["class_names"], scores["class_iu"]
-        )
+        """By class: IU, accuracy and share of the pixels, in percent; F1 of classes and groups."""
+        heading = ["class", "IU %", "accuracy %", "pixels %"]
+        rows = metrics.by_class(totals, self.facts["class_names"], scores["class_iu"])
+        groups = self.facts.get("groups", {}) if rows else {}
+        if not groups:
+            return heading, rows
+        alone = zip(rows, scores["class_f1"], strict=True)
+        rows = [[*row, metrics.percent(value)] for row, value in alone]
+        merged = [[name, "", "", "", metrics.percent(scores[f"f1_{name}"])] for name in groups]
+        return [*heading, "F1 %"], [*rows, *merged]
 
     def draw(
         self, examples: Sequence[Example], outputs: Any, scale_maps: Mapping[str, np.ndarray]

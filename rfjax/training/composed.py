@@ -12,15 +12,17 @@ from ml_collections import ConfigDict
 from rfjax import _names, data, models, nn, tasks
 from rfjax.data.normalization import SCHEMES
 from rfjax.data.survey import median_frequency, survey
+from rfjax.models.heads import HEADS
 from rfjax.training import config as configs
 
 
 def convolutions(config: ConfigDict) -> nn.Selection | None:
-    """What `rfjax.models.create` takes as `conv`: compositions where the config names them.
+    """What `rfjax.models.create` takes as `conv`: layers that adapt where the config names them.
 
     Args:
-        config: of a run; `model.composed.patterns` are those of `rfjax.nn.select`, and the rest of
-            `model.composed` are the options of `rfjax.nn.ComposedConv`.
+        config: of a run; `model.composed.patterns` are those of `rfjax.nn.select`,
+            `model.composed.layer` is the head whose layer is taken, `rfjax.nn.ComposedConv` unless
+            told, and the rest of `model.composed` are options of it.
 
     Returns:
         A selection, or None without patterns: all convolutions are plain.
@@ -35,9 +37,10 @@ def convolutions(config: ConfigDict) -> nn.Selection | None:
     """
     options = configs.options(config.model.composed)
     patterns = options.pop("patterns")
+    layer, fixed = HEADS[options.pop("layer")]
     if not patterns:
         return None
-    return nn.select(patterns, partial(nn.ComposedConv, **options))
+    return nn.select(patterns, partial(layer, **fixed, **options))
 
 
 def build_model(

@@ -112,6 +112,7 @@ RULES = {
     "data.augmentation.color": rules.number(0, 1),
     "data.augmentation.lighting": rules.number(0),
     "data.augmentation.flip": rules.flag(),
+    "model.composed.layer": rules.one_of(_names.PLACED),
     "model.composed.patterns": rules.several(
         (rules.is_text, "a text that is not empty, a pattern of paths")
     ),
@@ -140,6 +141,7 @@ RULES = {
 
 # Options that are set are in these bounds for every layer and data set that takes them; what else a
 # layer wants of them it says itself.
+_EVALUATED = ("hard", "expected")  # dilations, without random numbers
 _COUNT, _POSITIVE = rules.integer(1), rules.number(0, open_low=True)
 _OPTION_RULES = {
     "task": {
@@ -178,10 +180,19 @@ _OPTION_RULES = {
         ),
         "dropout": rules.number(0, 1),
     },
-    "model.composed": {"components": _COUNT, "sigma": _POSITIVE, "truncate": _POSITIVE},
+    "model.composed": {
+        "components": _COUNT,
+        **dict.fromkeys(("sigma", "truncate", "temperature"), _POSITIVE),
+        "prior": rules.one_of(_names.PRIORS),
+        "evaluation": rules.one_of(_EVALUATED),
+    },
     "model.head_options": {
         **dict.fromkeys(("kernel_size", "dilation", "components", "width"), _COUNT),
         **dict.fromkeys(("sigma", "sigma_center", "sigma_surround", "truncate"), _POSITIVE),
+        **dict.fromkeys(("temperature", "initial"), _POSITIVE),
+        "prior": rules.one_of(_names.PRIORS),
+        "evaluation": rules.one_of(_EVALUATED),
+        "gradient": rules.one_of(_names.FACTOR_GRADIENTS),
         "dropout": rules.number(0, 1),
     },
 }
@@ -287,8 +298,17 @@ def _choices(config: ConfigDict) -> Iterator[str]:
         unknown = [] if allowed is None else [key for key in options(section) if key not in allowed]
         if unknown:
             yield f"{owner} takes {', '.join(allowed) or 'no options'}; got {', '.join(unknown)}"
-    composed = options(model.composed)
-    if not composed.pop("patterns") and composed:
+    yield from _composed_faults(options(model.composed))
+
+
+def _composed_faults(composed: dict[str, Any]) -> Iterator[str]:
+    """Faults of what takes the place of convolutions of the backbone."""
+    patterns, layer = composed.pop("patterns"), composed.pop("layer")
+    unknown = sorted(composed.keys() - set(_names.HEADS.get(layer, composed)))
+    if unknown:
+        takes = ", ".join(_names.HEADS[layer])
+        yield f"model.composed: layer {layer!r} takes {takes}; got {', '.join(unknown)}"
+    if not patterns and composed:
         yield (
             f"model.composed.patterns: got (); want the layers that model.composed."
             f"{', '.join(composed)} is for"

@@ -4,7 +4,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rfjax.training.layer_options import composition_options, data_options, head_options
+from rfjax.training.layer_options import adapting_options, data_options, head_options
 from rfjax.training.layer_options import option as option
 
 
@@ -127,8 +127,11 @@ def _model() -> ConfigDict:
 
 
 def _composed() -> ConfigDict:
-    """Which convolutions of the backbone are composed with Gaussians, and how."""
-    composed = composition_options()
+    """Which convolutions of the backbone are composed with Gaussians, or adapt otherwise."""
+    composed = adapting_options()
+    # composition | gauss_deform | dynamic | deform | static_deform | pad | adadr: the layer of the
+    # head of this name
+    composed.layer = "composition"
     composed.patterns = ()  # of their paths, as "backbone/layer4_*/conv2"; () for none
     return composed
 

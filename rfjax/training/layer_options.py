@@ -27,21 +27,31 @@ def composition_options() -> ConfigDict:
     return options
 
 
+def adapting_options() -> ConfigDict:
+    """The options of the layers that stand for convolutions of a backbone; each takes its own."""
+    options = composition_options()
+    options.bound = option(float)  # of regressed log sigma
+    options.link = option(str)  # of regressed sigma: exponential | linear
+    options.mean = option(bool)  # whether the taps' centre is regressed as well
+    options.offset_groups = option(int)  # of deform: parts of the channels with taps of their own
+    options.modulated = option(bool)  # whether a mask of deform's samples is regressed as well
+    options.dilations = option(tuple)  # of pad, those to choose of; of ccl, one for each contrast
+    options.prior = option(str)  # of pad: markov | recurrent | gated
+    options.temperature = option(float)  # of pad: of the softmax of samples
+    options.activation = option(str)  # of pad: of its prior, tanh | relu | identity
+    options.evaluation = option(str)  # of pad: hard | expected
+    return options
+
+
 def head_options() -> ConfigDict:
     """The options of all heads; each head takes those of its layer and refuses the others."""
-    options = composition_options()
+    options = adapting_options()
     options.kernel_size = option(int)
     options.dilation = option(int)
     options.variant = option(str)  # of dog: contrast | shared; of aspp: v2 | v3
     options.sigma_center = option(float)
     options.sigma_surround = option(float)
     options.max_surround = option(float)
-    options.bound = option(float)  # of regressed log sigma
-    options.link = option(str)  # of regressed sigma: exponential | linear
-    options.mean = option(bool)  # whether the taps' centre is regressed as well
-    options.offset_groups = option(int)  # of deform: parts of the channels with taps of their own
-    options.modulated = option(bool)  # whether a mask of deform's samples is regressed as well
-    options.dilations = option(tuple)  # of ccl, one for each contrast
     options.rates = option(tuple)  # of aspp and deeplab_v3_plus, one for each branch
     options.blur = option(float)  # before dilated branches, in units of their dilation
     options.width = option(int)  # channels inside ccl, aspp and deeplab_v3_plus
@@ -52,6 +62,13 @@ def head_options() -> ConfigDict:
     options.normalize = option(bool)  # whether ccl does
     options.dropout = option(float)  # of aspp v3 and deeplab_v3_plus
     options.extent = option(float)  # of stn, in pixels of the map
+    options.paths = option(int)  # of inflated; the rest is its, too
+    options.sets = option(tuple)  # of each path the classes whose gradient is weighted
+    options.weight = option(float)  # the factor on it
+    options.initial = option(float)  # of inflated, inflated_conv: the first factor
+    options.bounds = option(tuple)  # of the factor, (least, most)
+    options.gradient = option(str)  # of the factor: paper | true | released
+    options.per_image = option(bool)  # whether each image has a factor of its own
     options.channels = option(int)  # of lsdfn: channels that its filters read
     options.outputs = option(int)  # of lsdfn_concat: channels of its filters' outputs
     options.sample_stride = option(int)  # of lsdfn_concat: distance of the places that are read
@@ -69,7 +86,7 @@ def data_options() -> ConfigDict:
     """The options of all data sets; each takes its own and refuses the others."""
     options = ConfigDict()
     options.enlargement = option(int)  # whole factor, in training and evaluation
-    options.reduction = option(int)  # of camvid: whole factor, likewise
+    options.reduction = option(int)  # of camvid, flying_chairs: likewise
     options.size = option(int)  # of digit scenes, in pixels; the rest is theirs, too
     options.min_scale = option(float)  # of digits, in pixels
     options.max_scale = option(float)

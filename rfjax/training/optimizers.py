@@ -28,6 +28,7 @@ from rfjax._sgd import poly_schedule as poly_schedule
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
+_LISTED = 12  # parts of a network that an error names
 SELECTIONS: dict[str, Callable[[Path, IsStructure], bool]] = {
     "all": lambda path, is_structure: True,
     "last_stage": lambda path, is_structure: path[0] == "head",
@@ -70,7 +71,11 @@ def select(
     flat = traverse_util.flatten_dict(params)
     trained = {path: leaf for path, leaf in flat.items() if chosen(path, is_structure)}
     if not trained:
-        raise ValueError(f"trainable={trainable!r} selects no parameter of this model")
+        parts = dict.fromkeys("/".join(path[:2]) for path in flat)
+        listed = ", ".join(list(parts)[:_LISTED]) + ", …" * (len(parts) > _LISTED)
+        raise ValueError(
+            f"trainable={trainable!r} selects no parameter of this model, which has {listed}"
+        )
     frozen = {path: leaf for path, leaf in flat.items() if path not in trained}
     return traverse_util.unflatten_dict(trained), traverse_util.unflatten_dict(frozen)
 

@@ -240,7 +240,7 @@ class Reporter:
         if self._pending is not None:
             self._clock.start()
         if step % self._log_every == 0 or step == self._steps:
-            self._tell(step, own["sigmas"])
+            self._tell(step, own["sigmas"], own.get("numbers", {}))
 
     def _add(self, step: int, metrics: dict[str, Any]) -> None:
         """Adds up the metrics of one step."""
@@ -255,7 +255,9 @@ class Reporter:
         interval.grad_norm = float(metrics["grad_norm"])
         self._display.advance()
 
-    def _tell(self, step: int, sigmas: dict[str, np.ndarray]) -> None:
+    def _tell(
+        self, step: int, sigmas: dict[str, np.ndarray], numbers: dict[str, np.ndarray]
+    ) -> None:
         """Writes the numbers of the interval that ends at `step`."""
         interval, self._interval = self._interval, _Interval()
         timed, self._timed = self._timed, 0
@@ -272,6 +274,7 @@ class Reporter:
             "images_per_second": speed,
             "data_wait": interval.waited / seconds,
             "sigmas": {layer: value.tolist() for layer, value in sigmas.items()},
+            **{path: float(value) for path, value in numbers.items()},
         }
         self._record(record)
         remaining = (self._steps - step) * self._batch_size / speed

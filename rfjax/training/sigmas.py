@@ -1,11 +1,13 @@
-"""The learned standard deviations of a network, by layer."""
+"""The learned standard deviations of a network, by layer, and what else is one number."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 
-from rfjax import covariance
+from rfjax import covariance, nn
 
 
 def standard_deviations(covariances: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
@@ -27,4 +29,19 @@ def standard_deviations(covariances: Mapping[str, jax.Array]) -> dict[str, jax.A
     return {
         layer: jnp.mean(covariance.standard_deviations(params).reshape(-1, 2), 0)
         for layer, params in covariances.items()
+    }
+
+
+def single_numbers(structure: nn.Structure, params: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """The structure that is one number of a whole layer, as the factor of an inflation, by path.
+
+    Args:
+        structure: what the layers of the network declare.
+        params: of the network, traced or not.
+    """
+    flat = traverse_util.flatten_dict(params)
+    return {
+        "/".join(path): leaf
+        for path, leaf in flat.items()
+        if jnp.ndim(leaf) == 0 and structure.role(path) == "other"
     }

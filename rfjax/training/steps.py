@@ -24,7 +24,7 @@ from rfjax._names import PARALLEL
 from rfjax._options import choose
 from rfjax.training import optimizers
 from rfjax.training.average import Average
-from rfjax.training.sigmas import standard_deviations
+from rfjax.training.sigmas import single_numbers, standard_deviations
 from rfjax.training.state import TrainState
 
 AXIS = "devices"
@@ -209,8 +209,8 @@ def make_train_step(
 
     Returns:
         A function of (state, batch) that returns the next state and the metrics of this step:
-        `loss`, `measures` (what the task measures), `grad_norm` and `sigmas`, the standard
-        deviations by layer after it.
+        `loss`, `measures` (what the task measures), `grad_norm`, `sigmas`, the standard
+        deviations by layer after it, and `numbers`, other structure that is one number.
     """
     task = task or tasks.Segmentation()
 
@@ -247,6 +247,7 @@ def make_train_step(
             "measures": _sum(task.measure(outputs, batch), axis_name),
             "grad_norm": optax.tree.norm(grads),
             "sigmas": standard_deviations(declared.covariances(params)),
+            "numbers": single_numbers(declared, params),
         }
 
     return step

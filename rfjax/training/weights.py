@@ -79,8 +79,14 @@ def _is_fused(path: Path) -> bool:
             return False
         _, meta, _ = checkpoints.load(path)
     except (CheckpointError, ValueError) as error:
-        raise configs.ConfigError(f"model.weights: {path}: {reason(error)}") from error
+        raise _fault(path, error) from error
     return "config" in meta and bool(configs.from_dict(meta["config"]).model.late_fusion)
+
+
+def _fault(path: Path, error: Exception) -> configs.ConfigError:
+    """What is wrong with weights, with their path said once."""
+    said = reason(error)
+    return configs.ConfigError(f"model.weights: {'' if str(path) in said else f'{path}: '}{said}")
 
 
 def _load(
@@ -103,7 +109,7 @@ def _load(
     except FileNotFoundError as error:
         raise configs.ConfigError(f"model.weights: there is no {path}") from error
     except (CheckpointError, *_UNREADABLE) as error:
-        raise configs.ConfigError(f"model.weights: {path}: {reason(error)}") from error
+        raise _fault(path, error) from error
 
 
 def _but_for(patterns: str, given: dict[str, Any], drawn: dict[str, Any]) -> dict[str, Any]:
@@ -189,7 +195,12 @@ def transplant(
     flat, source = traverse_util.flatten_dict(variables), traverse_util.flatten_dict(given)
     shared = [path for path in flat if path in source]
     if not shared:
-        raise ValueError("no array has the path of one in this network")
+        paths = ("/".join(min(found)) for found in (source, flat) if found)
+        raise ValueError(
+            "no array has the path of one in this network: they are "
+            + ", …, where the network has ".join(paths)
+            + ", …"
+        )
     declared = [composed.declared(network) for network in networks]
     unread = _unread(networks[0], source.keys() - flat.keys())
     differing = [

@@ -1,5 +1,6 @@
 """Every figure, each a function that returns a Matplotlib `Figure`.
 
+adaptive     receptive fields that adapt, side by side
 images       label maps as colors and over images; panels of images, labels, scales and filters
 covariances  Gaussians over the pixels of their maps, and what they blur
 episodes     what is marked in a support, and what is segmented by it
@@ -29,6 +30,9 @@ from rfjax.visualize._style import LINES as LINES
 from rfjax.visualize._style import MUTED as MUTED
 from rfjax.visualize._style import RULE as RULE
 from rfjax.visualize._style import finish as finish
+from rfjax.visualize.adaptive import comparison as comparison
+from rfjax.visualize.adaptive import maps_beside_images as maps_beside_images
+from rfjax.visualize.adaptive import number_curves as number_curves
 from rfjax.visualize.covariances import LARGEST_REACH as LARGEST_REACH
 from rfjax.visualize.covariances import blur_panels as blur_panels
 from rfjax.visualize.covariances import covariance_ellipses as covariance_ellipses

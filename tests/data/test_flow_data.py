@@ -66,6 +66,24 @@ def test_flying_chairs_are_found_by_their_names(tmp_path, ends):
     assert len(data.load("flying_chairs", "val", data_dir=str(tmp_path))) == 3  # too few to split
 
 
+def test_chairs_are_made_smaller_and_their_flow_shorter(tmp_path):
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 256, (2, 5, 8, 3), np.uint8)
+    for end, image in (("-img0.ppm", first), ("-img1.ppm", second)):
+        cv2.imwrite(str(tmp_path / f"a{end}"), image[..., ::-1])
+    write_flow(tmp_path / "a-gt.flo", _flow(5, 8))
+    pairs = data.load("flying_chairs", "train", data_dir=str(tmp_path), reduction=2)
+    assert pairs.shapes == ((2, 4),)
+    example = pairs.source[0]
+    for row, column in np.ndindex(2, 4):
+        cell = np.s_[2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+        mean = first[cell].mean((0, 1))
+        np.testing.assert_allclose(example["first"][row, column], mean, atol=0.5)
+        np.testing.assert_allclose(
+            example["flow"][row, column], _flow(5, 8)[cell].mean((0, 1)) / 2, rtol=1e-5
+        )
+
+
 def test_every_tenth_of_many_pairs_is_held_out(tmp_path):
     _chairs(tmp_path, 100)
     train, val = (data.load("flying_chairs", s, data_dir=str(tmp_path)) for s in ("train", "val"))

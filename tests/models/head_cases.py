@@ -13,6 +13,7 @@ from rfjax.models.heads import HEADS
 FITTING = {head: "vgg_tiny" for head in HEADS if head.startswith("fcn_")}
 # Smaller than by default, where that is large.
 OPTIONS = {
+    "inflated": {"paths": 2, "sets": ((0, 1), (2,)), "width": 4, "dilation": 1},
     "lsdfn": {"sample_strides": (1, 2), "samples": 3, "channels": 4},
     "lsdfn_concat": {"outputs": 3, "width": 4, "samples": 3, "channels": 4},
     "deeplab_v3_plus": {"width": 4, "low": 4, "depth": 1, "rates": (1, 2)},

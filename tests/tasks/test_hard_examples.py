@@ -114,8 +114,8 @@ def test_four_devices_make_the_update_of_one():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hard_examples": 0.0}, "hard_examples must be above 0; got 0.0"),
-        ({"hard_examples": 1.5}, "hard_examples must be at most 1; got 1.5"),
+        ({"hard_examples": 0.0}, "hard_examples must be above 0 and at most 1; got 0.0"),
+        ({"hard_examples": 1.5}, "hard_examples must be above 0 and at most 1; got 1.5"),
         ({"hard_examples": 0.5, "cross_entropy": "sigmoid"}, "hard_examples want cross_entropy so"),
         ({"hard_examples": 0.5, "sampling": 0.5}, "both choose what is learned from: give one"),
     ],

@@ -13,6 +13,7 @@ from rfjax.training import (
     evaluation,
     interruption,
     optimizers,
+    pictures,
     preparation,
     runs,
     state,
@@ -61,7 +62,7 @@ class Small(linen.Module):
 
     @linen.compact
     def __call__(self, images, train=False):
-        x = linen.Conv(4, (3, 3))(images)
+        x = linen.Conv(4, (3, 3), use_bias=False)(images)
         x = linen.BatchNorm(use_running_average=not train, momentum=0.5, axis_name=steps.AXIS)(x)
         return linen.Conv(3, (1, 1))(linen.relu(x))
 
@@ -94,6 +95,14 @@ def test_steps_over_devices_follow_all_variables(parallel):
         wanted = by_loop(start[path], [tree[path] for tree in each], decay=DECAY, every=2)
         np.testing.assert_allclose(mean, wanted, atol=1e-6, err_msg=path)
         assert abs(mean - each[-1][path]).max() > 1e-5, path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def undrawn():
+    """Evaluations without figures, which take longer than these runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures.Pictures, "draw", lambda *_, **__: {})
+        yield
 
 
 @pytest.fixture(scope="module")

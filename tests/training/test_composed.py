@@ -1,11 +1,13 @@
 """Runs whose backbones are composed where the config says."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
 from ml_collections import config_flags
 
+from rfjax import _names
 from rfjax.training import composed, optimizers, sigmas, state, steps
 from rfjax.training import config as configs
 
@@ -97,9 +99,27 @@ def test_options_of_nothing_are_a_fault():
         configs.validate(tiny(sigma=0.5))
 
 
-def test_every_option_of_a_composition_is_a_key():
+def test_every_option_of_a_layer_that_can_be_placed_is_a_key():
     from rfjax.models import heads
 
-    keys = set(configs.base().model.composed) - {"patterns"}
-    set_by_the_network = {"kernel_size", "dilation", "kernel_init"}
-    assert keys == set(heads.head_options("composition")) - set_by_the_network
+    keys = set(configs.base().model.composed) - {"patterns", "layer"}
+    options = {option for layer in _names.PLACED for option in heads.head_options(layer)}
+    assert keys == options - {"kernel_size", "dilation", "kernel_init"}  # set by the network
+
+
+@pytest.mark.parametrize("layer", _names.PLACED)
+def test_any_layer_can_be_placed(layer):
+    config = tiny(layer=layer, patterns=("backbone/*/conv2",))
+    configs.validate(config)
+    model = composed.build_model(config, 3)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    block = shapes["params"]["backbone"]["layer1_0"]
+    assert set(block["conv1"]) == {"kernel"} and set(block["conv2"]) > {"kernel"}
+
+
+def test_options_of_another_layer_are_a_fault():
+    config = tiny(layer="pad", patterns=("backbone/*",), sigma=1.0)
+    with pytest.raises(configs.ConfigError, match=r"layer 'pad' takes activation, .*; got sigma"):
+        configs.validate(config)
+    with pytest.raises(configs.ConfigError, match=r"model.composed.layer: got 'dog'; want one of"):
+        configs.validate(tiny(layer="dog"))

@@ -8,10 +8,16 @@ import pytest
 
 from rfjax import training
 from rfjax.training import config as configs
-from rfjax.training import interruption, loop, optimizers, reporting, scoring
+from rfjax.training import interruption, loop, optimizers, pictures, reporting, scoring
 from tests.training.runs import arrays, assert_identical, tiny_config
 
 SCORES = (0.1, 0.3, 0.2, 0.25, 0.28, 0.9, 0.9, 0.9)  # of the evaluations, one after each step
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch):
+    """Evaluations without figures, which take longer than these runs."""
+    monkeypatch.setattr(pictures.Pictures, "draw", lambda *_, **__: {})
 
 
 @pytest.fixture

@@ -250,9 +250,12 @@ def test_a_wrong_flag_ends_the_program_with_a_message(tmp_path):
     assert ended.stderr == "rfjax.search: error: the config has no key 'sigmas'\n"
 
 
-@pytest.mark.parametrize(("key", "value"), [("rule", "adamw"), ("schedule", "cosine")])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("rule", "adamw"), ("schedule", "cosine"), ("average", 0.9), ("accumulate", 2)],
+)
 def test_a_search_has_one_rule_and_schedule(key, value):
     config = study.base().training
     config.optimizer[key] = value
-    with pytest.raises(ConfigError, match=rf"optimizer\.{key} of a search is .*; got '{value}'"):
+    with pytest.raises(ConfigError, match=rf"optimizer\.{key} of a search is .*; got {value!r}"):
         adapter.segmentation(config)
