@@ -7,7 +7,6 @@ import pytest
 from rfjax.studies import scales
 from rfjax.studies.registry import STUDIES
 from rfjax.training import composed
-from rfjax.training import config as configs
 
 CHANNELS = {"depth": 1, "rgbd": 4}
 SETS = {"semantic": 11, "geometric": 3}
