@@ -16,6 +16,10 @@ numbers, unless `--size` names height and width.
 `npz` and `safetensors` hold all arrays of the network, by their places: `params/head/kernel`,
 `batch_stats/backbone/bn1/mean`. Training starts from such a file by --config.model.weights=FILE.
 
+ONNX is not written. Of the libraries that make it from JAX without TensorFlow, jax2onnx 0.17 was
+tried: it stops at the first blur, since it has no rule for the primitive `by_device`, by which the
+engine chooses a form when a program is compiled.
+
 Takes the checkpoint of the highest score unless `--step` names another. No file is overwritten.
 """
 
@@ -99,8 +103,8 @@ def _format(text: str) -> str:
     """The format that an argument names."""
     if text == "onnx":
         raise argparse.ArgumentTypeError(
-            "no maintained library writes onnx from JAX without TensorFlow; want one of "
-            f"{', '.join(FORMATS)}"
+            "onnx cannot be written: jax2onnx 0.17, the library for it, has no rule for operations"
+            f" that choose by device; want one of {', '.join(FORMATS)}"
         )
     if text not in FORMATS:
         raise argparse.ArgumentTypeError(f"want one of {', '.join(FORMATS)}; got {text!r}")

@@ -117,7 +117,7 @@ def test_a_size_can_be_fixed(workdir):
 @pytest.mark.parametrize(
     ("form", "more", "message"),
     [
-        ("onnx", (), "no maintained library writes onnx from JAX without TensorFlow; want one of"),
+        ("onnx", (), "onnx cannot be written: jax2onnx 0.17, the library for it"),
         ("pth", (), "want one of stablehlo, npz, safetensors; got 'pth'"),
         ("npz", ("--size=4x4",), "--size is of --format=stablehlo; got --format=npz"),
         ("stablehlo", ("--size=4",), "want height and width in pixels, as 480x640; got '4'"),
