@@ -3,6 +3,7 @@
     python -m rfjax.export --workdir=runs/first --format=stablehlo --output=first.stablehlo
     python -m rfjax.export --workdir=runs/first --format=stablehlo --size=480x640 --output=first.hlo
     python -m rfjax.export --workdir=runs/first --format=safetensors --output=first.safetensors
+    python -m rfjax.export --workdir=runs/first --format=onnx --size=480x640 --output=first.onnx
 
 `stablehlo` is the network with its weights as one program, which JAX alone runs, on CPU, GPU and
 TPU: of pictures uint8 [N, H, W, C], whose levels it normalizes as training did, it returns the
@@ -16,9 +17,9 @@ numbers, unless `--size` names height and width.
 `npz` and `safetensors` hold all arrays of the network, by their places: `params/head/kernel`,
 `batch_stats/backbone/bn1/mean`. Training starts from such a file by --config.model.weights=FILE.
 
-ONNX is not written. Of the libraries that make it from JAX without TensorFlow, jax2onnx 0.17 was
-tried: it stops at the first blur, since it has no rule for the primitive `by_device`, by which the
-engine chooses a form when a program is compiled.
+`onnx` is the same for one picture of the size that `--size` names, uint8 [1, H, W, C]. It wants the
+library jax2onnx (`pip install 'rfjax[onnx]'`), which knows most operations of JAX; where it lacks
+one, the error names it.
 
 Takes the checkpoint of the highest score unless `--step` names another. No file is overwritten.
 """
@@ -26,7 +27,7 @@ Takes the checkpoint of the highest score unless `--step` names another. No file
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ from rfjax.training import folders
 # Modules that need JAX, which takes seconds, are imported where they are used: a mistake on the
 # command line is told before.
 
-FORMATS = ("stablehlo", "npz", "safetensors")
+FORMATS = ("stablehlo", "npz", "safetensors", "onnx")
+_PROGRAMS = ("stablehlo", "onnx")  # formats that hold what the network does
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
@@ -78,19 +80,9 @@ def program(trained: Any, *, size: tuple[int, int] | None = None) -> Any:
     import jax.core
     from jax import export
 
-    from rfjax.tasks.images import LabelledImages
-
-    task = trained.task
-    if not isinstance(task, LabelledImages) or task.pictures != ("image",):
-        name = trained.config.task.name
-        raise ExportError(f"stablehlo is of tasks of labelled pictures; the run's task is {name!r}")
-    normalization = task.normalization
-
-    def scores(images: jax.Array) -> Any:
-        return trained.model.apply(trained.variables, normalization.on_device(images), train=False)
-
+    scores, channels = _scores(trained, "stablehlo")
     height, width = ("h", "w") if size is None else size
-    layout = export.symbolic_shape(f"n, {height}, {width}, {normalization.channels}")
+    layout = export.symbolic_shape(f"n, {height}, {width}, {channels}")
     images = jax.ShapeDtypeStruct(layout, "uint8")
     try:
         return export.export(jax.jit(scores), platforms=PLATFORMS)(images)
@@ -99,13 +91,54 @@ def program(trained: Any, *, size: tuple[int, int] | None = None) -> Any:
         raise ExportError(f"the network does not take {layout}{hint}: {reason(error)}") from error
 
 
+def _scores(trained: Any, form: str) -> tuple[Callable[[Any], Any], int]:
+    """The function of pictures uint8 [N, H, W, C] that the network is, and C."""
+    from rfjax.tasks.images import LabelledImages
+
+    task = trained.task
+    if not isinstance(task, LabelledImages) or task.pictures != ("image",):
+        name = trained.config.task.name
+        raise ExportError(f"{form} is of tasks of labelled pictures; the run's task is {name!r}")
+    normalization = task.normalization
+
+    def scores(images: Any) -> Any:
+        return trained.model.apply(trained.variables, normalization.on_device(images), train=False)
+
+    return scores, normalization.channels
+
+
+def onnx_program(trained: Any, *, size: tuple[int, int]) -> Any:
+    """The network of a run with its weights as a model of ONNX, an `onnx.ModelProto`.
+
+    Args:
+        trained: the run of a task of labelled images.
+        size: height and width of the picture in pixels.
+
+    Returns:
+        The model of one picture, uint8 [1, H, W, C]; see `program` for what it returns.
+
+    Raises:
+        ExportError: jax2onnx is not installed, or knows no form of an operation of the network.
+    """
+    import jax
+
+    from rfjax._engine.devices import written_out
+
+    try:
+        from jax2onnx import to_onnx
+    except ImportError as error:
+        raise ExportError("onnx wants jax2onnx: pip install 'rfjax[onnx]'") from error
+    scores, channels = _scores(trained, "onnx")
+    picture = jax.ShapeDtypeStruct((1, *size, channels), "uint8")
+    with written_out():
+        try:
+            return to_onnx(scores, [picture])
+        except Exception as error:  # of any kind: the library does not say which
+            raise ExportError(f"jax2onnx cannot write this network: {reason(error)}") from error
+
+
 def _format(text: str) -> str:
     """The format that an argument names."""
-    if text == "onnx":
-        raise argparse.ArgumentTypeError(
-            "onnx cannot be written: jax2onnx 0.17, the library for it, has no rule for operations"
-            f" that choose by device; want one of {', '.join(FORMATS)}"
-        )
     if text not in FORMATS:
         raise argparse.ArgumentTypeError(f"want one of {', '.join(FORMATS)}; got {text!r}")
     return text
@@ -127,9 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--format", required=True, type=_format, help=", ".join(FORMATS))
     parser.add_argument("--output", required=True, type=Path, help="file to be written")
     parser.add_argument("--step", type=int, help="checkpoint to take (default: the best one)")
-    parser.add_argument(
-        "--size", type=_size, help="of the pictures of stablehlo, as 480x640 (default: any)"
-    )
+    parser.add_argument("--size", type=_size, help="of the pictures, as 480x640 (stablehlo: any)")
     return parser
 
 
@@ -141,8 +172,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     """Writes what the options name."""
-    if options.size is not None and options.format != "stablehlo":
-        raise ExportError(f"--size is of --format=stablehlo; got --format={options.format}")
+    if options.size is not None and options.format not in _PROGRAMS:
+        raise ExportError(f"--size is of --format=stablehlo or onnx; got --format={options.format}")
+    if options.size is None and options.format == "onnx":
+        raise ExportError("--format=onnx wants --size, height and width in pixels, as 480x640")
     folders.check(options.workdir, step=options.step)
     if options.output.exists():
         raise ExportError(f"--output={options.output} is there already; want a new file")
@@ -154,6 +187,8 @@ def _export(options: argparse.Namespace) -> int:
     print(f"checkpoint of step {trained.step} of {options.workdir}")
     if options.format == "stablehlo":
         told = _write_program(options.output, program(trained, size=options.size))
+    elif options.format == "onnx":
+        told = _write_onnx(options.output, onnx_program(trained, size=options.size))
     else:
         told = _write_arrays(options.output, arrays(trained), options.format)
     print(f"{options.output}: {told}")
@@ -167,6 +202,13 @@ def _write_program(path: Path, exported: Any) -> str:
         file.write(content)
     given, made = (", ".join(map(str, avals)) for avals in (exported.in_avals, exported.out_avals))
     return f"{given} -> {made}, on {', '.join(exported.platforms)}"
+
+
+def _write_onnx(path: Path, model: Any) -> str:
+    """Writes a model of ONNX; returns in words how many operations it has."""
+    with replacing(path) as file:
+        file.write(model.SerializeToString())
+    return f"{len(model.graph.node)} operations of ONNX"
 
 
 def _write_arrays(path: Path, found: dict[str, Any], form: str) -> str:

@@ -91,7 +91,7 @@ MISTAKES = {
     "rfjax.predict --workdir=W --output=W": "arguments are required: IMAGE",
     "rfjax.export --workdir=W/none --format=npz --output=W/a": "W/none is not a directory",
     "rfjax.export --workdir=W --format=npz --output=W/a": "W holds no checkpoints/",
-    "rfjax.export --workdir=W --format=onnx --output=W/a": "onnx cannot be written: jax2onnx",
+    "rfjax.export --workdir=W --format=onnx --output=W/a": "--format=onnx wants --size",
     "rfjax.export --workdir=W --format=npz": "arguments are required: --output",
     "rfjax.video --workdir=W/none --output=W a": "W/none is not a directory",
     "rfjax.video --workdir=W --output=W a": "W holds no checkpoints/",

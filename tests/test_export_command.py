@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+import rfjax
 from rfjax import export, models
 from rfjax.models import weight_files
 from rfjax.training import config as configs
@@ -117,9 +118,9 @@ def test_a_size_can_be_fixed(workdir):
 @pytest.mark.parametrize(
     ("form", "more", "message"),
     [
-        ("onnx", (), "onnx cannot be written: jax2onnx 0.17, the library for it"),
-        ("pth", (), "want one of stablehlo, npz, safetensors; got 'pth'"),
-        ("npz", ("--size=4x4",), "--size is of --format=stablehlo; got --format=npz"),
+        ("onnx", (), "--format=onnx wants --size, height and width in pixels, as 480x640"),
+        ("pth", (), "want one of stablehlo, npz, safetensors, onnx; got 'pth'"),
+        ("npz", ("--size=4x4",), "--size is of --format=stablehlo or onnx; got --format=npz"),
         ("stablehlo", ("--size=4",), "want height and width in pixels, as 480x640; got '4'"),
         ("npz", ("--step=7",), "has no checkpoint of step 7; there are 1, 2"),
         ("npz", ("--output={folder}/taken",), "taken is there already; want a new file"),
@@ -137,3 +138,16 @@ def test_mistakes_are_one_line(workdir, tmp_path, capsys, form, more, message):
     (line,) = capsys.readouterr().err.splitlines()
     assert status in (1, 2) and message in line
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_another_program_runs_it_as_onnx(workdir, tmp_path):
+    pytest.importorskip("jax2onnx", reason="pip install 'rfjax[onnx]'")
+    runtime = pytest.importorskip("onnxruntime", reason="pip install onnxruntime")
+    trained = runs.load(workdir)
+    wanted = np.asarray(export.program(trained).call(IMAGES[:1]))
+    assert run(workdir, "onnx", tmp_path / "a.onnx", "--size=17x22") == 0
+    session = runtime.InferenceSession(tmp_path / "a.onnx")
+    scores = session.run(None, {session.get_inputs()[0].name: IMAGES[:1]})[0]
+    np.testing.assert_allclose(scores, wanted, atol=1e-4)
+    # Programs of afterwards choose by device again.
+    assert "by_device" in str(jax.make_jaxpr(rfjax.gaussian_blur)(np.ones((9, 9, 1), "f4"), [0.0]))

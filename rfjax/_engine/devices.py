@@ -7,7 +7,9 @@ Then a loop over examples or channels would gather the map on every device, sinc
 each step together. Which of the two it is, is known when the program is lowered, like the platform.
 """
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -16,6 +18,24 @@ import jax.numpy as jnp
 from jax.export import is_symbolic_dim
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
+
+_written_out = contextvars.ContextVar("written_out", default=False)
+
+
+@contextlib.contextmanager
+def written_out() -> Iterator[None]:
+    """Programs that are traced within hold JAX's own operations alone, for other compilers.
+
+    They have the form that XLA could partition, whatever the device. What was traced before is
+    forgotten, and behind it what was traced within: both would be taken for the same functions.
+    """
+    jax.clear_caches()
+    before = _written_out.set(True)
+    try:
+        yield
+    finally:
+        _written_out.reset(before)
+        jax.clear_caches()
 
 
 def by_device(
@@ -40,6 +60,8 @@ def by_device(
         it must not loop over examples or channels; `default` if None.
       like: a short function with results of the same shapes; `default` if None.
     """
+    if _written_out.get():
+        return (partitioned or default)(*operands)
     flat, tree = jax.tree.flatten(operands)
 
     def flattened(function):

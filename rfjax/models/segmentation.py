@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen
 from jax.typing import ArrayLike
 
@@ -144,7 +145,7 @@ class Segmenter(linen.Module):
 def _image_size(images: ArrayLike | None, size: Sequence[int] | None) -> tuple[int, int]:
     """(H, W) of the images."""
     if images is not None:
-        _, height, width, *_ = jnp.shape(images)
+        _, height, width, *_ = np.shape(images)
         return height, width
     if size is None:
         raise ValueError("want the size (H, W) of the images that the maps of start are of")
