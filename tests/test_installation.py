@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -89,8 +90,12 @@ def installed(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_wheel_brings_the_commands_and_the_configs(installed, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
     def call(*command):
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
 
     assert {path.name for path in installed.glob("rfjax-*")} == set(SCRIPTS)
     brought = "import rfjax; from rfjax import _flags; print(rfjax.__file__, *_flags.configs())"

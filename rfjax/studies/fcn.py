@@ -357,7 +357,7 @@ def _networks() -> Table:
     rows = {
         "VGG, stride 32": (of("vgg", "fcn_32s"), 56.0),
         "ResNet, stride 8": (of("resnet", "fcn_8s"), None),
-        "DRN, stride 8": (of("drn", "fcn_8s"), None),
+        "DRN, stride 4": (of("drn", "score"), None),
     }
     coarse, *others = rows
     return _table(

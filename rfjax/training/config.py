@@ -187,7 +187,8 @@ _OPTION_RULES = {
         "evaluation": rules.one_of(_EVALUATED),
     },
     "model.head_options": {
-        **dict.fromkeys(("kernel_size", "dilation", "components", "width"), _COUNT),
+        **dict.fromkeys(("kernel_size", "dilation", "components", "width", "paths"), _COUNT),
+        "weight": rules.number(0),
         **dict.fromkeys(("sigma", "sigma_center", "sigma_surround", "truncate"), _POSITIVE),
         **dict.fromkeys(("temperature", "initial"), _POSITIVE),
         "prior": rules.one_of(_names.PRIORS),

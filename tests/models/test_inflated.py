@@ -14,6 +14,7 @@ from rfjax import models, tasks
 from rfjax.models.heads import create_head
 from rfjax.models.paths import Paths
 from rfjax.places import Place
+from rfjax.training import state, steps
 
 KEY = jax.random.key(0, impl="unsafe_rbg")
 TWO = {
@@ -212,3 +213,15 @@ def test_the_trunk_takes_the_weights_of_a_classifier():
     assert all(np.all(leaves["kernel"] == 0.5) for leaves in found["backbone"].values())
     paths = [found["head"][name] for name in ("path_0", "path_1")]
     jax.tree.map(np.testing.assert_array_equal, *paths)
+
+
+def test_a_step_of_training_moves_both_factors_each_in_its_own_way():
+    model, variables, images = tiny()
+    labels = jnp.asarray(np.random.default_rng(2).choice([0, 1, 2, 255], images.shape[:3]))
+    task = tasks.create("segmentation", {"num_classes": 3})
+    step = steps.make_train_step(model, optax.sgd(0.1), task=task, axis_name=None)
+    start = state.create(variables, optax.sgd(0.1))
+    after, metrics = jax.jit(step)(start, {"image": images, "label": labels})
+    first, second = (after.params["head"][name]["factor"] for name in ("path_0", "path_1"))
+    assert len({1.0, float(first), float(second)}) == 3
+    assert metrics["measures"].sum() == (labels != 255).sum()

@@ -137,6 +137,7 @@ def test_options_that_are_set_survive_json():
 @pytest.mark.parametrize(("flag", "key", "wanted"), [
     ("rates=(2,4)", "rates", (2, 4)),
     ("dilations=6", "dilations", (6,)),
+    ("sets=((1,2),(3,))", "sets", ((1, 2), (3,))),
     ("blur=0.5", "blur", 0.5),
     ("normalize=false", "normalize", False),
 ])  # fmt: skip

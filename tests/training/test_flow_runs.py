@@ -18,7 +18,7 @@ from rfjax.training import state, steps
     not os.environ.get("RFJAX_DATA_DIR"), reason="needs RFJAX_DATA_DIR/flying_chairs"
 )
 def test_a_network_learns_real_pairs_by_heart():
-    """Two pairs at a quarter of their size, 300 steps: less than half of how far things move."""
+    """Two pairs at a quarter of their size, 300 steps: a fifth of how far things move, or less."""
     folder = Path(os.environ["RFJAX_DATA_DIR"]) / "flying_chairs"
     pairs = data.load("flying_chairs", "train", data_dir=str(folder), reduction=4)
     task = tasks.create("flow", pairs.facts)
@@ -33,5 +33,5 @@ def test_a_network_learns_real_pairs_by_heart():
         for _ in range(300):
             now, metrics = step(now, jax.tree.map(jnp.asarray, batch))
     scores = task.summarize(jax.device_get(metrics["measures"]))
-    print(scores)
-    assert scores["end_point_error_fine"] < 0.5 * scores["motion"]
+    # 0.07 of 1.30 px when this was written; without having learned the pairs, about all of it.
+    assert scores["end_point_error_fine"] < 0.2 * scores["motion"]
