@@ -125,7 +125,7 @@ def onnx_program(trained: Any, *, size: tuple[int, int]) -> Any:
     from rfjax._engine.devices import written_out
 
     try:
-        from jax2onnx import to_onnx
+        from jax2onnx import to_onnx  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ExportError("onnx wants jax2onnx: pip install 'rfjax[onnx]'") from error
     scores, channels = _scores(trained, "onnx")
@@ -172,9 +172,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     """Writes what the options name."""
-    if options.size is not None and options.format not in _PROGRAMS:
+    if options.size and options.format not in _PROGRAMS:
         raise ExportError(f"--size is of --format=stablehlo or onnx; got --format={options.format}")
-    if options.size is None and options.format == "onnx":
+    if not options.size and options.format == "onnx":
         raise ExportError("--format=onnx wants --size, height and width in pixels, as 480x640")
     folders.check(options.workdir, step=options.step)
     if options.output.exists():
