@@ -154,13 +154,7 @@ def _set_up(
 ) -> tuple[Run, TrainState]:
     """Data, network, steps and the state before the first step; `stored`: of a run that goes on."""
     train_data, eval_data = datasets(config)
-    with faults("data"):
-        known = facts(config, train_data, stored=stored and stored["dataset"])
-    task = create_task(config, known)
-    with faults("data"):
-        for dataset in (train_data, eval_data):
-            task.check(dataset)
-        inputs = shapes(task, train_data)
+    task, inputs = _task(config, train_data, eval_data, stored)
     model = build(config, task, axis_name=steps.AXIS)
     try:  # the head's layers check their options as they are built
         variables = states.initial_variables(model, jax.random.key(config.seed), *inputs)
@@ -214,6 +208,22 @@ def _set_up(
     if jax.process_index() == 0:
         reporting.write_json(workdir / "config.json", config.to_dict())
     return run, state
+
+
+def _task(
+    config: ConfigDict,
+    train_data: data.Dataset,
+    eval_data: data.Dataset,
+    stored: dict[str, Any] | None,
+) -> tuple[tasks.Task, tuple]:
+    """The task, which the data fit, and what its network reads, as shapes and types."""
+    with faults("data"):
+        known = facts(config, train_data, stored=stored and stored["dataset"])
+    task = create_task(config, known)
+    with faults("data"):
+        for dataset in (train_data, eval_data):
+            task.check(dataset)
+        return task, shapes(task, train_data)
 
 
 def _from_maps(run: Run, state: TrainState) -> Run:
