@@ -55,6 +55,7 @@ class InflatedPaths(Decoder):
       ValueError: an option is not what it must be.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> head = InflatedPaths(3, paths=2, sets=((0, 1), (2,)), width=8, dilation=2, at="pool5")
       >>> maps, places = {"pool5": jnp.ones([1, 6, 8, 4])}, {"pool5": Place(8)}
       >>> scores, variables = head.init_with_output(jax.random.key(0), maps, places)

@@ -126,10 +126,10 @@ def test_a_deleted_directory_ends_the_run(data_dir, tmp_path, monkeypatch):
     workdir = tmp_path / "run"
     tell = reporting.Reporter._tell
 
-    def delete(self, step, sigmas):
+    def delete(self, step, *measured):
         if step == 4:
             shutil.rmtree(workdir)
-        tell(self, step, sigmas)
+        tell(self, step, *measured)
 
     monkeypatch.setattr(reporting.Reporter, "_tell", delete)
     with pytest.raises(OSError, match=r"No such file or directory: '.*/run/metrics.jsonl'"):
