@@ -60,6 +60,7 @@ def write_pictures(
 
 
 def holds(path: Path, content: bytes) -> bool:
+    """Whether a file is there that holds exactly this."""
     return path.is_file() and path.read_bytes() == content
 
 
@@ -71,6 +72,7 @@ def numbered(name: str) -> Iterator[str]:
 
 
 def png(image: Image.Image) -> bytes:
+    """A picture as the content of a PNG file."""
     stream = io.BytesIO()
     image.save(stream, "PNG")
     return stream.getvalue()

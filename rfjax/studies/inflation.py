@@ -60,8 +60,13 @@ def _enumeration() -> Table:
         for row in rows
     ]
     claims += [below(f"{row}: fixed < learned", (row, FIXED), (row, LEARNED)) for row in rows]
+    return _table("A learned factor against enumerated dilations", cells, claims)
+
+
+def _table(title: str, cells: dict[Place, Cell], claims: list[Claim]) -> Table:
+    """A table whose rows are compared with fixed dilations, with the factors and their way."""
     return Table(
-        "A learned factor against enumerated dilations",
+        title,
         cells,
         lambda row, _: (row, FIXED),
         (*claims,),
@@ -82,15 +87,7 @@ def _gradients() -> Table:
         for d in (1, 8)
         for g in FACTOR_GRADIENTS
     ]
-    return Table(
-        "Gradients of the factor",
-        cells,
-        lambda row, _: (row, FIXED),
-        (*claims,),
-        numbers=NUMBERS,
-        measured=("factor",),
-        pictures=("factors",),
-    )
+    return _table("Gradients of the factor", cells, claims)
 
 
 TABLES = {"enumeration": _enumeration(), "gradients": _gradients()}
