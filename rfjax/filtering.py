@@ -37,6 +37,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rfjax import _checks, covariance
+from rfjax._engine import native
 from rfjax._engine.blur import Blur as Blur
 from rfjax._engine.blur import BlurOptions, blur_of, spelled
 from rfjax._engine.correlated import filter_plane
@@ -67,9 +68,11 @@ def gaussian_blur(
         leading axes of `x` and its channels. Traced, unbounded.
       blur, truncate, padding, method, support: see `Blur`. Static.
       spatial_ndim: number of spatial axes, 1, 2 or 3, static.
-      algorithm: auto | shift_add | toeplitz | banded | pallas, static: how spherical and diagonal
-        covariances are computed. The results agree to rounding; `plan` tells what auto chooses.
-        Kernels in Pallas are those of GPUs: a CPU interprets them, slowly.
+      algorithm: auto | shift_add | toeplitz | banded | pallas | native, static: how spherical and
+        diagonal covariances are computed. The results agree to rounding; `plan` tells what auto
+        chooses. Kernels in Pallas are those of GPUs: a CPU interprets them, slowly. Native ones are
+        those of a CPU, which `python -m rfjax.native` builds; where they do not serve, as other
+        devices and dtypes, auto decides.
 
     Returns:
       The filtered map, with the shape and dtype of `x`.
@@ -141,11 +144,11 @@ def plan(
 
     Returns:
       `algorithms`, for each axis shift_add (sums of shifted maps), toeplitz (a matrix product),
-      banded (one of blocks of rows) or pallas (a kernel for GPUs), or for both axes of a full
-      covariance shift_add or fourier; `half_sizes` that the covariances need along each axis, in
-      pixels, and `static_half_sizes` that are computed for them: of the form or of the transform's
-      grid, for a matrix the whole axis; `block`, the examples and channels that are worked off at a
-      time.
+      banded (one of blocks of rows), pallas (a kernel for GPUs) or native (one for both axes on a
+      CPU, where it was built), or for both axes of a full covariance shift_add or fourier;
+      `half_sizes` that the covariances need along each axis, in pixels, and `static_half_sizes`
+      that are computed for them: of the form or of the transform's grid, for a matrix the whole
+      axis; `block`, the examples and channels that are worked off at a time.
 
     Raises:
       ValueError: a shape or an option is wrong, or `params` are traced.
@@ -189,6 +192,11 @@ def _check_algorithm(algorithm: str, params: jax.Array, spatial_ndim: int) -> No
         raise ValueError(
             "full covariances have no axes to choose for: algorithm must be 'auto'; "
             f"got {algorithm!r}"
+        )
+    if algorithm == "native" and not native.is_loaded():
+        raise ValueError(
+            "algorithm 'native' wants kernels that are not built for this machine: "
+            "run python -m rfjax.native, then start again"
         )
 
 

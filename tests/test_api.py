@@ -60,7 +60,7 @@ def test_primitives_import_neither_flax_nor_data_libraries():
 def test_imports_run_one_way():
     """No module of a layer names a module of a layer above it."""
     layers = [
-        ["_extras", "_options", "_faults", "_lazy", "_markdown", "_names", "_registry"],
+        ["_caches", "_extras", "_options", "_faults", "_lazy", "_markdown", "_names", "_registry"],
         ["_statistics", "places"],
         ["_console", "_files", "_flags", "_outputs", "_programs", "_rules", "_runs"],
         ["_lock", "_progress", "_store"],
@@ -79,7 +79,7 @@ def test_imports_run_one_way():
         ["data", "visualize"],
         ["tasks"],
         ["training"],
-        ["evaluate", "export", "predict", "guide", "train", "video"],
+        ["evaluate", "export", "native", "predict", "guide", "train", "video"],
         ["receptive_field"],
         ["search"],
         ["studies"],

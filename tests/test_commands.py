@@ -102,6 +102,7 @@ MISTAKES = {
     "rfjax.receptive_field --model=resnet_tiny --head=none": "--head is one of score",
     "rfjax.receptive_field --model=resnet_tiny --image=W/a.png": "W/a.png is not a file",
     "rfjax.receptive_field --workdir=W": "W holds no checkpoints/",
+    "rfjax.native --fast": "unrecognized arguments: --fast",
     "rfjax.receptive_field --table --step=3": "--table does not take --step",
 }
 

@@ -180,9 +180,7 @@ def test_errors():
     full = jnp.zeros(3)
     with pytest.raises(ValueError, match="algorithm must be 'auto'; got 'toeplitz'"):
         rfjax.gaussian_blur(X, full, algorithm="toeplitz")
-    with pytest.raises(
-        ValueError, match="algorithm is one of auto, shift_add, toeplitz, banded, pallas; got 'fft'"
-    ):
+    with pytest.raises(ValueError, match=r"algorithm is one of auto, .*, native; got 'fft'"):
         rfjax.gaussian_blur(X, jnp.zeros(1), algorithm="fft")
     with pytest.raises(ValueError, match="params must be known"):
         jax.jit(lambda p: rfjax.filtering.plan((8, 8, 1), p).half_sizes)(jnp.zeros(1))

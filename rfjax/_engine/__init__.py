@@ -12,6 +12,7 @@ Filtering: y(p) = sum_d g(d; Sigma) x(p + d)
     correlated   full covariances: both axes at once                           <- gaussian_blur
     shift_add    y = w_0 x + sum_k w_k (x shifted by -k + x shifted by k), for short filters
     toeplitz     y = K x, K[i, j] = g(i - j) with its boundary, for long ones along an axis
+    fused        both axes in one reading of the map, by kernels in C++ on a CPU
     kernels      the sum of shift_add as one kernel of a GPU, whose half size is traced
     fourier      y = F^-1(F(x) F(g)), for long ones of full covariances
     local        y(p) = sum_d g_p(d) x(p + d)                            <- local_gaussian_blur
@@ -36,9 +37,10 @@ What the compiler wants
     switch       a switch between static sizes by a traced one, also under vmap
     blocks       a map worked off in parts that stay in the caches of a CPU
     layout       orders in memory; sums over maps
+    native       kernels in C++, where they were built, and their calls
     clamp        bounds whose gradient is whole on the bound
 
 A blur goes `filtering.gaussian_blur` -> `separable` (or `correlated`) -> `devices` -> `switch` ->
 `shift_add` or `toeplitz` (or `fourier`). The engine imports nothing of the package but checks of
-arguments.
+arguments and where files of the user are kept.
 """

@@ -43,6 +43,7 @@ def by_device(
     cpu: Callable,
     default: Callable,
     gpu: Callable | None = None,
+    native: Callable | None = None,
     partitioned: Callable | None = None,
     like: Callable | None = None,
 ) -> Any:
@@ -56,6 +57,8 @@ def by_device(
       cpu: for a CPU that holds all that the function sees.
       default: for any other device that does.
       gpu: for a GPU that does; `default` if None.
+      native: for a CPU that does, where the program stays on this machine and may call kernels that
+        were built here: not where it is exported; `cpu` if None.
       partitioned: for a program whose operations XLA partitions among several devices of any kind:
         it must not loop over examples or channels; `default` if None.
       like: a short function with results of the same shapes; `default` if None.
@@ -67,7 +70,7 @@ def by_device(
     def flattened(function):
         return lambda *flat: jax.tree.leaves(function(*tree.unflatten(flat)))
 
-    functions = {"cpu": cpu, "default": default, "gpu": gpu or default}
+    functions = {"cpu": cpu, "default": default, "gpu": gpu or default, "native": native or cpu}
     functions |= {"partitioned": partitioned or default, "like": like or default}
     # Shapes and types of the results, without tracing what computes them.
     traced, result = jax.make_jaxpr(functions["like"], return_shape=True)(*operands)
@@ -91,9 +94,10 @@ def _evaluate(*operands, **parameters):
     return jax.jit(partial(_by_device.bind, **parameters))(*operands)
 
 
-def _lower(ctx: mlir.LoweringRuleContext, *operands, cpu, gpu, default, partitioned, **_):
+def _lower(ctx: mlir.LoweringRuleContext, *operands, cpu, native, gpu, default, partitioned, **_):
     platforms = ctx.module_context.platforms
-    by_platform = {"cpu": cpu, "cuda": gpu, "rocm": gpu}
+    stays = not ctx.module_context.lowering_parameters.for_export
+    by_platform = {"cpu": native if stays else cpu, "cuda": gpu, "rocm": gpu}
     # Several platforms: the program itself chooses where it runs.
     function = partial(jax.lax.platform_dependent, **by_platform, default=default)
     if _partitions(ctx.module_context.axis_context):

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from rfjax._engine import choices, tuning
+from rfjax._engine import choices, native, tuning
 from rfjax._engine.blocks import Limits
 from rfjax._engine.choices import Choice
 from rfjax._engine.devices import is_known
 from rfjax._engine.profile import Window
 
 PADDINGS = ("zero", "edge", "reflect", "wrap", "renormalized")
-ALGORITHMS = ("auto", "shift_add", "toeplitz", "banded", "pallas")
+ALGORITHMS = ("auto", "shift_add", "toeplitz", "banded", "pallas", "native")
 READERS = ("auto", "gather", "pallas")
 
 # How `jnp.pad` names the boundaries that read outside the map.
@@ -85,7 +85,7 @@ class Filter(NamedTuple):
         """
         if self.algorithm == "toeplitz" or not is_known(numbers, length):
             return ()
-        if self.algorithm != "auto":
+        if self.algorithm not in ("auto", "native"):
             return self._asked(length, platform)
         if platform == "cpu":
             # The product costs about as much as `length` / 4 taps, on long axes as much as 64.
@@ -104,6 +104,26 @@ class Filter(NamedTuple):
         # The kernels are those of a GPU; a CPU interprets them.
         size = min(tuning.KERNEL_SIZE, length)
         return (Form("pallas", size),) if platform in ("cpu", "gpu") else ()
+
+    def is_fused(self, shape: tuple[int, ...], dtype: Any) -> bool:
+        """Whether kernels that were built filter a map [N, *spatial, C] on a CPU."""
+        return (
+            self.algorithm in ("auto", "native")
+            and self.padding in native.PADDINGS
+            and (len(shape), dtype) == (4, jnp.float32)
+            and is_known(*shape)
+            and 0 not in shape
+            and native.is_loaded()
+        )
+
+    def is_pulled_fused(self, shape: tuple[int, ...], dtype: Any) -> bool:
+        """Whether they compute its gradient as well."""
+        return self.padding == "zero" and self.is_fused(shape, dtype)
+
+    def fused_sizes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The half sizes up to which they serve, along each axis."""
+        sides = (length // tuning.FUSED_SHARE for length in shape[1:-1])
+        return tuple(min(max(size, tuning.FUSED_LEAST), tuning.FUSED_MOST) for size in sides)
 
     def axes(self, shape: tuple[int, ...], platform: str) -> tuple[Axis, ...]:
         """The spatial axes of a map [N, *spatial, C]."""
@@ -125,7 +145,12 @@ class Filter(NamedTuple):
         )
 
     def plan(self, shape: tuple[int, ...], needed: tuple[int, ...], platform: str) -> Plan:
-        """The plan for a map [N, *spatial, C] and supports of half sizes `needed`."""
+        """The plan for a map [N, *spatial, C] of float32 and supports of half sizes `needed`."""
+        if platform == "cpu" and self.is_fused(shape, jnp.float32):
+            bounds = self.fused_sizes(shape)
+            if all(size <= bound for size, bound in zip(needed, bounds, strict=True)):
+                whole = shape[0], shape[-1]
+                return Plan(platform, ("native", "native"), needed, bounds, whole)
         forms, statics = [], []
         for size, length in zip(needed, shape[1:-1], strict=True):
             # The first form that holds the support, or the whole axis as a matrix.

@@ -15,6 +15,8 @@ On a CPU, where no gradient is wanted, the smallest filter of two axes is a sing
 map, since most of the time goes into memory; from a half size of 2 on, its sums cost more than a
 second pass. Gradients need the map between the passes, and then one pass saves nothing.
 
+Where kernels were built for it, a CPU filters both axes at once, see `rfjax._engine.fused`.
+
 The gradient is written out: a symmetric filter is its own adjoint, and the gradient with respect to
 sigma is a pass with the taps' derivative, which costs as much as the forward pass. Automatic
 differentiation would reduce over the map once per tap.
@@ -30,6 +32,7 @@ from rfjax._engine import tuning
 from rfjax._engine.blocks import filter_in_blocks, pull_in_blocks
 from rfjax._engine.derivatives import operator
 from rfjax._engine.devices import alike, by_device
+from rfjax._engine.fused import filter_fused, pull_fused
 from rfjax._engine.layout import in_order
 from rfjax._engine.plan import Axis, Filter
 from rfjax._engine.profile import half_size, half_taps
@@ -52,6 +55,8 @@ def _forward(how: Filter, x: jax.Array, sigmas: jax.Array) -> jax.Array:
     if how.limits.splits(x.shape):
         # A map of one block needs no loop.
         run["cpu"] = partial(filter_in_blocks, run["cpu"], how.limits)
+    if how.is_fused(x.shape, x.dtype):
+        run["native"] = partial(filter_fused, how, run["cpu"])
     return by_device(x, sigmas, **run, like=lambda x, _: x)
 
 
@@ -69,9 +74,14 @@ def _keeping(how: Filter, x: jax.Array, sigmas: jax.Array) -> tuple[jax.Array, l
     def in_blocks(x, sigmas):
         return filter_in_blocks(one_block, how.limits, x, sigmas), like(x, sigmas)[1]
 
+    def at_once(x, sigmas):
+        return _forward(how, x, sigmas), like(x, sigmas)[1]
+
     run = _on_devices(_filter_and_keep, how)
     if how.limits.splits(x.shape):
         run["cpu"] = in_blocks
+    if how.is_pulled_fused(x.shape, x.dtype):
+        run["native"] = at_once
     return by_device(x, sigmas, **run, like=like)
 
 
@@ -80,12 +90,17 @@ def _backward(how: Filter, operands, kept, cotangent) -> tuple[jax.Array, jax.Ar
         kept = _filter_and_keep(how, "cpu", x, sigmas)[1]
         return _pull(how, "cpu", x, sigmas, kept, cotangent)
 
-    def in_blocks(x, sigmas, kept, cotangent):
+    def in_blocks(x, sigmas, cotangent):
         return pull_in_blocks(again, how.limits, x, sigmas, cotangent)
 
-    run = _on_devices(_pull, how)
-    if how.limits.splits(operands[0].shape):
-        run["cpu"] = in_blocks
+    def fused(x, sigmas, kept, cotangent):
+        return pull_fused(how, in_blocks if splits else again, x, sigmas, cotangent)
+
+    run, x = _on_devices(_pull, how), operands[0]
+    if splits := how.limits.splits(x.shape):
+        run["cpu"] = lambda x, sigmas, kept, cotangent: in_blocks(x, sigmas, cotangent)
+    if how.is_pulled_fused(x.shape, x.dtype):
+        run["native"] = fused
     like = lambda x, sigmas, *_: (x, sigmas)
     return by_device(*operands, kept, cotangent, **run, like=like)
 

@@ -1,15 +1,13 @@
 """Compiled programs, kept between runs."""
 
-import os
-from pathlib import Path
-
 import jax
+
+from rfjax._caches import user_cache
 
 
 def default_folder() -> str:
     """Where compiled programs are kept unless told: in the user's cache, under rfjax/xla."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return str(Path(base) / "rfjax" / "xla")
+    return str(user_cache("xla"))
 
 
 def use_compilation_cache(folder: str | None = None) -> None:

@@ -1,0 +1,153 @@
+"""Kernels in C++ for CPUs, which `python -m rfjax.native` builds: where they are, and their calls.
+
+    blur_filter  y = filter(x), both axes of a map in one reading of it
+    blur_pull    its gradient
+
+XLA writes and reads a map between the passes of a blur, and pads it before each; `cpp/blur.cc`
+filters a row along one axis into the caches, and from there along the other. A library is for the
+processor, the version of JAX and the sources that it was built for and of. Where there is none,
+everything works without it; the results agree to rounding.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_batching import custom_vmap
+
+from rfjax._caches import user_cache
+from rfjax._engine.devices import alike
+
+SOURCES = Path(__file__).parent / "cpp"
+PADDINGS = ("zero", "edge", "reflect", "wrap")  # in the order of cpp/blur.cc
+_SYMBOLS = ("blur_filter", "blur_pull")
+
+
+# The library
+
+
+def place() -> Path:
+    """Where the library of this machine lies, if it was built."""
+    return user_cache("native") / f"{_key()}.so"
+
+
+@functools.cache
+def is_loaded() -> bool:
+    """Whether the kernels can be called: loads them where they were built.
+
+    `RFJAX_NATIVE=0` in the environment leaves them alone.
+    """
+    if os.environ.get("RFJAX_NATIVE") == "0" or not place().exists():
+        return False
+    library = ctypes.CDLL(str(place()))
+    for symbol in _SYMBOLS:
+        capsule = jax.ffi.pycapsule(getattr(library, symbol))
+        jax.ffi.register_ffi_target(_target(symbol), capsule, platform="cpu")
+    return True
+
+
+def _target(symbol: str) -> str:
+    """The kernel's name in programs: compiled ones that are kept must not meet another version."""
+    return f"rfjax_{symbol}_{_key()}"
+
+
+@functools.cache
+def _key() -> str:
+    """What a library depends on: its sources, JAX, and what the processor can do."""
+    parts = [path.read_bytes() for path in sorted(SOURCES.iterdir())]
+    parts += [text.encode() for text in (jax.__version__, platform.machine(), _abilities())]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def _abilities() -> str:
+    """The instructions that the processor knows, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+
+
+# Its kernels, of maps [N, H, W, C] and taps [N | 1, C | 1, K] in float32, half sizes int32 [2]
+
+
+def blur_filter(
+    x: jax.Array, down: jax.Array, across: jax.Array, sizes: jax.Array, *, padding: str
+) -> jax.Array:
+    """x filtered along y by the taps `down` at distances 0 ... K - 1, and along x by `across`."""
+
+    def kernel(x, down, across, sizes):
+        options = {"padding": np.int64(PADDINGS.index(padding))}
+        return _call("blur_filter", (x.shape,), x, down, across, sizes, **options)[0]
+
+    def unfolded(size, y, share):
+        return y.reshape(size, -1, *y.shape[1:])
+
+    return _batched(kernel, unfolded)((x,), (down, across), sizes)
+
+
+def blur_pull(
+    x: jax.Array,
+    cotangent: jax.Array,
+    taps: tuple[jax.Array, jax.Array],
+    changes: tuple[jax.Array, jax.Array],
+    sizes: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """The cotangents of x and of sigma [N | 1, C | 1, 2], with zeros outside of the map.
+
+    `changes` are the derivatives of the taps, `down` and `across`, by their sigmas.
+    """
+
+    def kernel(x, cotangent, down, across, down_change, across_change, sizes):
+        shapes = x.shape, (*down.shape[:2], 2)
+        operands = x, cotangent, down, across, down_change, across_change, sizes
+        return _call("blur_pull", shapes, *operands)
+
+    def unfolded(size, results, share):
+        grad_x, grad_sigma = (array.reshape(size, -1, *array.shape[1:]) for array in results)
+        # Where the examples of a map share a sigma, so does their gradient.
+        return grad_x, grad_sigma.sum(1, keepdims=True) if share else grad_sigma
+
+    return _batched(kernel, unfolded)((x, cotangent), (*taps, *changes), sizes)
+
+
+def _call(symbol: str, shapes: tuple, x: jax.Array, *operands: jax.Array, **options) -> tuple:
+    """The results of a kernel, of these shapes."""
+    results = tuple(jax.ShapeDtypeStruct(shape, x.dtype) for shape in shapes)
+    found = jax.ffi.ffi_call(_target(symbol), results)(x, *operands, **options)
+    # Inside of `shard_map` they vary as the map does, which a call does not tell by itself.
+    return tuple(alike(result, x)[0] for result in found)
+
+
+def _batched(kernel: Callable, unfolded: Callable) -> Callable:
+    """The function (maps, taps, sizes) of a kernel, whose batch under `vmap` is more examples."""
+
+    @custom_vmap
+    def run(maps, taps, sizes):
+        return kernel(*maps, *taps, sizes)
+
+    @run.def_vmap
+    def rule(size, in_batched, maps, taps, sizes):
+        def spread(array, batched):
+            return array if batched else jnp.broadcast_to(array, (size, *array.shape))
+
+        maps, taps = jax.tree.map(spread, (maps, taps), tuple(in_batched[:2]))
+        count = maps[0].shape[1]
+        share = taps[0].shape[1] == 1
+        # [B, N | 1, C | 1, K] as taps of B N examples
+        each = [jnp.broadcast_to(t, (size, count, *t.shape[2:])) for t in taps]
+        merged = jax.tree.map(lambda a: a.reshape(size * count, *a.shape[2:]), (maps, tuple(each)))
+        # The largest support serves all: taps are zero beyond their own.
+        sizes = jnp.max(sizes, 0) if in_batched[2] else sizes
+        results = unfolded(size, _batched(kernel, partial(unfolded))(*merged, sizes), share)
+        return results, jax.tree.map(lambda _: True, results)
+
+    return run
