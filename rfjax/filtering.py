@@ -193,11 +193,7 @@ def _check_algorithm(algorithm: str, params: jax.Array, spatial_ndim: int) -> No
             "full covariances have no axes to choose for: algorithm must be 'auto'; "
             f"got {algorithm!r}"
         )
-    if algorithm == "native" and not native.is_loaded():
-        raise ValueError(
-            "algorithm 'native' wants kernels that are not built for this machine: "
-            "run python -m rfjax.native, then start again"
-        )
+    native.check_algorithm(algorithm)
 
 
 @spelled

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from rfjax import _checks, grids
-from rfjax._engine import reads
+from rfjax._engine import native, reads
 from rfjax._engine.conv import Pair, check_kernel, convolve, operands
 from rfjax._engine.conv import output_size as output_size
 from rfjax._engine.plan import READERS, Reading
@@ -153,9 +153,11 @@ def sampled_conv(
         samples; None for 1. Traced.
       stride: the distance of neighbouring centers in pixels, one number or (y, x); static, at
         least 1.
-      algorithm: auto | gather | pallas, static: how the map is read at positions of each output.
-        The results agree to rounding. Kernels in Pallas are those of GPUs: a CPU interprets them,
-        slowly. Asked for, they also serve positions that all outputs share.
+      algorithm: auto | gather | pallas | native, static: how the map is read at positions of each
+        output. The results agree to rounding. Kernels in Pallas are those of GPUs: a CPU interprets
+        them, slowly. Native ones are those of a CPU, which `python -m rfjax.native` builds; where
+        they do not serve, as channel groups and other dtypes, samples are gathered. Asked for, both
+        also serve positions that all outputs share.
 
     Returns:
       [*batch, H', W', C_out], H' = (H - 1) // stride + 1, in the dtype of `x`; sums in float32 at
@@ -182,6 +184,7 @@ def sampled_conv(
     positions = _checks.float_array("positions", positions)
     strides = _checks.pair("stride", stride)
     how = Reading(_checks.choose("algorithm", algorithm, READERS))
+    native.check_algorithm(algorithm)
     output = output_size(x.shape[-3:-1], strides)
     groups = check_kernel(x, kernel)
     if 0 in x.shape[-3:]:
@@ -196,7 +199,7 @@ def sampled_conv(
     maps = x.reshape(math.prod(batch), *x.shape[-3:])
     weights = _weights(kernel, groups, parts)
     positions = positions.astype(_checks.accumulation_dtype(x, positions))
-    if positions.ndim == 2 and mask is None and algorithm != "pallas":
+    if positions.ndim == 2 and mask is None and algorithm in ("auto", "gather"):
         y = reads.shared(maps, weights, positions, strides=strides)
     else:
         places = _places(positions, mask, (*batch, *output), parts)

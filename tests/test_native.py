@@ -73,7 +73,7 @@ def by(algorithm, padding="zero"):
 
 def calls(function, *operands):
     """How often the program calls a kernel."""
-    return jax.jit(function).lower(*operands).as_text().count("@rfjax_blur_")
+    return jax.jit(function).lower(*operands).as_text().count("@rfjax_")
 
 
 def random_taps(shape, share, size):
@@ -158,7 +158,9 @@ def test_sums_of_many_tiles_are_the_same_every_time(kernels):
         assert all(map(np.array_equal, jax.tree.leaves(first), jax.tree.leaves(again)))
 
 
-@pytest.mark.parametrize("name", ["gaussian_blur", "gaussian_blur of each example"])
+@pytest.mark.parametrize(
+    "name", ["gaussian_blur", "gaussian_blur of each example", "deformable_conv"]
+)
 @pytest.mark.parametrize("place", ["N", "shard_map", "pmap", "vmap"])
 def test_on_several_devices(place, name, kernels, monkeypatch):
     function, of_each, operands = CASES[name]
@@ -214,13 +216,62 @@ def test_where_no_kernel_is_called(kernels):
     assert calls(by("auto", "renormalized"), x, params) == 0
     assert calls(functools.partial(rfjax.gaussian_blur, spatial_ndim=1), x, params[:1]) == 0
     program, _ = placements.sharded("N", by("auto"), (True, False), (x[:, :4].repeat(2, 0), params))
-    assert "rfjax_blur" not in program.as_text()
+    assert "rfjax_" not in program.as_text()
+
+
+def read(x, kernel, positions, mask=None, *, algorithm="native", stride=1):
+    return rfjax.sampled_conv(x, kernel, positions, mask=mask, stride=stride, algorithm=algorithm)
+
+
+# Channels in vectors and beside them, outputs that fill blocks and that do not, masks and strides.
+READS = {
+    "plain": ((2, 13, 17, 40), 24, 1, False),
+    "few channels": ((1, 9, 11, 3), 5, 1, True),
+    "strided": ((2, 12, 10, 17), 4, 2, True),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_reads_are_those_of_gathers(name, kernels, monkeypatch):
+    shape, features, stride, masked = READS[name]
+    monkeypatch.setattr("rfjax._engine.tuning.READ_BLOCK_CPU", 2**14)
+    monkeypatch.setattr("rfjax._engine.tuning.LEAST_OUTPUTS", 16)
+    output = shape[0], *(-(-side // stride) for side in shape[1:3])
+    # Half of the taps on whole pixels, some far outside of the map.
+    positions = 3 * normal(*output, 9, 2)
+    positions = jnp.where(positions > 0, positions, jnp.round(positions)).at[0, 0, 0, 0].set(1e6)
+    operands = [normal(*shape), normal(3, 3, shape[-1], features), positions]
+    operands += [normal(*output, 9)] if masked else []
+    weights = normal(*output, features)
+    both = [
+        placements.values_and_gradients(functools.partial(read, algorithm=name, stride=stride))
+        for name in ("native", "gather")
+    ]
+    # A kernel for the value and one for the gradients.
+    assert calls(both[0], weights, *operands) == 2
+    assert calls(both[1], weights, *operands) == 0
+    close(*(jax.jit(of)(weights, *operands) for of in both), 1e-5)
+
+
+def test_where_reads_call_no_kernel(kernels):
+    x, kernel, positions = normal(1, 8, 8, 4), normal(3, 3, 4, 4), normal(1, 8, 8, 9, 2)
+    assert calls(read, x, kernel, positions) == 1
+    assert calls(read, x, kernel, positions[0, 0, 0]) == 1
+    assert calls(functools.partial(read, algorithm="auto"), x, kernel, positions) == 1
+    assert calls(functools.partial(read, algorithm="auto"), x, kernel, positions[0, 0, 0]) == 0
+    assert calls(functools.partial(read, algorithm="gather"), x, kernel, positions) == 0
+    assert calls(read, x, kernel[:, :, :2], positions) == 0  # groups of channels
+    assert calls(read, x, kernel, normal(1, 8, 8, 2, 9, 2)) == 0  # offset groups
+    assert calls(read, x.astype(jnp.bfloat16), kernel, positions) == 0
+    assert calls(read, normal(1, 8, 8, 40), normal(3, 3, 40, 2), positions) == 0  # narrow
+    saved = export.export(jax.jit(read))(x, kernel, positions)
+    assert "rfjax_" not in saved.mlir_module()
 
 
 def test_exported_programs_run_on_other_machines(kernels):
     x, params = normal(1, 16, 16, 4), jnp.zeros(2)
     saved = export.export(jax.jit(by("native")))(x, params)
-    assert "rfjax_blur" not in saved.mlir_module()
+    assert "rfjax_" not in saved.mlir_module()
     got = export.deserialize(saved.serialize()).call(x, params)
     close(got, by("native")(x, params))
     assert calls(by("native"), x, params) == 1

@@ -20,6 +20,7 @@ Filtering: y(p) = sum_d g(d; Sigma) x(p + d)
 Reading: y(p) = sum_k theta_k^T v(p + p_k), v the bilinear interpolation of x
     cells        v(i + a, j + b) = (1-a)(1-b) x[i, j] + ..., and its adjoint, on rows of channels
     reads        taps at any positions                                          <- sampled_conv
+    tap_blocks   all taps of a block of outputs at once, by kernels in C++ on a CPU
     tap_kernels  the same as kernels of a GPU, for positions of each output
     conv         taps on pixels: the plain convolution                             <- blur_conv
     mixed        taps at several dilations, mixed at every output     <- adaptive_dilated_conv

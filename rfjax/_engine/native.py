@@ -2,11 +2,15 @@
 
     blur_filter  y = filter(x), both axes of a map in one reading of it
     blur_pull    its gradient
+    reads_read   samples of taps at any positions of a map
+    reads_pull   their gradients by the map and the positions
 
 XLA writes and reads a map between the passes of a blur, and pads it before each; `cpp/blur.cc`
-filters a row along one axis into the caches, and from there along the other. A library is for the
-processor, the version of JAX and the sources that it was built for and of. Where there is none,
-everything works without it; the results agree to rounding.
+filters a row along one axis into the caches, and from there along the other. XLA gathers the four
+corners of samples one after the other; `cpp/reads.cc` reads and blends them at once.
+
+A library is for the processor, the version of JAX and the sources that it was built for and of.
+Where there is none, everything works without it; the results agree to rounding.
 """
 
 import ctypes
@@ -28,7 +32,7 @@ from rfjax._engine.devices import alike
 
 SOURCES = Path(__file__).parent / "cpp"
 PADDINGS = ("zero", "edge", "reflect", "wrap")  # in the order of cpp/blur.cc
-_SYMBOLS = ("blur_filter", "blur_pull")
+_SYMBOLS = ("blur_filter", "blur_pull", "reads_read", "reads_pull")
 
 
 # The library
@@ -54,6 +58,15 @@ def is_loaded() -> bool:
     return True
 
 
+def check_algorithm(algorithm: str) -> None:
+    """Raises where "native" is asked for and the kernels were not built."""
+    if algorithm == "native" and not is_loaded():
+        raise ValueError(
+            "algorithm 'native' wants kernels that are not built for this machine: "
+            "run python -m rfjax.native, then start again"
+        )
+
+
 def _target(symbol: str) -> str:
     """The kernel's name in programs: compiled ones that are kept must not meet another version."""
     return f"rfjax_{symbol}_{_key()}"
@@ -76,7 +89,7 @@ def _abilities() -> str:
     return next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
 
 
-# Its kernels, of maps [N, H, W, C] and taps [N | 1, C | 1, K] in float32, half sizes int32 [2]
+# Blurs of maps [N, H, W, C] by taps [N | 1, C | 1, K] in float32, half sizes int32 [2]
 
 
 def blur_filter(
@@ -85,8 +98,8 @@ def blur_filter(
     """x filtered along y by the taps `down` at distances 0 ... K - 1, and along x by `across`."""
 
     def kernel(x, down, across, sizes):
-        options = {"padding": np.int64(PADDINGS.index(padding))}
-        return _call("blur_filter", (x.shape,), x, down, across, sizes, **options)[0]
+        index = np.int64(PADDINGS.index(padding))
+        return _call("blur_filter", (x.shape,), x, down, across, sizes, padding=index)[0]
 
     def unfolded(size, y, share):
         return y.reshape(size, -1, *y.shape[1:])
@@ -119,14 +132,6 @@ def blur_pull(
     return _batched(kernel, unfolded)((x, cotangent), (*taps, *changes), sizes)
 
 
-def _call(symbol: str, shapes: tuple, x: jax.Array, *operands: jax.Array, **options) -> tuple:
-    """The results of a kernel, of these shapes."""
-    results = tuple(jax.ShapeDtypeStruct(shape, x.dtype) for shape in shapes)
-    found = jax.ffi.ffi_call(_target(symbol), results)(x, *operands, **options)
-    # Inside of `shard_map` they vary as the map does, which a call does not tell by itself.
-    return tuple(alike(result, x)[0] for result in found)
-
-
 def _batched(kernel: Callable, unfolded: Callable) -> Callable:
     """The function (maps, taps, sizes) of a kernel, whose batch under `vmap` is more examples."""
 
@@ -151,3 +156,61 @@ def _batched(kernel: Callable, unfolded: Callable) -> Callable:
         return results, jax.tree.map(lambda _: True, results)
 
     return run
+
+
+# Reads of a map's rows [R, C] in float32 by taps [P, T]: row int32, y, x and factor
+
+
+def read_taps(
+    rows: jax.Array,
+    row: jax.Array,
+    y: jax.Array,
+    x: jax.Array,
+    factor: jax.Array,
+    *,
+    width: int,
+) -> jax.Array:
+    """The samples [P, T, C] of taps at (y, x) in the cells that begin at `row`, times the factor.
+
+    A line of the map has `width` rows.
+    """
+    shape = (*row.shape, rows.shape[-1])
+    return _call("reads_read", (shape,), rows, row, y, x, factor, width=np.int64(width))[0]
+
+
+def pull_taps(
+    rows: jax.Array,
+    rows_gradient: jax.Array,
+    gradient: jax.Array,
+    row: jax.Array,
+    y: jax.Array,
+    x: jax.Array,
+    factor: jax.Array,
+    *,
+    width: int,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What the samples' gradient [P, T, C] makes of that of the rows so far, samples, and slopes.
+
+    Returns:
+      `rows_gradient` with what the samples add to it, the samples [P, T, C], and the gradients by
+      y, x and the factor [P, T, 3].
+    """
+    shapes = rows.shape, gradient.shape, (*row.shape, 3)
+    operands = rows, rows_gradient, gradient, row, y, x, factor
+    aliases = {1: 0}
+    return _call("reads_pull", shapes, *operands, aliases=aliases, width=np.int64(width))
+
+
+def _call(
+    symbol: str,
+    shapes: tuple,
+    first: jax.Array,
+    *operands: jax.Array,
+    aliases: dict[int, int] | None = None,
+    **options: np.int64,
+) -> tuple:
+    """The results of a kernel, of these shapes; of aliases a result may take an operand's place."""
+    results = tuple(jax.ShapeDtypeStruct(shape, first.dtype) for shape in shapes)
+    call = jax.ffi.ffi_call(_target(symbol), results, input_output_aliases=aliases)
+    # Inside of `shard_map` they vary as the map does, which a call does not tell by itself.
+    return tuple(alike(result, first)[0] for result in call(first, *operands, **options))

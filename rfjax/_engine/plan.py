@@ -17,7 +17,7 @@ from rfjax._engine.profile import Window
 
 PADDINGS = ("zero", "edge", "reflect", "wrap", "renormalized")
 ALGORITHMS = ("auto", "shift_add", "toeplitz", "banded", "pallas", "native")
-READERS = ("auto", "gather", "pallas")
+READERS = ("auto", "gather", "pallas", "native")
 
 # How `jnp.pad` names the boundaries that read outside the map.
 PAD_MODES = {"zero": "constant", "edge": "edge", "reflect": "reflect", "wrap": "wrap"}
@@ -229,11 +229,13 @@ class Reading(NamedTuple):
         dtype: Any,
         platform: str,
     ) -> str:
-        """gather, or pallas, for outputs [N, H', W'] of a map [N, H, W, C]; see `reads`."""
-        # Kernels are those of a GPU, which a CPU interprets where they are asked for.
+        """gather, pallas or native, for outputs [N, H', W'] of a map [N, H, W, C]; see `reads`."""
+        # Kernels in Pallas are those of a GPU, which a CPU interprets where they are asked for.
         if platform not in ("cpu", "gpu") or not is_known(*outputs, *map_shape):
             return "gather"
-        if self.algorithm != "auto":
+        if platform == "cpu" and self.algorithm in ("auto", "native"):
+            return "native" if native.is_loaded() else "gather"
+        if self.algorithm not in ("auto", "native"):
             return self.algorithm
         sizes = math.prod(outputs) * weights[0], map_shape[-1], math.prod(weights[1:])
         row = nearest(choices.READS, platform, jnp.dtype(dtype).name, sizes)

@@ -34,7 +34,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from rfjax import _checks
-from rfjax._engine import tuning
+from rfjax._engine import tap_blocks, tuning
 from rfjax._engine.cells import (
     BORDER,
     Cells,
@@ -129,6 +129,8 @@ def _by_platform(
             apart = functools.partial(_one_apart, elsewhere, of_each, added)
             run = {"cpu": one_by_one, "gpu": elsewhere}
             run |= {name: functools.partial(one, strides) for name, one in kernels.items()}
+            if "native" in run:
+                run["native"] = jax.custom_batching.sequential_vmap(run["native"])
             return by_device(*arrays, **run, default=elsewhere, partitioned=apart)
 
         return planned
@@ -287,33 +289,48 @@ def _shared_backward(plan: _Plan, strides: Pair, x, weights, positions, cotangen
 
 
 def _kernels(function: Callable, how: Reading, x, weights, positions) -> dict[str, Callable]:
-    """The platforms that read by a kernel, and what runs there: `function(interpret, ...)`."""
-    return {
-        platform: functools.partial(function, platform == "cpu")
+    """The platforms that read by kernels, and what runs there: `function` with these kernels."""
+    operands = positions.shape[:3], x.shape, weights.shape, x.dtype
+    found = {
+        platform: functools.partial(function, functools.partial(_pallas, platform == "cpu"))
         for platform in ("cpu", "gpu")
-        if how.form(positions.shape[:3], x.shape, weights.shape, x.dtype, platform) == "pallas"
+        if how.form(*operands, platform) == "pallas"
     }
+    serves = tap_blocks.serves(x, weights, positions) and not _is_narrow(x, weights)
+    if serves and how.form(*operands, "cpu") == "native":
+        found["native"] = functools.partial(function, _native)
+    return found
 
 
-def _forward_by_kernel(interpret: bool, strides: Pair, x, weights, positions) -> jax.Array:
-    """`_forward` of a kernel."""
+def _pallas(interpret: bool) -> tuple[Callable, Callable]:
+    """Kernels of a GPU."""
     # Imported where it is asked for: Pallas takes long to load.
-    from rfjax._engine.tap_kernels import read_by_kernel
+    from rfjax._engine.tap_kernels import pull_by_kernel, read_by_kernel
 
+    read_by, pull_by = (
+        functools.partial(kernel, interpret=interpret)
+        for kernel in (read_by_kernel, pull_by_kernel)
+    )
+    return read_by, pull_by
+
+
+def _native() -> tuple[Callable, Callable]:
+    """Kernels of a CPU."""
+    return tap_blocks.read_in_blocks, tap_blocks.pull_in_blocks
+
+
+def _forward_by_kernel(kernels: Callable, strides: Pair, x, weights, positions) -> jax.Array:
+    """`_forward` of kernels."""
     rows, cells = _unprojected(x, weights), _flat_cells(x, positions, strides)
-    y = read_by_kernel(rows, cells, weights, interpret=interpret)
+    y = kernels()[0](rows, cells, weights)
     return y.reshape(*positions.shape[:3], -1)
 
 
-def _backward_by_kernel(interpret: bool, strides: Pair, x, weights, positions, cotangent):
+def _backward_by_kernel(kernels: Callable, strides: Pair, x, weights, positions, cotangent):
     """`_free_backward` of kernels."""
-    from rfjax._engine.tap_kernels import pull_by_kernel
-
     rows, cells = _unprojected(x, weights), _flat_cells(x, positions, strides)
     flat = cotangent.reshape(-1, cotangent.shape[-1])
-    along_rows, along_weights, slopes = pull_by_kernel(
-        rows, cells, weights, flat, interpret=interpret
-    )
+    along_rows, along_weights, slopes = kernels()[1](rows, cells, weights, flat)
     along_map = unbordered(along_rows, x.shape).astype(x.dtype)
     slopes = slopes[..., : positions.shape[-1]].reshape(positions.shape)
     return along_map, along_weights.astype(weights.dtype), slopes.astype(positions.dtype)

@@ -1,8 +1,9 @@
 """What a training step of each row of a table costs: time, and memory.
 
 All rows are measured in one go, a step of each in turn, since the speed of a machine drifts: of
-times the ratios within a turn count. Memory is what the compiled step allocates besides its state
-and its batch, as the compiler plans it.
+times the ratios within a turn count. On a CPU they are times of the processor, all threads
+together, which other programs hardly change. Memory is what the compiled step allocates besides its
+state and its batch, as the compiler plans it.
 """
 
 import statistics
@@ -73,13 +74,14 @@ def ratio(times: Sequence[float], others: Sequence[float]) -> float:
 
 def interleave(functions: dict[str, Callable[[], Any]], *, rounds: int) -> dict[str, list[float]]:
     """Seconds of functions that take turns, each [rounds]; every turn begins with another one."""
+    clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
     names, times = list(functions), {name: [] for name in functions}
     for turn in range(rounds + 1):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
-            started = time.perf_counter()
+            started = clock()
             functions[name]()
-            times[name].append(time.perf_counter() - started)
+            times[name].append(clock() - started)
     return {name: measured[1:] for name, measured in times.items()}
 
 
