@@ -1,4 +1,4 @@
-"""Builds the kernels in C++ that make blurs and reads faster on this machine's CPU.
+"""Builds kernels in C++ that make blurs and reads faster on this machine's CPU.
 
     python -m rfjax.native
     python -m rfjax.native --compiler=clang++
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = Parser(
         prog="rfjax.native",
-        description="Builds the kernels in C++ that make blurs and reads faster on this machine's CPU.",
+        description="Builds kernels in C++ that make blurs and reads faster on this machine's CPU.",
     )
     parser.add_argument("--compiler", help=f"the first of {', '.join(_COMPILERS)} by default")
     return parser

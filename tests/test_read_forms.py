@@ -129,5 +129,5 @@ def test_what_is_planned():
     for platform, wanted in (("cpu", "pallas"), ("gpu", "pallas"), ("tpu", "gather")):
         assert Reading("pallas").form(*shapes, jnp.float32, platform) == wanted
     assert Reading().form(*shapes, jnp.float32, "cpu") == "gather"
-    with pytest.raises(ValueError, match="algorithm is one of auto, gather, pallas; got 'scatter'"):
+    with pytest.raises(ValueError, match="algorithm is one of auto, gather, pallas, native; got"):
         rfjax.sampled_conv(X, KERNEL, OFFSETS, algorithm="scatter")

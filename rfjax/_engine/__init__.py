@@ -24,6 +24,7 @@ Reading: y(p) = sum_k theta_k^T v(p + p_k), v the bilinear interpolation of x
     tap_kernels  the same as kernels of a GPU, for positions of each output
     conv         taps on pixels: the plain convolution                             <- blur_conv
     mixed        taps at several dilations, mixed at every output     <- adaptive_dilated_conv
+    mixes        the same by kernels in C++ on a CPU
     products     rows of channels by the weights of a tap
 
 Choosing

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from rfjax import _checks
-from rfjax._engine import tuning
+from rfjax._engine import mixes, tuning
 from rfjax._engine.derivatives import operator
 from rfjax._engine.devices import alike, by_device, is_known, zeros_for
 from rfjax._engine.products import outer_product, tap_product, tap_weights
@@ -75,12 +75,14 @@ def _operator(taps: Taps) -> Callable:
     def forward(*operands):
         blocked = functools.partial(_blocked_forward, taps)
         whole = functools.partial(_whole_forward, taps)
-        return by_device(*operands, cpu=blocked, default=whole)
+        native = _native(_native_forward, taps, *operands)
+        return by_device(*operands, cpu=blocked, default=whole, native=native)
 
     def backward(operands, kept, cotangent):
         blocked = functools.partial(_blocked_backward, taps)
         whole = functools.partial(_whole_backward, taps)
-        return by_device(*operands, cotangent, cpu=blocked, default=whole)
+        native = _native(_native_backward, taps, *operands)
+        return by_device(*operands, cotangent, cpu=blocked, default=whole, native=native)
 
     return jax.jit(operator(forward, backward, functools.partial(_whole_forward, taps)))
 
@@ -201,6 +203,33 @@ def _bordered(taps: Taps, x: jax.Array, more: int = 0) -> jax.Array:
 def _unbordered(taps: Taps, x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     (down, right), (height, width) = taps.reach, shape[1:3]
     return x[:, down : down + height, right : right + width]
+
+
+# Kernels in C++
+
+
+def _native(function: Callable, taps: Taps, x, kernel, weights) -> Callable | None:
+    """`function` where kernels serve; under vmap one example after the other."""
+    if not mixes.serves(x, kernel, weights):
+        return None
+    return jax.custom_batching.sequential_vmap(functools.partial(function, taps))
+
+
+def _native_forward(taps: Taps, x, kernel, weights) -> jax.Array:
+    bordered = _bordered(taps, x)
+    return mixes.mix_in_blocks(_grid(taps, bordered), bordered, kernel, weights)
+
+
+def _native_backward(taps: Taps, x, kernel, weights, cotangent) -> tuple[jax.Array, ...]:
+    bordered = _bordered(taps, x)
+    operands = bordered, kernel, weights, cotangent
+    grad_x, *others = mixes.pull_in_blocks(_grid(taps, bordered), *operands)
+    return _unbordered(taps, grad_x, x.shape), *others
+
+
+def _grid(taps: Taps, bordered: jax.Array) -> mixes.Grid:
+    places = tuple(tuple((d * y, d * x) for d in taps.dilations) for y, x in taps.lattice)
+    return mixes.Grid(bordered.shape, taps.reach, taps.strides, places)
 
 
 # Blocks of its rows

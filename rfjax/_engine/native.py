@@ -4,10 +4,13 @@
     blur_pull    its gradient
     reads_read   samples of taps at any positions of a map
     reads_pull   their gradients by the map and the positions
+    mixes_read   taps at several dilations, mixed at every output
+    mixes_pull   their gradients by the map and the weights of dilations
 
 XLA writes and reads a map between the passes of a blur, and pads it before each; `cpp/blur.cc`
 filters a row along one axis into the caches, and from there along the other. XLA gathers the four
-corners of samples one after the other; `cpp/reads.cc` reads and blends them at once.
+corners of samples one after the other; `cpp/reads.cc` reads and blends them at once, and
+`cpp/mixes.cc` mixes dilations likewise.
 
 A library is for the processor, the version of JAX and the sources that it was built for and of.
 Where there is none, everything works without it; the results agree to rounding.
@@ -32,7 +35,8 @@ from rfjax._engine.devices import alike
 
 SOURCES = Path(__file__).parent / "cpp"
 PADDINGS = ("zero", "edge", "reflect", "wrap")  # in the order of cpp/blur.cc
-_SYMBOLS = ("blur_filter", "blur_pull", "reads_read", "reads_pull")
+_SYMBOLS = tuple(f"{kind}_{what}" for kind in ("reads", "mixes") for what in ("read", "pull"))
+_SYMBOLS += ("blur_filter", "blur_pull")
 
 
 # The library
@@ -199,6 +203,35 @@ def pull_taps(
     operands = rows, rows_gradient, gradient, row, y, x, factor
     aliases = {1: 0}
     return _call("reads_pull", shapes, *operands, aliases=aliases, width=np.int64(width))
+
+
+# Mixes of a map's rows [R, C] in float32: centers int32 [P], distances int32 [T, D], w [P, D]
+
+
+def read_mixes(
+    rows: jax.Array, center: jax.Array, distance: jax.Array, weight: jax.Array
+) -> jax.Array:
+    """The sums over n of w[p, n] rows[center[p] + distance[t, n]]: [P, T, C]."""
+    shape = (center.shape[0], distance.shape[0], rows.shape[-1])
+    return _call("mixes_read", (shape,), rows, center, distance, weight)[0]
+
+
+def pull_mixes(
+    rows: jax.Array,
+    rows_gradient: jax.Array,
+    gradient: jax.Array,
+    center: jax.Array,
+    distance: jax.Array,
+    weight: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What the mixes' gradient [P, T, C] makes of that of the rows so far.
+
+    Returns:
+      `rows_gradient` with what the mixes add to it, the mixes [P, T, C], and the gradient by w.
+    """
+    shapes = rows.shape, gradient.shape, weight.shape
+    operands = rows, rows_gradient, gradient, center, distance, weight
+    return _call("mixes_pull", shapes, *operands, aliases={1: 0})
 
 
 def _call(

@@ -57,23 +57,27 @@ def pull_in_blocks(
     zeros = [zeros_for(a.shape, a.dtype, rows.values) for a in (rows.values, matrix)]
     blocks = _blocks(cells, matrix.shape[0])
     number, size, _ = blocks[0].shape
-    cotangent = _filled(cotangent, (number, size))
+    cotangent = filled(cotangent, (number, size))
     gradients, slopes = lax.scan(block, tuple(zeros), (blocks, cotangent))
     return gradients[0], gradients[1].reshape(weights.shape), slopes.reshape(-1, taps, 3)[:count]
 
 
 def _blocks(cells: Cells, samples: int) -> tuple[jax.Array, ...]:
     """Rows, y, x and factors [P, T] as [blocks, size, T], of so many samples an output."""
-    count = cells.row.shape[0]
+    sides = sides_of(cells.row.shape[0], samples)
+    factor = jnp.ones_like(cells.y) if cells.factor is None else cells.factor
+    return tuple(filled(part, sides) for part in (cells.row, cells.y, cells.x, factor))
+
+
+def sides_of(count: int, samples: int) -> tuple[int, int]:
+    """How many blocks hold so many outputs, of so many samples each, and how many outputs each."""
     most = max(tuning.LEAST_OUTPUTS, tuning.READ_BLOCK_CPU // samples)
     # As few blocks as hold no more than the largest, and all of them equal.
     blocks = -(-count // most)
-    factor = jnp.ones_like(cells.y) if cells.factor is None else cells.factor
-    sides = blocks, -(-count // blocks)
-    return tuple(_filled(part, sides) for part in (cells.row, cells.y, cells.x, factor))
+    return blocks, -(-count // blocks)
 
 
-def _filled(array: jax.Array, sides: tuple[int, int]) -> jax.Array:
+def filled(array: jax.Array, sides: tuple[int, int]) -> jax.Array:
     """[P, F] as [blocks, size, F], filled up with zeros: a tap of row 0 reads nothing but zeros."""
     filler = sides[0] * sides[1] - array.shape[0]
     return jnp.pad(array, ((0, filler), (0, 0))).reshape(*sides, array.shape[-1])

@@ -39,6 +39,36 @@ void store(float* to, V value) {
   std::memcpy(to, &value, sizeof(V));
 }
 
+// Calls step(j, zero) for the numbers from `begin` to `end`, by vectors and then singly: `zero` tells
+// of which kind.
+template <class Step>
+void sweep(Index begin, Index end, const Step& step) {
+  Index j = begin;
+  for (; j + kWidth<Lanes> <= end; j += kWidth<Lanes>) step(j, Lanes{});
+  for (; j < end; ++j) step(j, 0.0f);
+}
+
+// A sum of vectors and of single numbers.
+class Sum {
+ public:
+  void operator+=(Lanes value) { lanes_ += value; }
+  void operator+=(float value) { single_ += value; }
+  float total() const {
+    float sum = single_;
+    for (Index i = 0; i < kWidth<Lanes>; ++i) sum += lanes_[i];
+    return sum;
+  }
+
+ private:
+  Lanes lanes_{};
+  float single_ = 0;
+};
+
+// Threads that add to the same pixels share out the channels, in parts of two cache lines, so that
+// no two of them write to the same one.
+constexpr Index kChannels = 32;
+inline Index parts_of(Index channels) { return (channels + kChannels - 1) / kChannels; }
+
 // Calls work(i) for every i below `count`, on the threads of XLA and on this one.
 //
 // This thread takes part and waits for what others have begun, never for what none has: a pool that

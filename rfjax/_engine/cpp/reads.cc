@@ -17,9 +17,7 @@ namespace ffi = xla::ffi;
 using Floats = ffi::Buffer<ffi::F32>;
 using Integers = ffi::Buffer<ffi::S32>;
 
-// Taps that a thread reads at a time, and channels of which it adds up gradients: two cache lines,
-// so that no two threads write to the same one.
-constexpr Index kTaps = 256, kChannels = 32;
+constexpr Index kTaps = 256;  // that a thread reads at a time
 
 struct Map {
   Index channels, width;
@@ -45,14 +43,6 @@ struct Corners {
       : at{row * map.channels, (row + 1) * map.channels, (row + map.width) * map.channels,
            (row + map.width + 1) * map.channels} {}
 };
-
-// Calls step.operator()<V>(j) for the numbers from `begin` to `end`, by vectors and then singly.
-template <class Step>
-void sweep(Index begin, Index end, const Step& step) {
-  Index j = begin;
-  for (; j + kWidth<Lanes> <= end; j += kWidth<Lanes>) step(j, Lanes{});
-  for (; j < end; ++j) step(j, 0.0f);
-}
 
 // What the corners of a cell count: their samples' sum is what a tap reads.
 struct Weights {
@@ -88,14 +78,6 @@ ffi::Error Read(ffi::ThreadPool pool, Floats rows, Integers row, Floats y, Float
   return ffi::Error::Success();
 }
 
-// The sum of the numbers of a vector, or of one number.
-float total(float value) { return value; }
-float total(Lanes value) {
-  float sum = 0;
-  for (Index i = 0; i < kWidth<Lanes>; ++i) sum += value[i];
-  return sum;
-}
-
 // The samples' slopes along y, x and the factor, times the gradient of the samples.
 struct Slopes {
   float along[3];
@@ -107,14 +89,7 @@ Slopes pull(const Map& map, const Taps& taps, Index i, Index begin, Index end, c
   const Corners corners(map, taps.row[i]);
   const Weights weights(taps, i);
   const float y = taps.y[i], x = taps.x[i], f = taps.factor[i];
-  Lanes by_y{}, by_x{}, by_factor{};
-  float last_y = 0, last_x = 0, last_factor = 0;
-  const auto add = [&](Lanes& lanes, float& last, auto value) {
-    if constexpr (sizeof(value) == sizeof(Lanes))
-      lanes += value;
-    else
-      last += value;
-  };
+  Sum by_y, by_x, by_factor;
   sweep(begin, end, [&](Index j, auto zero) {
     using V = decltype(zero);
     const V g = load<V>(gradient + i * map.channels + j);
@@ -124,15 +99,15 @@ Slopes pull(const Map& map, const Taps& taps, Index i, Index begin, Index end, c
     const V along_y = (v[2] + x * bottom) - (v[0] + x * top);
     const V value = v[0] + x * top + y * along_y;
     store(sample + i * map.channels + j, f * value);
-    add(by_factor, last_factor, g * value);
-    add(by_y, last_y, g * along_y);
-    add(by_x, last_x, g * (top + y * (bottom - top)));
+    by_factor += g * value;
+    by_y += g * along_y;
+    by_x += g * (top + y * (bottom - top));
     for (int k = 0; k < 4; ++k) {
       float* at = into + corners.at[k] + j;
       store(at, load<V>(at) + weights.at[k] * g);
     }
   });
-  return {f * (total(by_y) + last_y), f * (total(by_x) + last_x), total(by_factor) + last_factor};
+  return {f * by_y.total(), f * by_x.total(), by_factor.total()};
 }
 
 ffi::Error Pull(ffi::ThreadPool pool, Floats rows, Floats gradient_so_far, Floats gradient,
@@ -144,8 +119,7 @@ ffi::Error Pull(ffi::ThreadPool pool, Floats rows, Floats gradient_so_far, Float
   float* into = rows_gradient->typed_data();
   if (into != gradient_so_far.typed_data())
     std::copy_n(gradient_so_far.typed_data(), gradient_so_far.element_count(), into);
-  // Threads share out the channels: taps may add to the same pixels.
-  const Index parts = (map.channels + kChannels - 1) / kChannels;
+  const Index parts = parts_of(map.channels);
   std::vector<Slopes> found(parts * taps.count);
   in_parallel(pool, parts, [&](Index part) {
     const Index begin = part * kChannels, end = std::min(map.channels, begin + kChannels);
