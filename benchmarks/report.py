@@ -11,6 +11,7 @@ import jax
 
 from benchmarks import peers
 from benchmarks.timing import Times
+from rfjax._engine import native
 from rfjax._markdown import table
 
 
@@ -72,6 +73,7 @@ def machine() -> dict[str, Any]:
         "device": f"{device.platform}: {device.device_kind}",
         "devices": jax.device_count(),
         "machine": platform.machine(),
+        "kernels": "C++" if native.is_loaded() else "none",
         "python": platform.python_version(),
         **peers.versions(),
     }

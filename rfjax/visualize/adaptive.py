@@ -6,10 +6,14 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import ArrayLike
 
 from rfjax.visualize._style import INK, LINES, MUTED, finish
 from rfjax.visualize.images import picture
+
+_LINE = 0.05  # a line of names, of the height of the scores
+_MANY = 4.0  # the ratio of costs beyond which their axis is logarithmic
 
 
 def comparison(
@@ -58,11 +62,21 @@ def _scores(
     axes: Axes, marks: Mapping[str, tuple], colors: Mapping[str, str], cost: str, score: str
 ) -> None:
     """A mark for each network, and its name."""
-    for name, (x, mean, low, high) in marks.items():
+    span = max(mark[3] for mark in marks.values()) - min(mark[2] for mark in marks.values())
+    below = -np.inf
+    for name, (x, mean, low, high) in sorted(marks.items(), key=lambda item: item[1][1]):
         axes.plot([x, x], [low, high], color=colors[name], linewidth=2, alpha=0.4)
         axes.plot(x, mean, "o", color=colors[name], markersize=10)
+        # No name lies on that of the network below.
+        below = max(mean, below + _LINE * span)
         place = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
-        axes.annotate(name, (x, mean), color=colors[name], fontsize=11, **place)
+        axes.annotate(name, (x, below), color=colors[name], fontsize=11, **place)
+    costs = [mark[0] for mark in marks.values()]
+    if max(costs) > _MANY * min(costs):  # one that costs many times as much hides no difference
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
     axes.margins(x=0.14, y=0.08)
     axes.set_ylabel(score, color=MUTED)
     finish(axes, title="", xlabel=cost, legend=False)
