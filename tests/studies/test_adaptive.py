@@ -107,7 +107,7 @@ def test_times_are_compared_within_turns():
     functions = {name: lambda name=name: calls.append(name) for name in "abc"}
     times = costs.interleave(functions, rounds=4)
     assert [len(times[name]) for name in "abc"] == [4, 4, 4]
-    assert "".join(calls) == "abcbcacababcbca"
+    assert "".join(calls) == "aabbccbbccaaccaabbaabbccbbccaa"
     # A machine that halves its speed in the middle does no harm.
     assert costs.ratio([1.0, 1.0, 2.0], [2.0, 2.0, 4.0]) == 0.5
 
