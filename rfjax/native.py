@@ -11,6 +11,7 @@ without.
 
 import argparse
 import os
+import platform
 import shlex
 import shutil
 import subprocess
@@ -21,8 +22,10 @@ from pathlib import Path
 from rfjax._console import Parser, guarded
 from rfjax._faults import Fault
 
-# Whatever the processor knows: the library is for this machine alone.
-_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-Wno-attributes")
+# Whatever the processor knows, which ARM's compilers call by another name: the library is for this
+# machine alone.
+_NATIVE = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
+_FLAGS = ("-O3", _NATIVE, "-std=c++17", "-fPIC", "-shared", "-Wno-attributes")
 _COMPILERS = ("c++", "g++", "clang++")
 
 

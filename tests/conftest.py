@@ -16,6 +16,8 @@ if version("jaxlib").startswith("0.10."):
     flags += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
 os.environ.setdefault("MPLBACKEND", "agg")
+# What a machine has built is not what others run: tests/test_native.py builds kernels of its own.
+os.environ["RFJAX_NATIVE"] = "0"
 # Equal programs are compiled once in a session: workers and processes inherit this folder.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="rfjax-programs-")

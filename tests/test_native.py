@@ -357,11 +357,25 @@ def test_a_compiler_that_fails_is_one_line(compiler, said, tmp_path, monkeypatch
     assert list(tmp_path.rglob("*.so")) == []
 
 
-def test_the_command_builds(tmp_path, monkeypatch):
-    if not has_compiler():
-        pytest.skip("no compiler of C++ is installed")
+def test_a_library_that_is_damaged_is_done_without(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    # Its first line: what is built is tested above, and takes seconds.
+    monkeypatch.delenv("RFJAX_NATIVE", raising=False)
+    native.place().parent.mkdir(parents=True)
+    native.place().write_bytes(b"no library")
+    native.is_loaded.cache_clear()
+    jax.clear_caches()
+    try:
+        with pytest.warns(UserWarning, match="cannot be loaded, computing without them"):
+            assert not native.is_loaded()
+        assert calls(by("auto"), normal(1, 8, 8, 2), jnp.zeros(1)) == 0
+    finally:
+        native.is_loaded.cache_clear()
+        jax.clear_caches()
+
+
+def test_the_command_ends_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    # What is built is tested above, and takes seconds.
     program = [sys.executable, "-m", "rfjax.native", "--compiler=false"]
     done = subprocess.run(program, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "rfjax.native: error: false: it failed\n")

@@ -22,9 +22,9 @@ from benchmarks.accelerator import cards, model
 from benchmarks.accelerator.program import Case, case
 from benchmarks.report import Row
 from benchmarks.timing import interleave
-from rfjax._engine.plan import ALGORITHMS, READERS
 
 SUITE = "operations"
+BLURS = ("auto", *model.FORMS)
 LARGE = (1, 1024, 2048, 64)
 SIGMAS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 ROUNDS = 5
@@ -82,8 +82,8 @@ def _blurs(arrays: tuple, gradient: bool) -> dict[str, "_Program"]:
         function = peers.with_gradients(function) if gradient else function
         return _Program(function, (*arrays, _log(1.0)))
 
-    with ThreadPoolExecutor(min(len(ALGORITHMS), os.cpu_count() or 1)) as pool:
-        return dict(zip(ALGORITHMS, pool.map(made, ALGORITHMS), strict=True))
+    with ThreadPoolExecutor(min(len(BLURS), os.cpu_count() or 1)) as pool:
+        return dict(zip(BLURS, pool.map(made, BLURS), strict=True))
 
 
 def _blur_rows(shape, sigma, what, algorithm, ms, gradient) -> Iterator[Row]:
@@ -123,7 +123,7 @@ def deformation(shape: tuple[int, ...], features: int) -> Iterator[Row]:
     for dtype in ("float32", "bfloat16"):
         narrow = [array.astype(dtype) for array in (cotangent, x, kernel)]
         share = narrow[0].itemsize / cotangent.itemsize
-        for algorithm in READERS[1:]:
+        for algorithm in model.READ_FORMS:
             what = f"deformable_conv, {dtype}, {algorithm}"
             function = partial(rfjax.deformable_conv, algorithm=algorithm)
             operands, total = (*narrow[1:], offsets), share * bytes + offsets.nbytes
@@ -163,7 +163,7 @@ def local_filtering(shape: tuple[int, ...]) -> Iterator[Row]:
 def memory(shape: tuple[int, ...], sigma: float = 4.0) -> Iterator[Row]:
     """Temporary arrays of every form of a blur: as compiled, beside what the model says."""
     x, params = jax.ShapeDtypeStruct(shape, jnp.float32), jnp.log(jnp.array([sigma]))
-    for algorithm in ALGORITHMS:
+    for algorithm in BLURS:
         function = partial(rfjax.gaussian_blur, algorithm=algorithm)
         compiled = jax.jit(function).lower(x, params).compile()
         taken = compiled.memory_analysis().temp_size_in_bytes / GIB

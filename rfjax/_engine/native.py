@@ -21,6 +21,7 @@ import functools
 import hashlib
 import os
 import platform
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -55,7 +56,15 @@ def is_loaded() -> bool:
     """
     if os.environ.get("RFJAX_NATIVE") == "0" or not place().exists():
         return False
-    library = ctypes.CDLL(str(place()))
+    try:
+        library = ctypes.CDLL(str(place()))
+    except OSError as error:
+        warnings.warn(
+            f"kernels cannot be loaded, computing without them; python -m rfjax.native builds them "
+            f"anew: {error}",
+            stacklevel=2,
+        )
+        return False
     for symbol in _SYMBOLS:
         capsule = jax.ffi.pycapsule(getattr(library, symbol))
         jax.ffi.register_ffi_target(_target(symbol), capsule, platform="cpu")
