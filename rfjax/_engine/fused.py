@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from rfjax._engine import native
-from rfjax._engine.derivatives import zeros_for
+from rfjax._engine.devices import alike
 from rfjax._engine.plan import Filter
 from rfjax._engine.profile import half_size, half_taps
 from rfjax._engine.switch import size_switch
@@ -33,7 +33,7 @@ def pull_fused(
     """The cotangents of x and sigmas in y = `filter_fused`, with zeros outside of the map."""
 
     def by_kernel(x, sigmas, cotangent):
-        ones = zeros_for(sigmas.shape, sigmas.dtype, sigmas) + 1.0
+        ones = alike(jnp.ones_like(sigmas), sigmas)[0]
         taps, changes = jax.jvp(partial(_taps, how, x.shape), (sigmas,), (ones,))
         return native.blur_pull(x, cotangent, taps, changes, _sizes(how, sigmas))
 

@@ -7,6 +7,7 @@ side, and one product of matrices with all weights makes the outputs. Backward t
 again, and adds the samples' gradient to the map and to that of w.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -14,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from rfjax._engine import native
+from rfjax._engine import native, tuning
 from rfjax._engine.devices import is_known, zeros_for
 from rfjax._engine.products import matmul
-from rfjax._engine.tap_blocks import filled, sides_of
+from rfjax._engine.tap_blocks import block_rows, block_size
 
 Pair = tuple[int, int]
 
@@ -44,7 +45,7 @@ class Grid(NamedTuple):
     strides: Pair
     taps: tuple[tuple[Pair, ...], ...]
 
-    def centers(self, output: Pair) -> np.ndarray:
+    def centers(self, output: tuple[int, ...]) -> np.ndarray:
         """The rows of the outputs' centers, int32 [P]."""
         n, height, width, _ = self.shape
         y, x = (
@@ -95,7 +96,7 @@ def pull_in_blocks(grid: Grid, bordered, kernel, weights, cotangent) -> tuple[ja
 
     centers, w = _blocks(grid, weights, matrix.shape[0])
     flat = cotangent.reshape(-1, cotangent.shape[-1])
-    blocks = centers, w, filled(flat, (w.shape[0], w.shape[1]))
+    blocks = centers, w, block_rows(flat, w.shape[1])
     zeros = tuple(zeros_for(array.shape, array.dtype, rows) for array in (rows, matrix))
     (grad_rows, grad_matrix), by_weight = lax.scan(block, zeros, blocks)
     count = flat.shape[0]
@@ -105,8 +106,7 @@ def pull_in_blocks(grid: Grid, bordered, kernel, weights, cotangent) -> tuple[ja
 
 def _blocks(grid: Grid, weights: jax.Array, samples: int) -> tuple[jax.Array, jax.Array]:
     """Centers [blocks, size, 1] and w [blocks, size, D]; those that fill the last block weigh 0."""
-    flat = weights.reshape(-1, weights.shape[-1])
-    sides = sides_of(flat.shape[0], samples)
-    output = weights.shape[1], weights.shape[2]
-    centers = np.resize(grid.centers(output), sides[0] * sides[1]).reshape(*sides, 1)
-    return jnp.asarray(centers), filled(flat, sides)
+    size = block_size(math.prod(weights.shape[:3]), samples, tuning.READ_BLOCK_CPU)
+    w = block_rows(weights, size)
+    centers = np.resize(grid.centers(weights.shape[1:3]), w.shape[0] * size)
+    return jnp.asarray(centers.reshape(-1, size, 1)), w

@@ -50,7 +50,7 @@ from rfjax._engine.cells import (
     unbordered,
 )
 from rfjax._engine.derivatives import operator
-from rfjax._engine.devices import alike, by_device, is_known, zeros_for
+from rfjax._engine.devices import alike, by_device, zeros_for
 from rfjax._engine.plan import Reading
 from rfjax._engine.products import matmul, outer_product, tap_product
 
@@ -210,7 +210,9 @@ def _free_backward(plan: _Plan, strides: Pair, x, weights, positions, cotangent)
     zeros = zeros_for(rows.values.shape, sums, x)
     weights_gradient = zeros_for((taps,) if project else weights.shape, sums, x)
     (map_gradient, weights_gradient), slopes = lax.scan(
-        block, (zeros, weights_gradient), (_blocked(cells, size), _block_rows(cotangent, size))
+        block,
+        (zeros, weights_gradient),
+        (_blocked(cells, size), tap_blocks.block_rows(cotangent, size)),
     )
     if project:
         # Both products round their operands to the map's dtype, as those of the samples do.
@@ -279,7 +281,7 @@ def _shared_backward(plan: _Plan, strides: Pair, x, weights, positions, cotangen
 
     zeros = zeros_for(weights.shape, sums, x), zeros_for((taps, 2), sums, x)
     (weights_gradient, slopes), map_gradient = lax.scan(
-        block, zeros, (_blocked(cells, size), _block_rows(x, size))
+        block, zeros, (_blocked(cells, size), tap_blocks.block_rows(x, size))
     )
     return (
         _unblocked(map_gradient, x.shape[:3]),
@@ -409,32 +411,14 @@ def _stuffed(cotangent: jax.Array, shape: tuple[int, ...], strides: Pair) -> jax
 
 
 def _block_size(plan: _Plan, positions: jax.Array, features: int) -> int:
-    """Outputs in a block: about `block_elements` samples of a tap, in blocks of equal size.
-
-    All of them, where their number is not known.
-    """
+    """Outputs in a block: about `block_elements` samples of a tap."""
     batch, height, width = positions.shape[:3]
-    outputs = batch * height * width
-    if not is_known(outputs):
-        return outputs
-    # As few blocks as hold no more than the largest, and all of them equal.
-    largest = max(tuning.LEAST_OUTPUTS, plan.block_elements // features)
-    return -(-outputs // -(-outputs // largest))
+    return tap_blocks.block_size(batch * height * width, features, plan.block_elements)
 
 
 def _blocked(cells: Cells, size: int) -> Cells:
     """Cells [N, H', W', T] as [blocks, T, size]."""
-    return jax.tree.map(lambda part: _block_rows(part, size).swapaxes(1, 2), cells)
-
-
-def _block_rows(rows: jax.Array, size: int) -> jax.Array:
-    """[..., F] as [blocks, size, F], filled up with zeros."""
-    rows = rows.reshape(-1, rows.shape[-1])
-    if not is_known(size):
-        return rows[None]
-    # What fills the last block reads row 0, a zero of the border; `_unblocked` cuts it off.
-    filler = -rows.shape[0] % size
-    return jnp.pad(rows, ((0, filler), (0, 0))).reshape(-1, size, rows.shape[-1])
+    return jax.tree.map(lambda part: tap_blocks.block_rows(part, size).swapaxes(1, 2), cells)
 
 
 def _unblocked(blocks: jax.Array, leading: tuple[int, ...]) -> jax.Array:

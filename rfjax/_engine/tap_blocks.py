@@ -14,7 +14,7 @@ from jax import lax
 
 from rfjax._engine import native, tuning
 from rfjax._engine.cells import Cells, Rows
-from rfjax._engine.devices import zeros_for
+from rfjax._engine.devices import is_known, zeros_for
 from rfjax._engine.products import matmul
 
 
@@ -56,28 +56,38 @@ def pull_in_blocks(
 
     zeros = [zeros_for(a.shape, a.dtype, rows.values) for a in (rows.values, matrix)]
     blocks = _blocks(cells, matrix.shape[0])
-    number, size, _ = blocks[0].shape
-    cotangent = filled(cotangent, (number, size))
+    cotangent = block_rows(cotangent, blocks[0].shape[1])
     gradients, slopes = lax.scan(block, tuple(zeros), (blocks, cotangent))
     return gradients[0], gradients[1].reshape(weights.shape), slopes.reshape(-1, taps, 3)[:count]
 
 
 def _blocks(cells: Cells, samples: int) -> tuple[jax.Array, ...]:
     """Rows, y, x and factors [P, T] as [blocks, size, T], of so many samples an output."""
-    sides = sides_of(cells.row.shape[0], samples)
+    size = block_size(cells.row.shape[0], samples, tuning.READ_BLOCK_CPU)
     factor = jnp.ones_like(cells.y) if cells.factor is None else cells.factor
-    return tuple(filled(part, sides) for part in (cells.row, cells.y, cells.x, factor))
+    return tuple(block_rows(part, size) for part in (cells.row, cells.y, cells.x, factor))
 
 
-def sides_of(count: int, samples: int) -> tuple[int, int]:
-    """How many blocks hold so many outputs, of so many samples each, and how many outputs each."""
-    most = max(tuning.LEAST_OUTPUTS, tuning.READ_BLOCK_CPU // samples)
+# Outputs in blocks, whatever reads them
+
+
+def block_size(outputs: int, features: int, elements: int) -> int:
+    """Outputs in a block: about `elements` numbers of `features` each, in blocks of equal size.
+
+    All of them, where their number is not known.
+    """
+    if not is_known(outputs):
+        return outputs
     # As few blocks as hold no more than the largest, and all of them equal.
-    blocks = -(-count // most)
-    return blocks, -(-count // blocks)
+    largest = max(tuning.LEAST_OUTPUTS, elements // features)
+    return -(-outputs // -(-outputs // largest))
 
 
-def filled(array: jax.Array, sides: tuple[int, int]) -> jax.Array:
-    """[P, F] as [blocks, size, F], filled up with zeros: a tap of row 0 reads nothing but zeros."""
-    filler = sides[0] * sides[1] - array.shape[0]
-    return jnp.pad(array, ((0, filler), (0, 0))).reshape(*sides, array.shape[-1])
+def block_rows(rows: jax.Array, size: int) -> jax.Array:
+    """[..., F] as [blocks, size, F], filled up with zeros."""
+    rows = rows.reshape(-1, rows.shape[-1])
+    if not is_known(size):
+        return rows[None]
+    # What fills the last block reads row 0, a zero of the border; it is cut off afterwards.
+    filler = -rows.shape[0] % size
+    return jnp.pad(rows, ((0, filler), (0, 0))).reshape(-1, size, rows.shape[-1])
