@@ -18,9 +18,11 @@ from jax.typing import ArrayLike
 from rfjax import _checks, grids
 from rfjax._engine import mixed
 from rfjax._engine.conv import Pair, check_kernel, operands, output_size
+from rfjax._engine.meshes import partitioned
 from rfjax.sampling import sampled_conv
 
 
+@partitioned(channels="kernel")
 def adaptive_dilated_conv(
     x: ArrayLike,
     kernel: ArrayLike,
@@ -84,6 +86,7 @@ def adaptive_dilated_conv(
     return y.reshape(*batch, *y.shape[1:])
 
 
+@partitioned(channels="kernel")
 def continuous_dilated_conv(
     x: ArrayLike, kernel: ArrayLike, rates: ArrayLike, *, stride: Pair = 1
 ) -> jax.Array:

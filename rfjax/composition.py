@@ -24,6 +24,7 @@ from jax.typing import ArrayLike
 from rfjax import _checks, grids
 from rfjax._engine.blur import Blur, BlurOptions, spelled
 from rfjax._engine.conv import Pair, check_dilation, convolve, free_form, operands, output_size
+from rfjax._engine.meshes import partitioned
 from rfjax.filtering import gaussian_blur
 from rfjax.sampling import sampled_conv
 
@@ -75,6 +76,7 @@ def compose_kernel(kernel: ArrayLike, gaussian: ArrayLike) -> jax.Array:
 
 
 @spelled
+@partitioned(channels="kernel")
 def blur_conv(
     x: ArrayLike,
     kernel: ArrayLike,
@@ -121,6 +123,7 @@ def blur_conv(
 
 
 @spelled
+@partitioned(channels="kernel")
 def blur_resample_conv(
     x: ArrayLike,
     kernel: ArrayLike,
@@ -189,6 +192,7 @@ def blur_resample_conv(
     return sampled_conv(blurred, kernel, positions, stride=stride)
 
 
+@partitioned(channels="kernel")
 def gaussian_deformable_conv(
     x: ArrayLike,
     kernel: ArrayLike,
@@ -249,6 +253,7 @@ def gaussian_deformable_conv(
     return sampled_conv(x, kernel, positions, stride=stride)
 
 
+@partitioned(channels="kernel")
 def deformable_conv(
     x: ArrayLike,
     kernel: ArrayLike,

@@ -23,6 +23,7 @@ from jax.typing import ArrayLike
 from rfjax import _checks, covariance
 from rfjax._engine.blur import Blur, BlurOptions, blur_of, spelled
 from rfjax._engine.conv import Pair, convolve, operands
+from rfjax._engine.meshes import partitioned
 from rfjax.composition import blur_conv, blur_resample_conv, check_resampling, tap_positions
 from rfjax.filtering import gaussian_blur
 
@@ -31,6 +32,7 @@ _EACH = ("C_out, F", "one covariance for each filter")
 
 
 @spelled
+@partitioned(channels="kernel")
 def composed_conv(
     x: ArrayLike,
     kernel: ArrayLike,
@@ -107,6 +109,7 @@ def composed_conv(
 
 
 @spelled
+@partitioned(channels="kernel")
 def channel_conv(
     x: ArrayLike,
     kernel: ArrayLike,
@@ -203,6 +206,7 @@ def _thinned(x: jax.Array, stride: int, axis: int) -> jax.Array:
 
 
 @spelled
+@partitioned(channels="kernel")
 def mixture_conv(
     x: ArrayLike,
     kernel: ArrayLike,
@@ -279,6 +283,7 @@ def _mixture(
 
 
 @spelled
+@partitioned(channels="kernel")
 def dog_conv(
     x: ArrayLike,
     kernel: ArrayLike,

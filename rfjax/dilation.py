@@ -25,12 +25,14 @@ from rfjax import _checks, composition
 from rfjax._engine.blur import Blur, BlurOptions, blur_of, spelled
 from rfjax._engine.clamp import at_least
 from rfjax._engine.conv import Pair, check_dilation, convolve, operands
+from rfjax._engine.meshes import partitioned
 
 # A traced blur of less is no blur to the last bit.
 _LEAST_BLUR = 1e-12
 
 
 @spelled
+@partitioned(channels="kernel")
 def blurred_dilated_conv(
     x: ArrayLike,
     kernel: ArrayLike,

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from rfjax import _checks
+from rfjax._engine.meshes import partitioned
 
 _LAYOUT = "[*batch, H, W, C]"
 _FUSIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
@@ -22,6 +23,7 @@ _FUSIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 }
 
 
+@partitioned(channels="across")
 def dynamic_filter(
     x: ArrayLike,
     within: ArrayLike,

@@ -43,6 +43,7 @@ from rfjax._engine.blur import BlurOptions, blur_of, spelled
 from rfjax._engine.correlated import filter_plane
 from rfjax._engine.devices import is_known
 from rfjax._engine.local import correlate_locally
+from rfjax._engine.meshes import partitioned
 from rfjax._engine.plan import ALGORITHMS, Filter, Plan, Plane
 from rfjax._engine.plan import PADDINGS as PADDINGS
 from rfjax._engine.separable import filter_axes
@@ -50,6 +51,7 @@ from rfjax.gaussian import Window, check_params_bound, gaussian_kernel, half_siz
 
 
 @spelled
+@partitioned()
 def gaussian_blur(
     x: ArrayLike,
     params: ArrayLike,
@@ -197,6 +199,7 @@ def _check_algorithm(algorithm: str, params: jax.Array, spatial_ndim: int) -> No
 
 
 @spelled
+@partitioned()
 def difference_of_gaussians(
     x: ArrayLike,
     center: ArrayLike,
@@ -243,6 +246,7 @@ def difference_of_gaussians(
 
 
 @spelled
+@partitioned()
 def local_gaussian_blur(
     x: ArrayLike,
     params_map: ArrayLike,

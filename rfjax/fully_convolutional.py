@@ -19,6 +19,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rfjax import _checks
+from rfjax._engine.meshes import partitioned
 
 ORDERS = ("hwc", "chw")
 
@@ -52,6 +53,7 @@ def bilinear_kernel(factor: int, *, odd: bool = False) -> jax.Array:
     return jnp.asarray(np.outer(taps, taps), jnp.result_type(float))
 
 
+@partitioned()
 def transposed_bilinear(x: ArrayLike, factor: int, *, odd: bool = False) -> jax.Array:
     """The map enlarged by a transposed convolution with `bilinear_kernel`, channel by channel.
 
@@ -133,6 +135,7 @@ def dense_to_conv(
     return jnp.moveaxis(kernel.reshape(-1, height, width, kernel.shape[1]), 0, 2)
 
 
+@partitioned()
 def shift_and_stitch(
     function: Callable[[jax.Array], jax.Array], x: ArrayLike, stride: int
 ) -> jax.Array:

@@ -20,10 +20,12 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from rfjax import _checks
+from rfjax._engine.meshes import partitioned
 
 Guide = dict[str, jax.Array]
 
 
+@partitioned("mask")
 def downsample_mask(
     mask: ArrayLike,
     size: int | Sequence[int],
@@ -90,6 +92,7 @@ def _weights(pixels: int, cells: int, stride: float, offset: float, dtype: jnp.d
     return jnp.maximum(0.0, 1.0 - distances / stride) / stride
 
 
+@partitioned("features")
 def pool(features: ArrayLike, mask: ArrayLike) -> jax.Array:
     """The mean feature under the annotations of each class.
 
@@ -173,6 +176,7 @@ def empty(classes: int, features: int, *, dtype: jax.typing.DTypeLike = jnp.floa
     return {"mean": jnp.zeros(size, dtype), "count": jnp.zeros(size[:1], jnp.float32)}
 
 
+@partitioned(None)
 def update(guide: Mapping[str, ArrayLike], features: ArrayLike, masks: ArrayLike) -> Guide:
     """The guide after more shots: of every class the mean over all shots that have it.
 
@@ -221,6 +225,7 @@ def update(guide: Mapping[str, ArrayLike], features: ArrayLike, masks: ArrayLike
     return {"mean": (wide(mean) + change).astype(mean.dtype), "count": new}
 
 
+@partitioned("features", channels="kernel")
 def fuse(features: ArrayLike, guide: ArrayLike, kernel: ArrayLike, bias: ArrayLike) -> jax.Array:
     """A 1x1 convolution of the features of a query and, beside them, what guides each class.
 

@@ -18,11 +18,13 @@ from jax.typing import ArrayLike
 
 from rfjax import _checks
 from rfjax._engine.devices import is_known
+from rfjax._engine.meshes import partitioned
 
 _PARTS = 4096  # of 1, so that factors such as 1.5 are whole numbers of them
 _LAYOUT = "[*batch, H, W, C]"
 
 
+@partitioned(spatial=False)
 def inflate(
     x: ArrayLike, factor: ArrayLike, *, max_factor: float = 4.0
 ) -> tuple[jax.Array, jax.Array]:
@@ -72,6 +74,7 @@ def inflate(
     return y, jnp.stack(sizes)
 
 
+@partitioned(spatial=False)
 def interpolate(
     x: ArrayLike, factor: ArrayLike, size: ArrayLike, target: tuple[int, int]
 ) -> jax.Array:

@@ -5,10 +5,12 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from rfjax import _checks
+from rfjax._engine.meshes import partitioned
 
 _LAYOUT = "[*batch, H, W, C]"
 
 
+@partitioned("first")
 def correlation(
     first: ArrayLike, second: ArrayLike, *, max_displacement: int = 20, displacement_stride: int = 2
 ) -> jax.Array:

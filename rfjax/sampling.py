@@ -23,6 +23,7 @@ from rfjax import _checks, grids
 from rfjax._engine import native, reads
 from rfjax._engine.conv import Pair, check_kernel, convolve, operands
 from rfjax._engine.conv import output_size as output_size
+from rfjax._engine.meshes import partitioned
 from rfjax._engine.plan import READERS, Reading
 
 _LAYOUT = "[..., H, W, C]"
@@ -53,6 +54,7 @@ _BOUNDARIES = {
 }
 
 
+@partitioned("coordinates", channels="x")
 def bilinear_sample(x: ArrayLike, coordinates: ArrayLike, *, padding: str = "zero") -> jax.Array:
     """The values of a map at real-valued coordinates.
 
@@ -121,6 +123,7 @@ def _read_map(boundary: _Boundary, x: jax.Array, places: jax.Array) -> jax.Array
     return total.astype(x.dtype)
 
 
+@partitioned(channels="kernel")
 def sampled_conv(
     x: ArrayLike,
     kernel: ArrayLike,
@@ -207,6 +210,7 @@ def sampled_conv(
     return y.reshape(*batch, *y.shape[1:])
 
 
+@partitioned(channels="kernel")
 def affine_conv(
     x: ArrayLike,
     kernel: ArrayLike,

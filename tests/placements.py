@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 DEVICES = 4
@@ -25,6 +25,7 @@ SHARDINGS = {
     "C": P(None, None, None, "a"),
     "N, H": P("a", "b"),
 }
+EXPLICIT = ("N", "H", "C")  # those tried on a mesh with explicit axes
 PLACES = (*SHARDINGS, "shard_map", "shard_map unchecked", "pmap", "vmap")
 
 # What moves parts of a map between devices.
@@ -80,10 +81,7 @@ def sharded(place: str, function: Callable, of_each: Sequence[bool], operands: S
     """The compiled function of values and gradients, and its operands where they belong."""
     arrays = [cotangent_for(function, operands), *operands]
     mesh = _mesh((2, 2) if place == "N, H" else (DEVICES, 1))
-    placed = [
-        jax.tree.map(lambda a: jax.device_put(a, NamedSharding(mesh, _spec(place, a, each))), array)
-        for array, each in zip(arrays, [True, *of_each], strict=True)
-    ]
+    placed = _placed(mesh, place, [True, *of_each], arrays)
     return jax.jit(values_and_gradients(function)).lower(*placed).compile(), placed
 
 
@@ -92,10 +90,43 @@ def assert_same(place: str, function: Callable, of_each: Sequence[bool], operand
 
     With the batch sharded, only sums of gradients may cross devices.
     """
-    got = run(place, function, of_each, operands)
+    assert_near(run(place, function, of_each, operands), wanted)
+
+
+def assert_near(got: Any, wanted: Any) -> None:
+    """Checks numbers against those of one device, up to rounding."""
     for actual, expected in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
         scale = max(1.0, float(jnp.abs(expected).max()))
         np.testing.assert_allclose(actual, expected, atol=2e-5 * scale, rtol=0)
+
+
+def explicit_type(place: str, function: Callable, of_each: Sequence[bool], operands: Sequence[Any]):
+    """The type of the value, its sharding in it, on a mesh with explicit axes.
+
+    Gradients are traced as well, whose types must be those of the operands.
+    """
+    placed = _placed(explicit_mesh(), place, of_each, operands)
+    value = jax.eval_shape(function, *placed)
+    jax.eval_shape(
+        values_and_gradients(function), _cotangent_like(value, function, operands), *placed
+    )
+    return value
+
+
+def run_explicit(place: str, function: Callable, of_each: Sequence[bool], operands: Sequence[Any]):
+    """The value and gradients on a mesh with explicit axes."""
+    placed = _placed(explicit_mesh(), place, of_each, operands)
+    cotangent = _cotangent_like(jax.eval_shape(function, *placed), function, operands)
+    program = jax.jit(values_and_gradients(function)).lower(cotangent, *placed).compile()
+    if place == "N":
+        assert moves(program.as_text()) == [], "parts of maps leave their device"
+    return program(cotangent, *placed)
+
+
+def explicit_mesh() -> Mesh:
+    """A mesh as `jax.make_mesh` makes it by default."""
+    devices = jax.devices()[:DEVICES]
+    return jax.make_mesh((DEVICES,), ("a",), axis_types=(AxisType.Explicit,), devices=devices)
 
 
 def on_one_device(function: Callable, operands: Sequence[Any]) -> Any:
@@ -112,6 +143,20 @@ def moves(text: str) -> list[str]:
 @functools.cache
 def _mesh(shape: tuple[int, int]) -> Mesh:
     return Mesh(np.array(jax.devices()[:DEVICES]).reshape(shape), ("a", "b"))
+
+
+def _placed(mesh: Mesh, place: str, of_each: Sequence[bool], operands: Sequence[Any]) -> list[Any]:
+    """The operands where they belong."""
+    return [
+        jax.tree.map(lambda a: jax.device_put(a, NamedSharding(mesh, _spec(place, a, each))), array)
+        for array, each in zip(operands, of_each, strict=True)
+    ]
+
+
+def _cotangent_like(value: Any, function: Callable, operands: Sequence[Any]) -> jax.Array:
+    """Random numbers of the value's type."""
+    sharding = NamedSharding(explicit_mesh(), value.sharding.spec)
+    return jax.device_put(cotangent_for(function, operands), sharding)
 
 
 def _spec(place: str, array: jax.Array, each: bool) -> P:

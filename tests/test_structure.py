@@ -57,7 +57,7 @@ def test_every_chosen_number_is_used():
     assert [name for name in names if f"tuning.{name}" not in source] == []
 
 
-@pytest.mark.parametrize("params, most", [(2, 15), (3, 13)], ids=["diagonal", "full"])
+@pytest.mark.parametrize("params, most", [(2, 16), (3, 14)], ids=["diagonal", "full"])
 def test_a_blur_is_a_few_frames_above_its_arithmetic(params, most, monkeypatch):
     """From the call to the reads of the map: while it is traced, then while it is lowered."""
     paths = {"traced": [], "lowered": []}
@@ -74,7 +74,7 @@ def test_a_blur_is_a_few_frames_above_its_arithmetic(params, most, monkeypatch):
     monkeypatch.setattr(jax.lax, "slice", noting(jax.lax.slice, "lowered"))
     jax.jit(rfjax.gaussian_blur).lower(jnp.ones((1, 21, 19, 3)), jnp.zeros(params))
     longest = max(paths["traced"], key=len) + max(paths["lowered"], key=len)
-    assert len(longest) <= most and len(set(longest)) <= 5
+    assert len(longest) <= most and len(set(longest)) <= 6
 
 
 def test_files_and_functions_are_short():

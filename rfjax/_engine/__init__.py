@@ -36,6 +36,7 @@ Choosing
 What the compiler wants
     derivatives  first gradients written out, all others by a plain form
     devices      one function for a CPU, one for other devices, one where XLA partitions
+    meshes       meshes with explicit axes: what XLA partitions, and what goes in and out
     switch       a switch between static sizes by a traced one, also under vmap
     blocks       a map worked off in parts that stay in the caches of a CPU
     layout       orders in memory; sums over maps

@@ -9,10 +9,12 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from rfjax import _checks
+from rfjax._engine.meshes import partitioned
 
 Pair = int | Sequence[int]
 
 
+@partitioned(channels="kernel")
 def convolve(
     x: jax.Array, kernel: jax.Array, stride: Pair, dilation: Pair, *, sums: Any = None
 ) -> jax.Array:

@@ -10,6 +10,7 @@ from flax import linen
 from jax.typing import ArrayLike
 
 from rfjax import _checks, dynamic
+from rfjax._engine.meshes import partitioned
 from rfjax.nn.convolution import Conv
 
 # Filters start near their residual, and attentions near one.
@@ -158,15 +159,21 @@ class DynamicFilter(linen.Module):
                 self._layer("attended", channels, 3, kernel_init=Conv.kernel_init)(x)
             )
         raw = self._layer("position_attention", 9, 3, use_bias=False)(x)
-        height, width = x.shape[-3:-1]
-        bordered = jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [(1, 1), (1, 1), (0, 0)])
-        taps = [
-            (1 + raw[..., 3 * i + j, None]) * bordered[..., i : i + height, j : j + width, :]
-            for i, j in np.ndindex(3, 3)
-        ]
         # The taps as channels: what is left of the convolution is a 1x1 one.
         layer = self._layer("attended", channels, 1, kernel_init=Conv.kernel_init)
-        return jax.nn.relu(layer(jnp.concatenate(taps, -1)))
+        return jax.nn.relu(layer(_weighted_taps(x, 1 + raw)))
+
+
+@partitioned()
+def _weighted_taps(x: jax.Array, weights: jax.Array) -> jax.Array:
+    """The 3x3 surroundings of every pixel by the weights [..., H, W, 9] there: [..., H, W, 9 C]."""
+    height, width = x.shape[-3:-1]
+    bordered = jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [(1, 1), (1, 1), (0, 0)])
+    taps = [
+        weights[..., 3 * i + j, None] * bordered[..., i : i + height, j : j + width, :]
+        for i, j in np.ndindex(3, 3)
+    ]
+    return jnp.concatenate(taps, -1)
 
 
 class LSDFN(linen.Module):

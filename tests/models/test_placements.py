@@ -27,3 +27,9 @@ def on_one_device(head):
 )
 def test_same_values_and_gradients(place, head):
     placements.assert_same(place, *case(head), on_one_device(head))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_types_on_an_explicit_mesh(head):
+    value = placements.explicit_type("N", *case(head))
+    assert value.sharding.spec[0] == "a"

@@ -48,3 +48,15 @@ def test_every_layer_is_here():
 )
 def test_same_values_and_gradients(place, name):
     placements.assert_same(place, *case(name), on_one_device(name))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize(
+    "place",
+    [pytest.param(p, marks=() if p == "N" else pytest.mark.slow) for p in placements.EXPLICIT],
+)
+def test_types_on_an_explicit_mesh(place, name):
+    function, of_each, operands = case(name)
+    value = placements.explicit_type(place, function, of_each, operands)
+    if place == "N":
+        assert value.sharding.spec[0] == "a"
