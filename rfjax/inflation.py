@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 
 from rfjax import _checks
 from rfjax._engine.devices import is_known
+from rfjax._engine.lines import Lines, read_lines
 from rfjax._engine.meshes import partitioned
 
 _PARTS = 4096  # of 1, so that factors such as 1.5 are whole numbers of them
@@ -63,15 +64,15 @@ def inflate(
     largest = _checks.number("max_factor", max_factor, least=1)
     sums = _checks.accumulation_dtype(x, factor)
     scale = factor.astype(sums)
-    y, sizes = x, []
-    for axis, length in enumerate(x.shape[-3:-1]):
-        size = _inflated(scale, length)
-        canvas = _canvas(largest, length)
+    lines, sizes = [], []
+    for length in x.shape[-3:-1]:
+        size, places = _inflated(scale, length), jnp.arange(_canvas(largest, length), dtype=sums)
         # V(y) = sum_n U(n) max(0, 1 - |y / f - n|), of the rows in use
-        matrix = _interpolation(jnp.arange(canvas, dtype=sums) / scale, length)
-        matrix = jnp.where((jnp.arange(canvas, dtype=jnp.int32) < size)[:, None], matrix, 0)
-        y, sizes = _along(y, matrix, axis), [*sizes, size]
-    return y, jnp.stack(sizes)
+        pixels, weights = _interpolation(places / scale, length - 1)
+        used = places.astype(jnp.int32) < size
+        lines.append(Lines(pixels, jnp.where(used[:, None], weights, 0)))
+        sizes.append(size)
+    return read_lines(x, *lines), jnp.stack(sizes)
 
 
 @partitioned(spatial=False)
@@ -114,12 +115,11 @@ def interpolate(
     if size.shape != (2,) or not jnp.issubdtype(size.dtype, jnp.integer):
         raise ValueError(f"size must be two integers; got {size.dtype} {size.shape}")
     sums = _checks.accumulation_dtype(x, factor)
-    y = x
-    for axis, length in enumerate(x.shape[-3:-1]):
-        last = (size[axis] - 1).astype(sums)
-        places = jnp.arange(targets[axis], dtype=sums) * factor.astype(sums)
-        y = _along(y, _interpolation(places, length, last), axis)
-    return y
+    lines = []
+    for axis, length in enumerate(targets):
+        places = jnp.arange(length, dtype=sums) * factor.astype(sums)
+        lines.append(_interpolation(places, (size[axis] - 1).astype(sums)))
+    return read_lines(x, *lines)
 
 
 def weighted_gradient(x: ArrayLike, weights: ArrayLike) -> jax.Array:
@@ -197,23 +197,14 @@ def _canvas(largest: float, length: int) -> int:
     return math.ceil(_PARTS * largest) * (length - 1) // _PARTS + 1
 
 
-def _interpolation(places: jax.Array, length: int, last: ArrayLike | None = None) -> jax.Array:
-    """The matrix [places, length] that reads a line of pixels at places, cut at the `last` one.
+def _interpolation(places: jax.Array, last: ArrayLike) -> Lines:
+    """What a line of pixels is read at, at places that are cut at the `last` one.
 
     A place in the cell of the pixels m and m + 1 reads (m + 1 - place) and (place - m) of them.
     """
-    last = jnp.asarray(length - 1 if last is None else last, places.dtype)
+    last = jnp.asarray(last, places.dtype)
     cut = jnp.where(places < last, places, last)
     cell = jax.lax.stop_gradient(jnp.floor(cut))
-    inside = (cut - cell)[:, None]
-    pixels = jnp.arange(length, dtype=places.dtype)[None]
-    left, right = pixels == cell[:, None], pixels == jnp.minimum(cell + 1, last)[:, None]
-    return jnp.where(left, 1 - inside, 0) + jnp.where(right, inside, 0)
-
-
-def _along(x: jax.Array, matrix: jax.Array, axis: int) -> jax.Array:
-    """A matrix [rows, H or W] applied to an axis of a map."""
-    matrix = matrix.astype(x.dtype)
-    spec = "ih,...hwc->...iwc" if axis == 0 else "jw,...hwc->...hjc"
-    y = jnp.einsum(spec, matrix, x, preferred_element_type=_checks.accumulation_dtype(x))
-    return y.astype(x.dtype)
+    inside = cut - cell
+    pixels = jnp.stack([cell, jnp.minimum(cell + 1, last)], -1)
+    return Lines(pixels, jnp.stack([1 - inside, inside], -1))

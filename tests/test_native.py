@@ -163,7 +163,10 @@ def test_sums_of_many_tiles_are_the_same_every_time(kernels):
 
 @pytest.mark.parametrize(
     "name",
-    ["gaussian_blur", "gaussian_blur of each example", "deformable_conv", "adaptive_dilated_conv"],
+    [
+        *("gaussian_blur", "gaussian_blur of each example", "deformable_conv"),
+        *("adaptive_dilated_conv", "inflate", "interpolate"),
+    ],
 )
 @pytest.mark.parametrize("place", ["N", "shard_map", "pmap", "vmap"])
 def test_on_several_devices(place, name, kernels, monkeypatch):
@@ -283,6 +286,64 @@ def test_mixes_are_those_of_xla(name, kernels, monkeypatch):
     assert calls(both[0], cotangent, *operands) == 2
     close(*(jax.jit(of)(cotangent, *operands) for of in both), 1e-5)
     assert calls(function, operands[0].astype(jnp.bfloat16), *operands[1:]) == 0
+
+
+def inflated(x, factor):
+    return rfjax.inflate(x, factor, max_factor=2.0)[0]
+
+
+def brought_back(size):
+    """`interpolate` from a map of which `size` is in use; beyond the map there are zeros."""
+    return lambda x, factor: rfjax.interpolate(x, factor, jnp.array(size), (16, 15))
+
+
+LINES = {
+    "inflate": inflated,
+    "interpolate": brought_back([5, 4]),
+    "interpolate, beyond the map": brought_back([50, 40]),
+}
+
+
+# Channels in vectors, in several parts and beside them; maps of one row; one example.
+@pytest.mark.parametrize("shape", [(1, 9, 7, 3), (2, 8, 11, 40), (3, 1, 5, 8), (7, 6, 33)], ids=str)
+@pytest.mark.parametrize("name", LINES)
+def test_lines_are_those_of_products(name, shape, kernels):
+    x, function = normal(*shape), LINES[name]
+    both = placements.values_and_gradients(function)
+    by_matrices = placements.values_and_gradients(lambda *operands: function(*operands))
+    for factor in jnp.array([0.3, 0.75, 1.0, 1.37, 2.5, jnp.nan]):
+        cotangent = normal(*jax.eval_shape(function, x, factor).shape)
+        assert calls(both, cotangent, x, factor) == 2
+        got = jax.jit(both)(cotangent, x, factor)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(native, "is_loaded", lambda: False)
+            assert calls(by_matrices, cotangent, x, factor) == 0
+            wanted = jax.jit(by_matrices)(cotangent, x, factor)
+        close(got[:2], wanted[:2], 1e-6)
+        # A sum over all numbers, some of which cancel.
+        root = np.sqrt(cotangent.size)
+        close(got[2] / root, wanted[2] / root, 1e-5)
+
+
+@pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0)], ids=str)
+def test_lines_of_a_batch(axes, kernels):
+    x, factors = normal(4, 9, 7, 5), jnp.array([0.5, 1.0, 1.5, 2.0])
+    operands = [a if axis == 0 else a[1] for a, axis in zip((x, factors), axes, strict=True)]
+    both = placements.values_and_gradients(inflated)
+    cotangent = normal(4, 17, 13, 5)
+    got = jax.jit(jax.vmap(both, (0, *axes)))(cotangent, *operands)
+    for i in range(4):
+        own = [a[i] if axis == 0 else a for a, axis in zip(operands, axes, strict=True)]
+        close([leaf[i] for leaf in got], both(cotangent[i], *own), 1e-5)
+
+
+def test_where_lines_call_no_kernel(kernels):
+    x, factor = normal(2, 8, 8, 4), jnp.float32(1.5)
+    assert calls(inflated, x, factor) == 1
+    assert calls(inflated, x.astype(jnp.bfloat16), factor) == 0
+    assert calls(inflated, x[:0], factor) == 0
+    assert "rfjax_" not in export.export(jax.jit(inflated))(x, factor).mlir_module()
+    close(jax.jit(jax.jacfwd(inflated, 1))(x, factor), jax.jit(jax.jacrev(inflated, 1))(x, factor))
 
 
 def test_where_reads_call_no_kernel(kernels):

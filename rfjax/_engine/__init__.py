@@ -25,6 +25,7 @@ Reading: y(p) = sum_k theta_k^T v(p + p_k), v the bilinear interpolation of x
     conv         taps on pixels: the plain convolution                             <- blur_conv
     mixed        taps at several dilations, mixed at every output     <- adaptive_dilated_conv
     mixes        the same by kernels in C++ on a CPU
+    lines        between pixels along both axes: y = A x B^T          <- inflate, interpolate
     products     rows of channels by the weights of a tap
 
 Choosing

@@ -6,11 +6,14 @@
     reads_pull   their gradients by the map and the positions
     mixes_read   taps at several dilations, mixed at every output
     mixes_pull   their gradients by the map and the weights of dilations
+    lines_read   a map between its pixels, along both axes
+    lines_pull   its gradient, and those of the weights of pixels
 
 XLA writes and reads a map between the passes of a blur, and pads it before each; `cpp/blur.cc`
 filters a row along one axis into the caches, and from there along the other. XLA gathers the four
 corners of samples one after the other; `cpp/reads.cc` reads and blends them at once, and
-`cpp/mixes.cc` mixes dilations likewise.
+`cpp/mixes.cc` mixes dilations likewise. It interpolates along an axis by a product with a matrix
+that is nearly all zeros; `cpp/lines.cc` reads what is not.
 
 A library is for the processor, the version of JAX and the sources that it was built for and of.
 Where there is none, everything works without it; the results agree to rounding.
@@ -36,7 +39,8 @@ from rfjax._engine.devices import alike
 
 SOURCES = Path(__file__).parent / "cpp"
 PADDINGS = ("zero", "edge", "reflect", "wrap")  # in the order of cpp/blur.cc
-_SYMBOLS = tuple(f"{kind}_{what}" for kind in ("reads", "mixes") for what in ("read", "pull"))
+_READS = ("reads", "mixes", "lines")
+_SYMBOLS = tuple(f"{kind}_{what}" for kind in _READS for what in ("read", "pull"))
 _SYMBOLS += ("blur_filter", "blur_pull")
 
 
@@ -146,7 +150,10 @@ def blur_pull(
 
 
 def _batched(kernel: Callable, unfolded: Callable) -> Callable:
-    """The function (maps, taps, sizes) of a kernel, whose batch under `vmap` is more examples."""
+    """The function (maps, taps, sizes) of a kernel, whose batch under `vmap` is more examples.
+
+    Taps are arrays [N | 1, ...]; sizes are None where a kernel has none.
+    """
 
     @custom_vmap
     def run(maps, taps, sizes):
@@ -160,7 +167,7 @@ def _batched(kernel: Callable, unfolded: Callable) -> Callable:
         maps, taps = jax.tree.map(spread, (maps, taps), tuple(in_batched[:2]))
         count = maps[0].shape[1]
         share = taps[0].shape[1] == 1
-        # [B, N | 1, C | 1, K] as taps of B N examples
+        # [B, N | 1, ...] as taps of B N examples
         each = [jnp.broadcast_to(t, (size, count, *t.shape[2:])) for t in taps]
         merged = jax.tree.map(lambda a: a.reshape(size * count, *a.shape[2:]), (maps, tuple(each)))
         # The largest support serves all: taps are zero beyond their own.
@@ -241,6 +248,39 @@ def pull_mixes(
     shapes = rows.shape, gradient.shape, weight.shape
     operands = rows, rows_gradient, gradient, center, distance, weight
     return _call("mixes_pull", shapes, *operands, aliases={1: 0})
+
+
+# Maps [N, H, W, C] in float32 at rows int32 [N | 1, I, 2] and columns [N | 1, J, 2] with weights
+
+
+def read_lines(x: jax.Array, *lines: jax.Array) -> jax.Array:
+    """[N, I, J, C]: x at `lines`, which are rows, their weights, columns and theirs."""
+
+    def kernel(x, rows, row_weights, columns, column_weights, _):
+        shape = (x.shape[0], rows.shape[1], columns.shape[1], x.shape[3])
+        return _call("lines_read", (shape,), x, rows, row_weights, columns, column_weights)[0]
+
+    def unfolded(size, y, share):
+        return y.reshape(size, -1, *y.shape[1:])
+
+    return _batched(kernel, unfolded)((x,), lines, None)
+
+
+def pull_lines(
+    x: jax.Array, cotangent: jax.Array, *lines: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The cotangents of x and of the weights of rows and columns in y = `read_lines`."""
+
+    def kernel(x, cotangent, rows, row_weights, columns, column_weights, _):
+        shapes = x.shape, rows.shape, columns.shape
+        operands = x, cotangent, rows, row_weights, columns, column_weights
+        return _call("lines_pull", shapes, *operands)
+
+    def unfolded(size, results, share):
+        grad_x, *by_weights = (array.reshape(size, -1, *array.shape[1:]) for array in results)
+        return grad_x, *(by.sum(1, keepdims=True) if share else by for by in by_weights)
+
+    return _batched(kernel, unfolded)((x, cotangent), lines, None)
 
 
 def _call(
