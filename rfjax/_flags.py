@@ -4,12 +4,13 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from rfjax._console import called, guarded
 from rfjax._faults import ConfigError, Fault, reason
@@ -122,15 +123,47 @@ def parse(program: str, argv: list[str]) -> list[str]:
         # Of a fault that a config file found the message holds the whole traceback.
         message = str(error).split("ConfigError: ")[-1]
     except (AttributeError, KeyError) as error:
-        message = _unknown_key(error)
+        message = _missing_key(argv) or _unknown_key(error)
     except Exception as error:  # a config file is a program, which may fail in any way
         words = reason(error).removeprefix(_PREFIX)
-        message = f"{_given(argv)}: {words}{_place(error)}"
+        missing = _missing_key(argv)
+        message = missing or f"{_given(argv)}: {words}{_place(error)}"
     sys.exit(f"{program}: error: {reason(Fault(message))}")
 
 
+def _missing_key(argv: list[str]) -> str | None:
+    """The words for the first key on the command line that the config does not have, if any."""
+    try:  # as the file has it, without what the command line changes
+        parser: Any = flags.FLAGS["config"].parser
+        loaded = parser.parse(_config_file(located(argv)))
+    except Exception:  # of the file itself, which is told otherwise
+        return None
+    for word in argv:
+        flag, *keys = word.lstrip("-").partition("=")[0].split(".")
+        node: Any = loaded
+        for depth, key in enumerate(keys if flag == "config" else []):
+            names, key = list(node) if isinstance(node, ConfigDict) else [], key.partition("[")[0]
+            if key not in names:
+                near = get_close_matches(key, names, 1)
+                meant = f"; did you mean {'.'.join([*keys[:depth], *near])!r}?" if near else ""
+                return f"the config has no key {'.'.join(keys[: depth + 1])!r}{meant}"
+            node = node[key]
+    return None
+
+
+def _config_file(argv: list[str]) -> str:
+    """The value of --config."""
+    for before, word in zip(("", *argv), argv, strict=False):
+        flag, equals, value = word.partition("=")
+        if flag in _CONFIG and equals:
+            return value
+        if before in _CONFIG:
+            return word
+    return ""
+
+
 def _unknown_key(error: Exception) -> str:
-    """The words for a key that the config does not have; those errors quote each other."""
+    """The words for a key that a config file itself asks for; those errors quote each other."""
     if "get_config" in str(error):
         return "the config file has no function get_config"
     while isinstance(error, (AttributeError, KeyError)) and error.args:
