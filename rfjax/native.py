@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rfjax._console import Parser, guarded
@@ -25,7 +26,7 @@ from rfjax._faults import Fault
 # Whatever the processor knows, which ARM's compilers call by another name: the library is for this
 # machine alone.
 _NATIVE = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
-_FLAGS = ("-O3", _NATIVE, "-std=c++17", "-fPIC", "-shared", "-Wno-attributes")
+_FLAGS = ("-O3", _NATIVE, "-std=c++17", "-fPIC", "-Wno-attributes")
 _COMPILERS = ("c++", "g++", "clang++")
 
 
@@ -64,22 +65,32 @@ def build(compiler: str | None = None) -> Path:
     command = shlex.split(compiler or _found())
     target = native.place()
     target.parent.mkdir(parents=True, exist_ok=True)
-    sources = [str(path) for path in sorted(native.SOURCES.glob("*.cc"))]
+    sources = sorted(native.SOURCES.glob("*.cc"))
+    compiled = [*command, *_FLAGS, f"-isystem{jax.ffi.include_dir()}", "-c"]
     # Under another name until it is whole: others may build and load at the same time.
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         written = Path(folder, target.name)
-        headers = f"-isystem{jax.ffi.include_dir()}"
-        whole = [*command, *_FLAGS, headers, *sources, "-o", str(written)]
-        try:
-            done = subprocess.run(whole, capture_output=True, text=True)
-        except OSError as error:
-            raise BuildError(f"{command[0]}: {error.strerror}; --compiler names another") from error
-        if done.returncode:
-            lines = (line.strip() for line in done.stderr.splitlines())
-            said = next((line for line in lines if "error" in line.lower()), "it failed")
-            raise BuildError(f"{command[0]}: {said}")
+        objects = [str(Path(folder, f"{source.stem}.o")) for source in sources]
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            each = zip(sources, objects, strict=True)
+            waiting = [threads.submit(_run_compiler, [*compiled, str(a), "-o", b]) for a, b in each]
+            for one in waiting:
+                one.result()
+        _run_compiler([*command, "-shared", *objects, "-o", str(written)])
         os.replace(written, target)
     return target
+
+
+def _run_compiler(words: list[str]) -> None:
+    """Runs a compiler, whose first words about an error become those of a `BuildError`."""
+    try:
+        done = subprocess.run(words, capture_output=True, text=True)
+    except OSError as error:
+        raise BuildError(f"{words[0]}: {error.strerror}; --compiler names another") from error
+    if done.returncode:
+        lines = (line.strip() for line in done.stderr.splitlines())
+        said = next((line for line in lines if "error" in line.lower()), "it failed")
+        raise BuildError(f"{words[0]}: {said}")
 
 
 def _found() -> str:

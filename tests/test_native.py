@@ -164,8 +164,8 @@ def test_sums_of_many_tiles_are_the_same_every_time(kernels):
 @pytest.mark.parametrize(
     "name",
     [
-        *("gaussian_blur", "gaussian_blur of each example", "deformable_conv"),
-        *("adaptive_dilated_conv", "inflate", "interpolate"),
+        *("gaussian_blur", "gaussian_blur of each example", "gaussian_blur full"),
+        *("deformable_conv", "adaptive_dilated_conv", "inflate", "interpolate"),
     ],
 )
 @pytest.mark.parametrize("place", ["N", "shard_map", "pmap", "vmap"])
@@ -224,6 +224,76 @@ def test_where_no_kernel_is_called(kernels):
     assert calls(functools.partial(rfjax.gaussian_blur, spatial_ndim=1), x, params[:1]) == 0
     program, _ = placements.sharded("N", by("auto"), (True, False), (x[:, :4].repeat(2, 0), params))
     assert "rfjax_" not in program.as_text()
+
+
+@pytest.mark.parametrize("size", [(0, 2), (3, 1), (5, 7)], ids=str)
+@pytest.mark.parametrize("share", [1, 2], ids=["shared", "per example"])
+def test_taps_of_a_plane_are_correlations(share, size, kernels):
+    """In float64 by SciPy, an example and a channel after the other; more taps than are in use."""
+    x, cotangent, sizes = normal(2, 33, 21, 7), normal(2, 33, 21, 7), jnp.array(size)
+    used = normal(share, 2 * size[0] + 1, 2 * size[1] + 1)
+    used = used + used[:, ::-1, ::-1]
+    taps = jnp.pad(used, ((0, 0), (2, 2), (1, 1)))
+    along_x, along_taps = native.plane_pull(x, cotangent, taps, sizes)
+    got = native.plane_filter(x, taps, sizes)
+    wanted_taps = np.zeros((2, *used.shape[1:]))
+    for n, c in np.ndindex(2, 7):
+        weights = np.asarray(used[n % share], np.float64)
+        for result, of in ((got, x), (along_x, cotangent)):
+            one = ndimage.correlate(np.asarray(of[n, ..., c], np.float64), weights, mode="constant")
+            close(result[n, ..., c], one, 1e-5)
+        wide = np.pad(np.asarray(x[n, ..., c], np.float64), [(s, s) for s in size])
+        for i, j in np.ndindex(*used.shape[1:]):
+            wanted_taps[n, i, j] += (cotangent[n, ..., c] * wide[i : i + 33, j : j + 21]).sum()
+    if share == 1:
+        wanted_taps = wanted_taps.sum(0, keepdims=True)
+    close(along_taps[:, 2:-2, 1:-1], wanted_taps, 1e-5)
+    assert not along_taps.at[:, 2:-2, 1:-1].set(0).any()
+
+
+def full(sigma, count=1):
+    """Full covariances [count, 1, 3], each a little wider than the one before."""
+    each = [rfjax.from_ellipse(1.2 * sigma * (1 + 0.1 * n), 0.7 * sigma, 0.6) for n in range(count)]
+    return jnp.stack(each)[:, None]
+
+
+# One that the kernels serve at all sizes, as zeros alone lie further away; up to some taps; never.
+@pytest.mark.parametrize("sigma", [0.4, 2.0, 5.0, 30.0])
+@pytest.mark.parametrize("shape", [(1, 9, 7, 3), (2, 40, 33, 9)], ids=str)
+def test_full_covariances_are_those_of_xla(shape, sigma, kernels):
+    x, params, cotangent = normal(*shape), full(sigma, shape[0]), normal(*shape)
+    both = placements.values_and_gradients(rfjax.gaussian_blur)
+    assert calls(both, cotangent, x, params) == 2
+    got = jax.jit(both)(cotangent, x, params)
+    # An exported program calls no kernel.
+    wanted = export.export(jax.jit(both))(cotangent, x, params).call(cotangent, x, params)
+    close(got[:2], wanted[:2])
+    root = np.sqrt(x.size)
+    close(got[2] / root, wanted[2] / root, 1e-5)
+
+
+def test_full_covariances_of_a_batch(kernels):
+    x, params = normal(3, 2, 20, 17, 4), full(2.0, 3)[:, 0]
+    for axes in ((0, 0), (0, None), (None, 0)):
+        operands = [a if axis == 0 else a[1] for a, axis in zip((x, params), axes, strict=True)]
+        both = jax.vmap(placements.values_and_gradients(rfjax.gaussian_blur), (0, *axes))
+        got = jax.jit(both)(x, *operands)
+        for n in range(3):
+            own = [a[n] if axis == 0 else a for a, axis in zip(operands, axes, strict=True)]
+            wanted = placements.values_and_gradients(rfjax.gaussian_blur)(x[n], *own)
+            close([leaf[n] for leaf in got], wanted, 1e-5)
+
+
+def test_where_full_covariances_call_no_kernel(kernels):
+    x, params = normal(2, 16, 16, 4), full(1.0)[0, 0]
+    blur = rfjax.gaussian_blur
+    assert calls(blur, x, params) == 1
+    assert calls(functools.partial(blur, padding="edge"), x, params) == 0
+    assert calls(functools.partial(blur, padding="renormalized"), x, params) == 0
+    assert calls(blur, x, jnp.broadcast_to(params, (4, 3))) == 0  # of each channel
+    assert calls(blur, x[:0], params) == 0
+    assert "rfjax_" not in export.export(jax.jit(blur))(x, params).mlir_module()
+    close(jax.jit(jax.jacfwd(blur, 1))(x, params), jax.jit(jax.jacrev(blur, 1))(x, params), 1e-4)
 
 
 def read(x, kernel, positions, mask=None, *, algorithm="native", stride=1):

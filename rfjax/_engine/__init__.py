@@ -13,6 +13,7 @@ Filtering: y(p) = sum_d g(d; Sigma) x(p + d)
     shift_add    y = w_0 x + sum_k w_k (x shifted by -k + x shifted by k), for short filters
     toeplitz     y = K x, K[i, j] = g(i - j) with its boundary, for long ones along an axis
     fused        both axes in one reading of the map, by kernels in C++ on a CPU
+    direct       full covariances tap by tap, by kernels in C++ on a CPU
     kernels      the sum of shift_add as one kernel of a GPU, whose half size is traced
     fourier      y = F^-1(F(x) F(g)), for long ones of full covariances
     local        y(p) = sum_d g_p(d) x(p + d)                            <- local_gaussian_blur

@@ -1,13 +1,15 @@
 """Kernels in C++ for CPUs, which `python -m rfjax.native` builds: where they are, and their calls.
 
-    blur_filter  y = filter(x), both axes of a map in one reading of it
-    blur_pull    its gradient
-    reads_read   samples of taps at any positions of a map
-    reads_pull   their gradients by the map and the positions
-    mixes_read   taps at several dilations, mixed at every output
-    mixes_pull   their gradients by the map and the weights of dilations
-    lines_read   a map between its pixels, along both axes
-    lines_pull   its gradient, and those of the weights of pixels
+    blur_filter   y = filter(x), both axes of a map in one reading of it
+    blur_pull     its gradient
+    plane_filter  y = filter(x) of a full covariance, tap by tap
+    plane_pull    its gradient
+    reads_read    samples of taps at any positions of a map
+    reads_pull    their gradients by the map and the positions
+    mixes_read    taps at several dilations, mixed at every output
+    mixes_pull    their gradients by the map and the weights of dilations
+    lines_read    a map between its pixels, along both axes
+    lines_pull    its gradient, and those of the weights of pixels
 
 XLA writes and reads a map between the passes of a blur, and pads it before each; `cpp/blur.cc`
 filters a row along one axis into the caches, and from there along the other. XLA gathers the four
@@ -41,7 +43,7 @@ SOURCES = Path(__file__).parent / "cpp"
 PADDINGS = ("zero", "edge", "reflect", "wrap")  # in the order of cpp/blur.cc
 _READS = ("reads", "mixes", "lines")
 _SYMBOLS = tuple(f"{kind}_{what}" for kind in _READS for what in ("read", "pull"))
-_SYMBOLS += ("blur_filter", "blur_pull")
+_SYMBOLS += ("blur_filter", "blur_pull", "plane_filter", "plane_pull")
 
 
 # The library
@@ -147,6 +149,33 @@ def blur_pull(
         return grad_x, grad_sigma.sum(1, keepdims=True) if share else grad_sigma
 
     return _batched(kernel, unfolded)((x, cotangent), (*taps, *changes), sizes)
+
+
+def plane_filter(x: jax.Array, taps: jax.Array, sizes: jax.Array) -> jax.Array:
+    """x filtered by point-symmetric taps [N | 1, 2 a + 1, 2 b + 1], in use up to the half sizes."""
+
+    def kernel(x, taps, sizes):
+        return _call("plane_filter", (x.shape,), x, taps, sizes)[0]
+
+    def unfolded(size, y, share):
+        return y.reshape(size, -1, *y.shape[1:])
+
+    return _batched(kernel, unfolded)((x,), (taps,), sizes)
+
+
+def plane_pull(
+    x: jax.Array, cotangent: jax.Array, taps: jax.Array, sizes: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The cotangents of x and of each tap in y = `plane_filter`."""
+
+    def kernel(x, cotangent, taps, sizes):
+        return _call("plane_pull", (x.shape, taps.shape), x, cotangent, taps, sizes)
+
+    def unfolded(size, results, share):
+        grad_x, grad_taps = (array.reshape(size, -1, *array.shape[1:]) for array in results)
+        return grad_x, grad_taps.sum(1, keepdims=True) if share else grad_taps
+
+    return _batched(kernel, unfolded)((x, cotangent), (taps,), sizes)
 
 
 def _batched(kernel: Callable, unfolded: Callable) -> Callable:

@@ -58,6 +58,12 @@ FUSED = 1
 # taps that are formed, and is not tuned.
 FUSED_SHARE, FUSED_LEAST, FUSED_MOST = 4, 4, 128
 
+# Kernels in C++ serve full covariances up to so many taps. On two cores, forward and backward, by
+# what serves without them: 35 taps 0.16 to 0.32, 99 0.18 to 0.22, 323 0.54 to 0.66, 621 0.8 to 1.4,
+# 1147 1.3 to 3.4 (1 x 128 x 128 x 64, 8 x 64 x 64 x 32, 1 x 512 x 512 x 3). The half size of either
+# axis bounds the taps that are formed, and is not tuned.
+DIRECT_TAPS, DIRECT_SIZE = 450, 24
+
 # Speed: blocks that stay in the caches of a CPU, in numbers
 
 # Axes: examples of up to AXES_WHOLE are filtered at a time, and larger ones are split by channels
