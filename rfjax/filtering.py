@@ -147,7 +147,7 @@ def plan(
     Returns:
       `algorithms`, for each axis shift_add (sums of shifted maps), toeplitz (a matrix product),
       banded (one of blocks of rows), pallas (a kernel for GPUs) or native (one for both axes on a
-      CPU, where it was built), or for both axes of a full covariance shift_add or fourier;
+      CPU, where it was built), or for both axes of a full covariance shift_add, fourier or native;
       `half_sizes` that the covariances need along each axis, in pixels, and `static_half_sizes`
       that are computed for them: of the form or of the transform's grid, for a matrix the whole
       axis; `block`, the examples and channels that are worked off at a time.
@@ -182,10 +182,9 @@ def plan(
     merged = (math.prod(batch), *spatial, channels)
     if covariance.is_full(params, spatial_ndim=spatial_ndim):
         height, width = spatial
-        how = Plane(height, width, padding, window)
-    else:
-        how = Filter(padding, window, algorithm)
-    return how.plan(merged, needed, platform)
+        covariances = _per_map(params, batch, channels).shape[:2]
+        return Plane(height, width, padding, window).plan(merged, needed, platform, covariances)
+    return Filter(padding, window, algorithm).plan(merged, needed, platform)
 
 
 def _check_algorithm(algorithm: str, params: jax.Array, spatial_ndim: int) -> None:

@@ -294,6 +294,11 @@ def test_where_full_covariances_call_no_kernel(kernels):
     assert calls(blur, x[:0], params) == 0
     assert "rfjax_" not in export.export(jax.jit(blur))(x, params).mlir_module()
     close(jax.jit(jax.jacfwd(blur, 1))(x, params), jax.jit(jax.jacrev(blur, 1))(x, params), 1e-4)
+    planned = functools.partial(rfjax.filtering.plan, (1, 64, 64, 4))
+    assert planned(params).algorithms == ("native",)
+    assert planned(params, padding="edge").algorithms == ("shift_add",)
+    assert planned(full(1.0).repeat(4, 1)[0]).algorithms == ("shift_add",)
+    assert planned(full(9.0)[0, 0]).algorithms == ("fourier",)
 
 
 def read(x, kernel, positions, mask=None, *, algorithm="native", stride=1):

@@ -16,7 +16,7 @@ import numpy as np
 from rfjax._engine.blocks import filter_in_blocks, pull_in_blocks
 from rfjax._engine.derivatives import operator
 from rfjax._engine.devices import alike, by_device
-from rfjax._engine.direct import filter_direct, pull_direct, serves
+from rfjax._engine.direct import filter_direct, pull_direct
 from rfjax._engine.fourier import filter_by_transforms, filtered_and_kept
 from rfjax._engine.grid import cropped, needed_half_sizes, plane_taps
 from rfjax._engine.layout import sum_to
@@ -43,7 +43,7 @@ def _forward(plane: Plane, x: jax.Array, params: jax.Array) -> jax.Array:
     }
     if plane.limits.splits(x.shape):
         run["cpu"] = partial(filter_in_blocks, run["cpu"], plane.limits)
-    if serves(plane, x, params):
+    if plane.is_direct(x.shape, params.shape, x.dtype):
         run["native"] = partial(filter_direct, plane, run["cpu"])
     return by_device(x, params, **run, like=lambda x, _: x)
 
@@ -62,12 +62,13 @@ def _backward(plane: Plane, operands, kept, cotangent) -> tuple[jax.Array, jax.A
     def in_blocks(x, params, kept, cotangent):
         return pull_in_blocks(again, plane.limits, x, params, cotangent)
 
+    x = operands[0]
     run: dict[str, Callable] = {
         device: partial(_pull, plane._replace(device=device)) for device in _DEVICES
     }
-    if plane.limits.splits(operands[0].shape):
+    if plane.limits.splits(x.shape):
         run["cpu"] = in_blocks
-    if serves(plane, *operands):
+    if plane.is_direct(x.shape, operands[1].shape, x.dtype):
         run["native"] = partial(pull_direct, plane, run["cpu"])
     like = lambda x, params, *_: (x, params)
     return by_device(*operands, kept, cotangent, **run, like=like)

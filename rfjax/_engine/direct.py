@@ -11,24 +11,16 @@ import jax
 import jax.numpy as jnp
 
 from rfjax._engine import native, tuning
-from rfjax._engine.devices import is_known
 from rfjax._engine.grid import needed_half_sizes, plane_taps
 from rfjax._engine.plan import Plane
 from rfjax._engine.switch import size_switch
-
-
-def serves(plane: Plane, x: jax.Array, params: jax.Array) -> bool:
-    """Whether kernels filter x [N, H, W, C] by params [N | 1, C | 1, 3], up to a number of taps."""
-    alike = x.dtype == params.dtype == jnp.float32 and params.shape[1] == 1
-    known = is_known(*x.shape) and x.size > 0
-    return plane.padding == "zero" and alike and known and native.is_loaded()
 
 
 def filter_direct(plane: Plane, otherwise: Callable, x: jax.Array, params: jax.Array) -> jax.Array:
     """The filtered map, or what `otherwise` makes of it."""
 
     def by_kernel(x, params):
-        taps = plane_taps(plane, _bounds(plane), params)
+        taps = plane_taps(plane, plane.direct_sizes(), params)
         return native.plane_filter(x, taps[:, 0], _sizes(plane, params))
 
     return size_switch([by_kernel, otherwise])(_index(plane, params), x, params)
@@ -40,18 +32,13 @@ def pull_direct(
     """The cotangents of x and params in y = `filter_direct`."""
 
     def by_kernel(x, params, kept, cotangent):
-        taps, pull = jax.vjp(partial(plane_taps, plane, _bounds(plane)), params)
+        taps, pull = jax.vjp(partial(plane_taps, plane, plane.direct_sizes()), params)
         sizes = _sizes(plane, params)
         grad_x, grad_taps = native.plane_pull(x, cotangent, taps[:, 0], sizes)
         return grad_x, pull(grad_taps[:, None])[0]
 
     operands = x, params, kept, cotangent
     return size_switch([by_kernel, otherwise])(_index(plane, params), *operands)
-
-
-def _bounds(plane: Plane) -> tuple[int, int]:
-    """The half sizes (y, x) up to which kernels read: beyond the map there are zeros alone."""
-    return min(tuning.DIRECT_SIZE, plane.height), min(tuning.DIRECT_SIZE, plane.width)
 
 
 def _needed(plane: Plane, params: jax.Array) -> jax.Array:
@@ -61,11 +48,11 @@ def _needed(plane: Plane, params: jax.Array) -> jax.Array:
 
 
 def _sizes(plane: Plane, params: jax.Array) -> jax.Array:
-    return jnp.minimum(_needed(plane, params), jnp.array(_bounds(plane)))
+    return jnp.minimum(_needed(plane, params), jnp.array(plane.direct_sizes()))
 
 
 def _index(plane: Plane, params: jax.Array) -> jax.Array:
     """0 where the kernels serve all covariances, 1 where they do not."""
     needed = _needed(plane, params)
-    beyond = jnp.any(needed > jnp.array(_bounds(plane)))
+    beyond = jnp.any(needed > jnp.array(plane.direct_sizes()))
     return (beyond | (jnp.prod(2 * needed + 1) > tuning.DIRECT_TAPS)).astype(jnp.int32)

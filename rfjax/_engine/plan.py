@@ -210,8 +210,39 @@ class Plane(NamedTuple):
         grid = next(grid for grid in grids if serves(grid))
         return "shift_add" if is_dense(grid) else "fourier", grid
 
-    def plan(self, shape: tuple[int, ...], needed: tuple[int, ...], platform: str) -> Plan:
+    def is_direct(self, shape: tuple[int, ...], covariances: tuple[int, ...], dtype: Any) -> bool:
+        """Whether kernels that were built filter a map [N, H, W, C] by covariances [N | 1, C | 1].
+
+        They do up to a number of taps, on a CPU.
+        """
+        return (
+            self.padding == "zero"
+            and covariances[1] == 1
+            and dtype == jnp.float32
+            and is_known(*shape)
+            and 0 not in shape
+            and native.is_loaded()
+        )
+
+    def direct_sizes(self) -> tuple[int, int]:
+        """The half sizes (y, x) up to which they serve: beyond the map there are zeros alone."""
+        return min(tuning.DIRECT_SIZE, self.height), min(tuning.DIRECT_SIZE, self.width)
+
+    def plan(
+        self,
+        shape: tuple[int, ...],
+        needed: tuple[int, ...],
+        platform: str,
+        covariances: tuple[int, ...],
+    ) -> Plan:
         """The plan for a map [N, H, W, C] and supports of half sizes `needed`."""
+        if platform == "cpu" and self.is_direct(shape, covariances, jnp.float32):
+            bounds = self.direct_sizes()
+            sizes = [min(n, side) for n, side in zip(needed, shape[1:3], strict=True)]
+            taps = math.prod(2 * size + 1 for size in sizes)
+            fits = all(size <= bound for size, bound in zip(sizes, bounds, strict=True))
+            if fits and taps <= tuning.DIRECT_TAPS:
+                return Plan(platform, ("native",), needed, bounds, (shape[0], shape[-1]))
         form, grid = self.choice((needed[0], needed[1]))
         return Plan(platform, (form,), needed, grid, self.limits.on(platform, shape))
 
