@@ -68,6 +68,33 @@ def test_transforms_outside_jit(blurred):
     np.testing.assert_allclose(y, BLURRED, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: rfjax.gaussian_blur(x, SIGMA),
+        lambda x: rfjax.inflate(x, 1.5, max_factor=2.0),  # of which the size depends on no map
+    ],
+    ids=["gaussian_blur", "inflate"],
+)
+def test_a_second_call_outside_jit_compiles_nothing(function):
+    names = []
+
+    def listen(event, seconds, **facts):
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(facts.get("fun_name"))
+
+    x, other = put(X, "a"), put(X + 1, "a")
+    first = jax.block_until_ready(function(x))
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        jax.block_until_ready(function(other))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert names == []
+    for got, wanted in zip(jax.tree.leaves(first), jax.tree.leaves(function(X)), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-5)
+
+
 def test_a_mesh_of_which_one_axis_is_mapped():
     kinds, devices = (AxisType.Explicit,) * 2, jax.devices()[:4]
     mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=kinds, devices=devices)

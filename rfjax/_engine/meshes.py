@@ -4,6 +4,7 @@ There JAX wants to know of each gather and each reshape how its result is sharde
 maps leaves that to XLA, as under `jit` with the usual meshes, and says how its own results are.
 """
 
+import contextlib
 import functools
 import inspect
 import math
@@ -12,7 +13,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, AxisType, NamedSharding
+from jax.core import Tracer
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 Parameters = ParamSpec("Parameters")
@@ -67,7 +69,8 @@ def partitioned(
             shardings = jax.tree.map(
                 lambda of: NamedSharding(mesh, _kept(of.shape, first, last, spatial, mesh)), shapes
             )
-            return jax.jit(automatic(shardings))(*arrays)
+            with _entered(arrays, mesh):
+                return automatic(shardings)(*arrays)
 
         return call
 
@@ -81,6 +84,17 @@ def _explicit(arrays: list[jax.Array]) -> AbstractMesh | None:
         if AxisType.Explicit in mesh.axis_types:
             return mesh
     return None
+
+
+def _entered(arrays: list[jax.Array], mesh: AbstractMesh) -> contextlib.AbstractContextManager:
+    """Sets the mesh of arrays outside of any program, whose results may depend on none of them."""
+    traced = any(isinstance(array, Tracer) for array in arrays)
+    if traced or not jax.sharding.get_abstract_mesh().empty:
+        return contextlib.nullcontext()
+    placed = [array.sharding for array in arrays]
+    meshes = [getattr(of, "mesh", None) for of in placed]
+    own = next(one for one in meshes if isinstance(one, Mesh) and one.abstract_mesh == mesh)
+    return jax.set_mesh(own)
 
 
 def _axes(mesh: AbstractMesh) -> tuple[str, ...]:
