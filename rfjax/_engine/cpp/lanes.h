@@ -1,4 +1,5 @@
-// What the kernels share: numbers in lanes of vector registers, and work shared out over threads.
+// What the kernels share: numbers in lanes of vector registers, sizes of maps, and work shared out
+// over threads.
 
 #ifndef RFJAX_LANES_H_
 #define RFJAX_LANES_H_
@@ -68,6 +69,18 @@ class Sum {
 // no two of them write to the same one.
 constexpr Index kChannels = 32;
 inline Index parts_of(Index channels) { return (channels + kChannels - 1) / kChannels; }
+
+// The sizes of a map [N, H, W, C].
+struct Size {
+  Index examples, height, width, channels;
+  explicit Size(const xla::ffi::Buffer<xla::ffi::F32>& map)
+      : examples(map.dimensions()[0]),
+        height(map.dimensions()[1]),
+        width(map.dimensions()[2]),
+        channels(map.dimensions()[3]) {}
+  Index row() const { return width * channels; }
+  Index map() const { return height * row(); }
+};
 
 // Calls work(i) for every i below `count`, on the threads of XLA and on this one.
 //

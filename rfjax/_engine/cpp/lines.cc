@@ -35,17 +35,6 @@ struct Axis {
   bool counts(Index at) const { return weight[at] != 0 || weight[at + 1] != 0; }
 };
 
-struct Size {
-  Index examples, height, width, channels;
-  explicit Size(const Floats& map)
-      : examples(map.dimensions()[0]),
-        height(map.dimensions()[1]),
-        width(map.dimensions()[2]),
-        channels(map.dimensions()[3]) {}
-  Index row() const { return width * channels; }
-  Index map() const { return height * row(); }
-};
-
 // Line i of example n: rows blended into `row`, and places read from there.
 void read(const Size& size, const Axis& down, const Axis& across, Index n, Index i,
           const float* map, float* row, float* to) {

@@ -23,17 +23,8 @@ constexpr Index kVectors = 8;  // whose sums are in registers at a time
 constexpr Index kBlock = kVectors * kWidth<Lanes>;
 constexpr Index kTileRows = 16;
 
-struct Size {
-  Index examples, height, width, channels;
-  explicit Size(const Floats& map)
-      : examples(map.dimensions()[0]),
-        height(map.dimensions()[1]),
-        width(map.dimensions()[2]),
-        channels(map.dimensions()[3]) {}
-  Index row() const { return width * channels; }
-  Index map() const { return height * row(); }
-  Index tiles() const { return (height + kTileRows - 1) / kTileRows; }
-};
+// How many tiles of rows an example has.
+Index tiles_of(const Size& size) { return (size.height + kTileRows - 1) / kTileRows; }
 
 // The taps [N | 1, 2 a + 1, 2 b + 1], of which those up to (down, across) are in use.
 struct Taps {
@@ -61,8 +52,8 @@ struct Taps {
 class Tile {
  public:
   Tile(const Size& size, const Taps& taps, Index index)
-      : example(index / size.tiles()),
-        begin(index % size.tiles() * kTileRows),
+      : example(index / tiles_of(size)),
+        begin(index % tiles_of(size) * kTileRows),
         end(std::min(size.height, begin + kTileRows)),
         length_(size.row() + 2 * taps.across * size.channels),
         numbers_((end - begin + 2 * taps.down) * length_) {}
@@ -117,7 +108,7 @@ ffi::Error Filter(ffi::ThreadPool pool, Floats x, Floats weights, Integers sizes
                   ffi::Result<Floats> y) {
   const Size size(x);
   const Taps taps(weights, sizes);
-  in_parallel(pool, size.examples * size.tiles(), [&](Index index) {
+  in_parallel(pool, size.examples * tiles_of(size), [&](Index index) {
     Tile tile(size, taps, index);
     tile.fill(size, taps, x.typed_data());
     filter(tile, size, taps, y->typed_data());
@@ -162,7 +153,7 @@ ffi::Error Pull(ffi::ThreadPool pool, Floats x, Floats gradient, Floats weights,
   const Size size(x);
   const Taps taps(weights, sizes);
   const Index used = (2 * taps.down + 1) * (2 * taps.across + 1);
-  const Index tiles = size.examples * size.tiles();
+  const Index tiles = size.examples * tiles_of(size);
   std::vector<float> found(tiles * used);
   in_parallel(pool, tiles, [&](Index index) {
     Tile tile(size, taps, index);
@@ -177,7 +168,7 @@ ffi::Error Pull(ffi::ThreadPool pool, Floats x, Floats gradient, Floats weights,
   float* to = taps_gradient->typed_data();
   std::fill_n(to, taps.examples * taps.count(), 0.0f);
   for (Index index = 0; index < tiles; ++index) {
-    float* own = to + (taps.examples == 1 ? 0 : index / size.tiles()) * taps.count();
+    float* own = to + (taps.examples == 1 ? 0 : index / tiles_of(size)) * taps.count();
     for (Index i = 0, k = index * used; i <= 2 * taps.down; ++i)
       for (Index j = 0; j <= 2 * taps.across; ++j, ++k) own[taps.at(i, j)] += found[k];
   }
