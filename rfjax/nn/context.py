@@ -117,6 +117,7 @@ class _Context(_layer.KernelLayer):
             parts.append(activate(name, self.branch(width, rate, name, stride=self.stride)(x)))
         mean = jnp.mean(x, (-3, -2), keepdims=True)
         mean = activate("pool", self.pointwise(width, "pool")(mean))
+        # By a sum: on a mesh with explicit axes it is sharded as the others.
         parts.append(jnp.zeros_like(parts[0]) + mean)
         y = activate("project", self.pointwise(width, "project")(jnp.concatenate(parts, -1)))
         return linen.Dropout(dropout, deterministic=not train)(y)

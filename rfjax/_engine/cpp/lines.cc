@@ -163,11 +163,13 @@ class Pull {
   std::vector<float> row_, row_gradient_;
 };
 
-// Adds up what each part [parts, numbers] found.
-void total(const std::vector<float>& found, Index parts, Index numbers, float* to) {
-  std::fill_n(to, numbers, 0.0f);
-  for (Index part = 0; part < parts; ++part)
-    for (Index i = 0; i < numbers; ++i) to[i] += found[part * numbers + i];
+// Adds up what the parts [groups, parts of each, numbers] found, to [groups, numbers].
+void total(const std::vector<float>& found, Index groups, Index numbers, float* to) {
+  const Index parts = found.size() / (groups * numbers);
+  std::fill_n(to, groups * numbers, 0.0f);
+  for (Index part = 0; part < groups * parts; ++part)
+    for (Index i = 0; i < numbers; ++i)
+      to[part / parts * numbers + i] += found[part * numbers + i];
 }
 
 ffi::Error PullBoth(ffi::ThreadPool pool, Floats x, Floats gradient, Integers rows,
@@ -191,16 +193,8 @@ ffi::Error PullBoth(ffi::ThreadPool pool, Floats x, Floats gradient, Integers ro
                 by_across.data() + work * places);
   });
   // Where the examples share an axis, so do they its gradient.
-  const Index own_rows = down.examples, own_columns = across.examples;
-  for (Index n = 0; n < own_rows; ++n)
-    total({by_down.begin() + n * parts * lines,
-           own_rows == 1 ? by_down.end() : by_down.begin() + (n + 1) * parts * lines},
-          own_rows == 1 ? size.examples * parts : parts, lines, by_rows->typed_data() + n * lines);
-  for (Index n = 0; n < own_columns; ++n)
-    total({by_across.begin() + n * parts * places,
-           own_columns == 1 ? by_across.end() : by_across.begin() + (n + 1) * parts * places},
-          own_columns == 1 ? size.examples * parts : parts, places,
-          by_columns->typed_data() + n * places);
+  total(by_down, down.examples, lines, by_rows->typed_data());
+  total(by_across, across.examples, places, by_columns->typed_data());
   return ffi::Error::Success();
 }
 
