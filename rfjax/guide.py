@@ -146,6 +146,21 @@ class Guided:
         classes = self._compiled["segment"](features, self._mean(), size=image.shape[:2])
         return np.asarray(classes)
 
+    def keep(self, key: Hashable, features: Any) -> None:
+        """Takes over the features [1, h, w, C] of a picture, so that it is not encoded any more.
+
+        Args:
+            key: of the picture.
+            features: by `encode` of the network, such as from maps that are there already.
+        """
+        for support in (False, True):
+            self._features[key, support] = features
+
+    def clear(self) -> None:
+        """Forgets all marks. Pictures that were encoded stay so."""
+        self._marks.clear()
+        self._guides.clear()
+
     def marks(self, key: Hashable, size: Sequence[int]) -> np.ndarray:
         """What is marked in a picture, [H, W], 255 where nothing is."""
         return self._marks.get(key, np.full(tuple(size[:2]), VOID, np.uint8))

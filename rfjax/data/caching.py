@@ -10,6 +10,7 @@ images are read, and the files summed up, each time a cache is opened, which cos
 part that is saved.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ import numpy as np
 
 from rfjax._checks import choose, integer
 from rfjax._files import write_json
-from rfjax.data.dataset import Dataset
+from rfjax.data.dataset import Dataset, clip_of
 from rfjax.data.pipeline import MakeRow, default_row
 
 DTYPES = ("float16", "float32")  # `rfjax.training.config.CACHED`
@@ -43,7 +44,8 @@ def cache_features(
     """The data set with maps of each of its images, from `directory` or computed into it.
 
     Examples have a map beside what they had, as "map/NAME". A task that trains on them starts the
-    network there, see `rfjax.tasks.Segmentation`.
+    network there, see `rfjax.tasks.Segmentation`. Of episodes, see `rfjax.data.episodes`, the maps
+    are those of the images that they are drawn of, each computed once.
 
     Args:
         model: a `rfjax.models.segmentation.Segmenter`, or what has its method "maps".
@@ -51,7 +53,8 @@ def cache_features(
         dataset: of images; it cannot be augmented any more.
         name: of the map, as "pool4", or of several in the order in which the network makes them.
         directory: of this cache alone.
-        row: as in `train_iterator`; its "image" is what the network reads.
+        row: as in `train_iterator`; its "image" is what the network reads. Of episodes that of one
+            image.
         dtype: float16 | float32, of the files.
         batch_size: images at a time.
 
@@ -62,15 +65,18 @@ def cache_features(
     choose("dtype", dtype, DTYPES)
     integer("batch_size", batch_size)
     names = (name,) if isinstance(name, str) else tuple(name)
+    if hasattr(dataset.source, "frames"):
+        frames = dataclasses.replace(dataset, source=dataset.source.frames)
+        options = {"row": row, "dtype": dtype, "batch_size": batch_size}
+        cached = cache_features(model, variables, frames, name, directory, **options)
+        return dataclasses.replace(dataset, source=dataset.source.over(cached.source))
     make, folder = row or default_row(dataset), Path(directory)
     wanted = _identity(model, variables, dataset, names, make) | {"dtype": dtype}
     if not (folder / _INDEX).exists():
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder, wanted, _maps(model, variables, names), dataset, make, batch_size)
     _check(folder, wanted)
-    source = _Cached(dataset, names, folder)
-    fields = {key: getattr(dataset, key) for key in dataset.__dataclass_fields__}
-    return Dataset(**(fields | {"source": source}))
+    return dataclasses.replace(dataset, source=_Cached(dataset, names, folder))
 
 
 def _maps(
@@ -219,3 +225,6 @@ class _Cached:
 
     def shape(self, index: int) -> tuple[int, ...]:
         return self._dataset.shapes[index]
+
+    def clip(self, index: int) -> Any:
+        return clip_of(self._dataset.source, index)

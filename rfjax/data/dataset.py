@@ -34,7 +34,9 @@ class Source(Protocol):
 
     A source may also have a method `shape(index)`, which returns height and width of an example
     without reading its pixels; evaluation is quicker to begin with it. Of video a method
-    `clip(index)` names the clip that a frame is of; the frames of a clip are in a row.
+    `clip(index)` names the clip that a frame is of; the frames of a clip are in a row. What draws
+    its examples from images of another source has this one as `frames`, and a method
+    `over(frames)`, which returns the same with images that come with something more.
     """
 
     def __len__(self) -> int: ...
@@ -94,8 +96,7 @@ class Dataset:
     @functools.cached_property
     def clips(self) -> tuple[range, ...]:
         """The indices of the frames of each clip, in their order; of stills each is its own."""
-        clip = getattr(self.source, "clip", lambda index: index)
-        runs = itertools.groupby(range(len(self.source)), clip)
+        runs = itertools.groupby(range(len(self.source)), partial(clip_of, self.source))
         indices = [list(run) for _, run in runs]
         return tuple(range(run[0], run[-1] + 1) for run in indices)
 
@@ -105,6 +106,11 @@ def _shape(source: Source, index: int) -> tuple[int, ...]:
     if hasattr(source, "shape"):
         return source.shape(index)
     return size_of(source[index])
+
+
+def clip_of(source: Source, index: int) -> Any:
+    """The name of the clip that a frame is of; a still is one of its own."""
+    return getattr(source, "clip", lambda index: index)(index)
 
 
 def size_of(example: Mapping[str, Any]) -> tuple[int, ...]:
@@ -167,7 +173,7 @@ class EnlargedSource:
         return height * self._factor, width * self._factor
 
     def clip(self, index: int) -> Any:
-        return getattr(self._source, "clip", lambda index: index)(index)
+        return clip_of(self._source, index)
 
 
 def enlarged(source: Source, factor: int) -> Source:

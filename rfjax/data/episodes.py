@@ -10,9 +10,13 @@ objects, 1 the first object, and so on. An example is
     label/support    uint8 [S, H, W], the classes of the marked pixels, 255 where nothing is marked
     id               a string
 
-Episodes are of three kinds. `semantic`: the objects are classes, and S = shots (ways - 1) other
+and, where the images come with maps, see `rfjax.data.cache_features`, these as "map/NAME" and
+"support/map/NAME" [S, h, w, C].
+
+Episodes are of four kinds. `semantic`: the objects are classes, and S = shots (ways - 1) other
 images support, shots of them with each object; marks are of all objects that an image has, so that
-the shots of a class differ in number. `interactive`: the objects are instances, or connected parts
+the shots of a class differ in number. `video`: the same, where the images that support are other
+frames of the query's clip. `interactive`: the objects are instances, or connected parts
 of classes where the data tell no instances, and are marked in the query. `dense`: no episodes, but
 images with all classes of training, for networks that learn these as usual.
 
@@ -20,17 +24,18 @@ Reference: Shelhamer, "Local and Adaptive Image-to-Image Learning and Inference"
 and 4.3.3.
 """
 
+import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
 from rfjax import _checks
-from rfjax.data.dataset import VOID, Dataset, Source
+from rfjax.data.dataset import VOID, Dataset, Source, clip_of
 
-KINDS, MISSING = ("semantic", "interactive", "dense"), ("unknown", "negative")
+KINDS, MISSING = ("semantic", "video", "interactive", "dense"), ("unknown", "negative")
 SPLITS = ("train", "val")
 RULES = ("kind", "ways", "shots", "points", "missing")
 FOLDS = ("folds", "fold", "held_out")
@@ -50,7 +55,7 @@ class Rules:
     """How episodes are drawn.
 
     Attributes:
-        kind: semantic | interactive | dense, see the module's docstring.
+        kind: semantic | video | interactive | dense, see the module's docstring.
         ways: number of classes K, with that of what is no object.
         shots: images that support each object; 1 of interactive episodes.
         points: marks of each class in each image, or all there are if they are fewer; 0 marks every
@@ -85,7 +90,7 @@ class Episodes:
     """Random access to episodes.
 
     Args:
-        source: examples with "image", "label" and perhaps "instances".
+        source: examples with "image", "label" and perhaps "instances"; of video with `clip`.
         rules: how they are drawn.
         classes: of the data, which objects are of.
         count: how many episodes there are.
@@ -95,6 +100,8 @@ class Episodes:
         ValueError: too few classes or images for an episode.
     """
 
+    frames: Source  # the images that episodes are drawn of
+
     def __init__(
         self,
         source: Source,
@@ -103,11 +110,14 @@ class Episodes:
         count: int,
         seed: Sequence[int] = (0,),
     ):
-        self._source, self._rules, self._count = source, rules, count
+        self.frames, self._rules, self._count = source, rules, count
         self._seed = tuple(seed)
         self._members = _members(source, classes)
+        if rules.kind == "video":
+            self._clips = _of_clips(source, self._members)
+            self._members = _together(self._clips.values())
         several = [c for c, members in self._members.items() if len(members) > 1]
-        self._classes = several if rules.kind == "semantic" else list(self._members)
+        self._classes = list(self._members) if rules.kind == "interactive" else several
         wanted = rules.ways - 1 if rules.kind == "semantic" else 1
         if len(self._classes) < wanted:
             raise ValueError(
@@ -122,21 +132,48 @@ class Episodes:
         if not 0 <= index < self._count:
             raise IndexError(f"{index} of {self._count} episodes")
         rng = np.random.default_rng([*self._seed, index])
-        draw = self._semantic if self._rules.kind == "semantic" else self._interactive
+        kinds = {"semantic": self._semantic, "video": self._video}
+        draw = kinds.get(self._rules.kind, self._interactive)
         return {**draw(rng), "id": f"episode_{index:05d}"}
+
+    def over(self, frames: Source) -> "Episodes":
+        """The same episodes of the same images, which come with something more, such as maps."""
+        other = copy.copy(self)
+        other.frames = frames
+        return other
 
     def _semantic(self, rng: np.random.Generator) -> dict[str, Any]:
         objects = rng.choice(self._classes, self._rules.ways - 1, replace=False)
         query = int(rng.choice(self._members[int(rng.choice(objects))]))
-        chosen = [i for one in objects for i in self._shots(rng, self._members[int(one)], query)]
-        support = [self._source[index] for index in chosen]
+        return self._supported(rng, query, objects, self._members)
+
+    def _video(self, rng: np.random.Generator) -> dict[str, Any]:
+        first = int(rng.choice(self._classes))
+        query = int(rng.choice(self._members[first]))
+        clip = self._clips[clip_of(self.frames, query)]
+        others = rng.permutation([one for one in clip if one != first])
+        objects = np.array([first, *others[: self._rules.ways - 2]])
+        return self._supported(rng, query, objects, clip)
+
+    def _supported(
+        self,
+        rng: np.random.Generator,
+        query: int,
+        objects: np.ndarray,
+        members: Mapping[int, np.ndarray],
+    ) -> dict[str, Any]:
+        """The episode of a query whose support are these members of each object."""
+        chosen = [i for one in objects for i in self._shots(rng, members[int(one)], query)]
+        support = [self.frames[index] for index in chosen]
         labels = [numbered(example["label"], objects) for example in support]
-        found = self._source[query]
+        found = self.frames[query]
+        stacked = {name: np.stack([one[name] for one in support]) for name in _seen(found)}
         return {
-            "image": found["image"],
+            **_seen(found),
             "label": numbered(found["label"], objects),
-            "support": np.stack([example["image"] for example in support]),
+            "support": stacked.pop("image"),
             "label/support": np.stack([marked(rng, label, self._rules) for label in labels]),
+            **{f"support/{name}": maps for name, maps in stacked.items()},
         }
 
     def _shots(self, rng: np.random.Generator, members: np.ndarray, query: int) -> list[int]:
@@ -147,19 +184,19 @@ class Episodes:
 
     def _interactive(self, rng: np.random.Generator) -> dict[str, Any]:
         one = int(rng.choice(self._classes))
-        example = self._source[int(rng.choice(self._members[one]))]
+        example = self.frames[int(rng.choice(self._members[one]))]
         parts = _parts(example, set(self._classes))
         count = min(len(parts), self._rules.ways - 1)
         label = np.where(example["label"] == VOID, VOID, 0).astype(np.uint8)
         for number, part in enumerate(rng.choice(len(parts), count, replace=False), start=1):
             label[parts[part] & (label != VOID)] = number
         marks = marked(rng, label, self._rules)[None]
-        return {"image": example["image"], "label": label, "label/support": marks}
+        return {**_seen(example), "label": label, "label/support": marks}
 
     def shape(self, index: int) -> tuple[int, ...]:
         """Height and width, of data whose images have one size."""
         del index
-        return self._source[0]["label"].shape
+        return self.frames[0]["label"].shape
 
 
 class Dense:
@@ -191,6 +228,35 @@ def _members(source: Source, classes: Sequence[int]) -> dict[int, np.ndarray]:
             if value in found and count >= _LEAST:
                 found[value].append(index)
     return {one: np.array(images) for one, images in found.items() if images}
+
+
+def _of_clips(
+    source: Source, members: Mapping[int, np.ndarray]
+) -> dict[Any, dict[int, np.ndarray]]:
+    """The images of each class by clip, of the classes that a clip shows more than once."""
+    found: dict[Any, dict[int, list[int]]] = {}
+    for one, images in members.items():
+        for index in images.tolist():
+            found.setdefault(clip_of(source, index), {}).setdefault(one, []).append(index)
+    several = {
+        clip: {one: np.array(images) for one, images in classes.items() if len(images) > 1}
+        for clip, classes in found.items()
+    }
+    return {clip: classes for clip, classes in several.items() if classes}
+
+
+def _together(clips: Iterable[Mapping[int, np.ndarray]]) -> dict[int, np.ndarray]:
+    """The images of each class in all clips."""
+    found: dict[int, list[np.ndarray]] = {}
+    for clip in clips:
+        for one, images in clip.items():
+            found.setdefault(one, []).append(images)
+    return {one: np.concatenate(images) for one, images in found.items()}
+
+
+def _seen(example: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The image of an example and its maps."""
+    return {k: array for k, array in example.items() if k == "image" or k.startswith("map/")}
 
 
 def _parts(example: Mapping[str, Any], classes: set[int]) -> list[np.ndarray]:
@@ -271,8 +337,11 @@ def task_classes(
     """The classes of a split's objects: in validation those of the fold, in training the others.
 
     With held_out=False training has all of them: what a network can do that has seen the classes.
-    What is dense has those of training in validation as well.
+    What is dense has those of training in validation as well. One fold divides nothing: both splits
+    have all classes, as those of video where the clips of validation are others.
     """
+    if _checks.integer("folds", folds) == 1:
+        return tuple(classes)
     own = of_fold(classes, folds, fold)
     if split == "val" and rules.kind != "dense":
         return own
@@ -324,7 +393,8 @@ def load(
         split: "train" or "val".
         data_dir: of the other data set.
         of: its name.
-        folds, fold: the classes are divided into so many parts, of which one is held out.
+        folds, fold: the classes are divided into so many parts, of which one is held out; 1 holds
+            none out.
         held_out: whether training leaves the fold out; validation has its classes alone.
         train_episodes, val_episodes: how many there are.
         **rules: see `Rules`.

@@ -30,12 +30,13 @@ from rfjax import _checks, _names, guidance, nn
 from rfjax.models.decoders import Decoder, Head
 from rfjax.models.resizing import FittedBilinear
 from rfjax.models.segmentation import Segmenter
-from rfjax.models.stages import LAST, Staged, with_last
+from rfjax.models.stages import LAST, Staged, Start, with_last
 from rfjax.places import Place
 
 FIRST, SECOND = "backbone", "support_backbone"  # where the encoders' variables lie
 JOINT = ("early", "foreground")  # one score map for each class from one map of features
 POOLED = ("late_global", "prototypes")  # what a guide is enough for
+_MARKED = ("early", "masked")  # marks go into the encoder of the support
 
 # Marks as the early and the masked form see them.
 _DOT = 11  # pixels, the width of a mark
@@ -103,13 +104,15 @@ class Guided(linen.Module):
     Calling it with the support [N, S, H, W, 3], its marks [N, S, H, W, K], and the query
     [N, H, W, 3] returns float32 logits [N, H, W, K]. A support of None is the query itself, with
     marks [N, 1, H, W, K]. K is free, but for early fusion and for the joint forms, that of their
-    parameters.
+    parameters. Where one encoder reads both and marks come in after it, support and query may be
+    maps [N, S, h, w, C] and [N, h, w, C] to start from, a `rfjax.models.stages.Start` each.
 
     To add marks one after the other, `encode` images once, `guide` by their features, and
     `segment`: no image is encoded again.
 
     Raises:
-      ValueError: shapes do not belong together, or late_local has another support than the query.
+      ValueError: shapes do not belong together, late_local has another support than the query, or
+        images are wanted where there are maps.
 
     Reference: Rakelly et al., "Few-shot Segmentation Propagation with Guided Networks", 2018.
     """
@@ -136,17 +139,35 @@ class Guided(linen.Module):
         """Where the cells of the features lie in the image."""
         return with_last(self.backbone.places)[self.at]
 
-    def encode(self, images: ArrayLike, train: bool = False, support: bool = False) -> jax.Array:
+    def encode(
+        self, images: ArrayLike | Start, train: bool = False, support: bool = False
+    ) -> jax.Array:
         """The features [N, h, w, C] of images [N, H, W, 3].
 
         Args:
-          images: normalised.
+          images: normalised; or the maps of them to start from.
           train: as in calling it.
           support: whether by the encoder of the support, where it has one of its own.
         """
         encoder = self.support_backbone if support and not self.shared else self.backbone
-        maps, _ = encoder.run(jnp.asarray(images), nn.Forward(train), until=self.at)
+        forward = nn.Forward(train)
+        if isinstance(images, Start):
+            maps, _ = encoder.run(None, forward, start=images.maps, until=self.at)
+        else:
+            maps, _ = encoder.run(jnp.asarray(images), forward, until=self.at)
         return maps[self.at]
+
+    def maps(
+        self, images: ArrayLike, train: bool = False, *, until: str | None = None
+    ) -> dict[str, jax.Array]:
+        """The encoder's maps by name, see `rfjax.models.segmentation.Segmenter.maps`.
+
+        Raises:
+          ValueError: support and query do not go through one encoder alike.
+        """
+        self._check_alike()
+        maps, _ = self.backbone.run(jnp.asarray(images), nn.Forward(train), until=until)
+        return maps
 
     def cells(self, marks: ArrayLike, size: Sequence[int]) -> jax.Array:
         """Marks [..., H, W, K] on the grid of a map of this size, see `guidance`."""
@@ -181,13 +202,19 @@ class Guided(linen.Module):
         return self._enlarged(jnp.moveaxis(scores[..., 0], 1, -1), size)
 
     def __call__(
-        self, support: ArrayLike | None, marks: ArrayLike, query: ArrayLike, train: bool = False
+        self,
+        support: ArrayLike | Start | None,
+        marks: ArrayLike,
+        query: ArrayLike | Start,
+        train: bool = False,
     ) -> jax.Array:
         _check_shapes(support, marks, query)
-        size = jnp.shape(query)[1:3]
+        size = query.size if isinstance(query, Start) else jnp.shape(query)[1:3]
         if self.fusion == "foreground":
             return self._jointly(self.encode(query, train), None, size, train)
-        if self.fusion in ("early", "masked"):  # marks go into the encoder of the support
+        if isinstance(query, Start) or isinstance(support, Start):
+            self._check_alike()
+        elif self.fusion in _MARKED:
             seen = jnp.asarray(query)[:, None] if support is None else support
             features, seen = self.encode(query, train), _dots(marks, seen)
             seen = _beside(*seen) if self.fusion == "early" else _covered(*seen)
@@ -201,24 +228,36 @@ class Guided(linen.Module):
             return self.segment(features, self._local(shots, marks), size, train)
         return self.segment(features, self.guide(shots, marks)["mean"], size, train)
 
+    def _check_alike(self) -> None:
+        """Raises unless support and query go through one encoder alike, and so could their maps."""
+        if not self.shared or self.fusion in _MARKED:
+            raise ValueError(
+                f"fusion={self.fusion!r} with shared={self.shared} wants images and not maps: "
+                "its encoder does not read support and query alike"
+            )
+
     def _encoded(
-        self, support: ArrayLike | None, query: ArrayLike, train: bool
+        self, support: ArrayLike | Start | None, query: ArrayLike | Start, train: bool
     ) -> tuple[jax.Array, jax.Array]:
         """The features of the queries [N, h, w, C] and of the shots [N, S, h, w, C]."""
-        if support is None or not self.shared:
+        if support is None and self.shared:
             features = self.encode(query, train)
-            shots = jnp.asarray(query)[:, None] if support is None else support
-            same = support is None and self.shared
-            return features, features[:, None] if same else self._of_shots(shots, train)
-        both = jnp.concatenate([jnp.asarray(query)[:, None], jnp.asarray(support)], 1)
+            return features, features[:, None]
+        if support is None:
+            return self.encode(query, train), self._of_shots(jnp.asarray(query)[:, None], train)
+        if not self.shared:
+            return self.encode(query, train), self._of_shots(support, train)
+        join = lambda query, shots: jnp.concatenate([query[:, None], shots], 1)
+        both = jax.tree.map(join, *(jax.tree.map(jnp.asarray, each) for each in (query, support)))
         both = self._of_shots(both, train)  # one batch, and one set of batch statistics
         return both[:, 0], both[:, 1:]
 
-    def _of_shots(self, images: ArrayLike, train: bool) -> jax.Array:
-        """The features [N, ..., h, w, C] of images [N, ..., H, W, C]."""
-        images = jnp.asarray(images)
-        *batch, height, width, channels = images.shape
-        features = self.encode(images.reshape(-1, height, width, channels), train, support=True)
+    def _of_shots(self, images: ArrayLike | Start, train: bool) -> jax.Array:
+        """The features [N, ..., h, w, C] of images [N, ..., H, W, C], or of maps."""
+        images = jax.tree.map(jnp.asarray, images)
+        batch = jax.tree.leaves(images)[0].shape[:-3]
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[-3:]), images)
+        features = self.encode(flat, train, support=True)
         return features.reshape(*batch, *features.shape[1:])
 
     def _local(self, shots: jax.Array, marks: ArrayLike) -> jax.Array:
@@ -256,9 +295,20 @@ class Guided(linen.Module):
         return factor.to_image(scores.astype(jnp.float32), self.place, size)
 
 
-def _check_shapes(support: ArrayLike | None, marks: ArrayLike, query: ArrayLike) -> None:
-    of_marks, images = jnp.shape(marks), jnp.shape(query)
-    shots = (*images[:1], 1, *images[1:]) if support is None else jnp.shape(support)
+def _shape(images: ArrayLike | Start) -> tuple[int, ...]:
+    """[..., H, W, 3], of maps that of their images."""
+    if not isinstance(images, Start):
+        return jnp.shape(images)
+    return (*jax.tree.leaves(images)[0].shape[:-3], *images.size, 3)
+
+
+def _check_shapes(
+    support: ArrayLike | Start | None, marks: ArrayLike, query: ArrayLike | Start
+) -> None:
+    if support is not None and isinstance(support, Start) != isinstance(query, Start):
+        raise ValueError("support and query must both be images, or both maps to start from")
+    of_marks, images = jnp.shape(marks), _shape(query)
+    shots = (*images[:1], 1, *images[1:]) if support is None else _shape(support)
     fits = (len(shots), len(of_marks), len(images)) == (5, 5, 4)
     if not fits or of_marks[:-1] != shots[:-1] or shots[0] != images[0]:
         raise ValueError(

@@ -1,41 +1,28 @@
 """FCN on street scenes at half resolution, on two cores: skips, trunks, composed scores.
 
-VGG-16 with fc6 and fc7 of 512 channels. conv1 to conv4 are frozen, and their maps are computed
-once and kept on disk; conv5, fc6, fc7 and the scores learn. FCN-32s learns for 40 epochs, FCN-16s
-from it and FCN-8s from that for 10 each, and FCN-8s at once for 40. The paper's numbers are those
-of PASCAL VOC, full images and a whole trunk of ImageNet.
+VGG-16 with fc6 and fc7 of 512 channels on a frozen trunk, see `rfjax.studies.frozen`. FCN-32s
+learns for 40 epochs, FCN-16s from it and FCN-8s from that for 10 each, and FCN-8s at once for 40.
+The paper's numbers are those of PASCAL VOC, full images and a whole trunk of ImageNet.
 
 The trained networks are where other studies start: `WORKDIR/camvid-cpu/runs/8s/seed0` and so on.
 """
 
+import itertools
 from dataclasses import replace
 
 from ml_collections import ConfigDict
 
+from rfjax.studies import frozen
 from rfjax.studies.scales import Scale
 from rfjax.studies.specs import Cell, Spec, Table, below
-from rfjax.training import config as configs
 
 IU, SIGMA = "mean IU", 0.5
 EPOCHS, IMAGES, BATCH = 40, 367, 4
 
-# What learns; batches start from the maps of what does not.
-_LEARNS = "backbone/conv5_*, backbone/fc*, head/*"
-# The trunk that comes with the weights may know nothing in conv5, and fc6 and fc7 are narrower.
-_NEW = (("model.anew", "backbone/conv5_*"),)
-
 
 def _staged() -> dict[str, Spec]:
     """FCN-32s, and what starts from it."""
-    coarse = Spec(
-        "vgg",
-        "fcn_32s",
-        trainable=_LEARNS,
-        evaluations=4,
-        settings=_NEW,
-        weights="wanted",
-        label="32s",
-    )
+    coarse = frozen.spec("fcn_32s", evaluations=4, label="32s")
     middle = replace(
         coarse, head="fcn_16s", parent=coarse, settings=(), label="16s", learning_rate=1 / 3
     )
@@ -88,15 +75,30 @@ def _composed() -> Table:
 
 def _unfrozen() -> Table:
     """conv4 learns as well."""
-    frozen, free = "conv1 to conv4 frozen", "conv1 to conv3 frozen"
+    fixed, free = "conv1 to conv4 frozen", "conv1 to conv3 frozen"
     at_once = STAGED["FCN-8s at once"]
-    settings = (*_NEW, ("data.cache.map", "pool3"))
-    learns = f"backbone/conv4_*, {_LEARNS}"
+    settings = (*frozen.NEW, ("data.cache.map", "pool3"))
+    learns = f"backbone/conv4_*, {frozen.LEARNS}"
     wider = replace(at_once, trainable=learns, settings=settings, label="8s-at-once-conv4")
-    cells = {(frozen, IU): Cell(at_once), (free, IU): Cell(wider)}
-    claims = (below("training conv4 helps", (frozen, IU), (free, IU)),)
+    cells = {(fixed, IU): Cell(at_once), (free, IU): Cell(wider)}
+    claims = (below("training conv4 helps", (fixed, IU), (free, IU)),)
+    return Table("How much of the trunk learns", cells, lambda row, column: (fixed, column), claims)
+
+
+def _truncated() -> Table:
+    """Networks that end early, of which nothing learns but the scores."""
+    whole = STAGED["FCN-8s at once"]
+    rows = {
+        "FCN-pool3": Cell(frozen.truncated("fcn_pool3", share=0.25, label="pool3"), 9.2),
+        "FCN-pool4": Cell(frozen.truncated("fcn_pool4", share=0.25, label="pool4"), 22.4),
+        "FCN-8s at once": Cell(whole, _PAPER["FCN-8s at once"]),
+    }
+    cells = {(row, IU): cell for row, cell in rows.items()}
+    claims = tuple(
+        below(f"{low} < {high}", (low, IU), (high, IU)) for low, high in itertools.pairwise(rows)
+    )
     return Table(
-        "How much of the trunk learns", cells, lambda row, column: (frozen, column), claims
+        "Networks that end early", cells, lambda row, column: ("FCN-8s at once", column), claims
     )
 
 
@@ -105,28 +107,18 @@ TABLES = {
     "trunks": _trunks(),
     "composed": _composed(),
     "unfrozen": _unfrozen(),
+    "truncated": _truncated(),
 }
 
 
 def _half(epochs: int) -> ConfigDict:
     """Whole images of 240x180, as the network of Caffe wants them."""
-    config = configs.base()
-    config.batch_size = BATCH
-    config.steps = epochs * IMAGES // BATCH
-    config.eval_batch_size = 8
-    config.data.name = "camvid"
-    config.data.normalization = "caffe"
+    config = frozen.config("camvid", batch=BATCH, steps=epochs * IMAGES // BATCH)
     config.data.options.reduction = 2
-    config.data.cache.map = "pool3, pool4"
-    config.optimizer.learning_rate = 3e-3
-    config.optimizer.warmup_steps = 50
-    config.optimizer.weight_decay = 5e-4
-    # Scores read features of a norm of about 100, on which they would outrun all other layers.
-    config.optimizer.rates = ("head/*=0.1",)
     return config
 
 
-_VGG = {"vgg": ("vgg_16", {"border": 0, "light": 512})}
+_VGG = frozen.network(512)
 SCALES = {
     ("camvid", "cpu"): Scale(_VGG, lambda: _half(EPOCHS), 0.25, {}),
     ("camvid", "quick"): Scale(_VGG, lambda: _half(2), 0.25, {}),

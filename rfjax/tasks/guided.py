@@ -15,10 +15,11 @@ from flax import linen
 
 from rfjax import _names, _options
 from rfjax.tasks import losses, metrics
-from rfjax.tasks.images import LabelledImages
+from rfjax.tasks.images import LabelledImages, seen
 from rfjax.tasks.task import Augmentation, Batch, Example, Row, Task
 
 SUPPORT = "label/support"
+_OF_SUPPORT = "support/map/"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,7 +65,8 @@ class Guided(LabelledImages):
         """{"image": float32 [H, W, 3], "label": int32 [H, W], "label/support": int32 [S, H, W],
         "support": float32 [S, H, W, 3]}, the last one missing where the query supports itself.
 
-        Every image of a support is varied by numbers of its own, the query and its marks alike.
+        Every image of a support is varied by numbers of its own, the query and its marks alike. Of
+        an example with maps the row has these in place of images.
 
         Raises:
           ValueError: nothing is marked in the example.
@@ -78,11 +80,15 @@ class Guided(LabelledImages):
             )
 
         def vary(image: np.ndarray, label: np.ndarray, rng: Any) -> Row:
-            pair = {"image": image, "label": label}
+            pair = {**maps, "image": image, "label": label}
             return rows.segmentation_row(pair, self.normalization, rng, augmentation)
 
+        maps = {name: array for name, array in example.items() if name.startswith("map/")}
         same = copy.deepcopy(rng)
         row, marks = vary(example["image"], example["label"], rng), example[SUPPORT]
+        if maps:
+            kept = {name: array for name, array in example.items() if name.startswith(_OF_SUPPORT)}
+            return {**row, **kept, SUPPORT: marks.astype(np.int32)}
         if "support" not in example:
             return {**row, SUPPORT: vary(example["image"], marks[0], same)["label"][None]}
         pairs = zip(example["support"], marks, strict=True)
@@ -92,10 +98,16 @@ class Guided(LabelledImages):
             name: np.stack([shot[own] for shot in shots]) for name, own in support.items()
         }
 
+    def frame(self, example: Example) -> Row:
+        """{"image", "label"} of one image that episodes are drawn of."""
+        from rfjax.data import rows
+
+        return rows.segmentation_row(example, self.normalization)
+
     def inputs(self, batch: Batch) -> tuple:
         """(support, marks, query); a support of None is the query itself."""
         marks = jax.nn.one_hot(batch[SUPPORT], self.facts["num_classes"], dtype=jnp.float32)
-        return batch.get("support"), marks, batch["image"]
+        return seen(batch, "support"), marks, seen(batch)
 
     def loss(self, outputs: Any, batch: Batch, key: jax.Array | None = None) -> tuple:
         """The sum of the pixels' cross-entropies, and the number of valid pixels."""

@@ -13,6 +13,23 @@ from rfjax.tasks import metrics
 from rfjax.tasks.task import Batch, Task
 
 
+def seen(batch: Batch, of: str = "") -> Any:
+    """What the network reads of each example: its image, or the maps that the network starts from.
+
+    Args:
+      batch: "image" [N, H, W, C], or "map/NAME" and, for their size, "label" [N, H, W].
+      of: what comes before these names and a slash, as "support"; "" for the example itself.
+    """
+    from rfjax.models.stages import Start
+
+    prefix = f"{of}/map/" if of else "map/"
+    maps = {name.removeprefix(prefix): batch[name] for name in batch if name.startswith(prefix)}
+    if not maps:
+        return batch.get(of) if of else batch["image"]
+    size = batch["label"].shape[1:]
+    return Start({name: x.astype(jnp.float32) for name, x in maps.items()}, size)
+
+
 class LabelledImages(Task):
     """Class scores of what an image shows, measured by a confusion matrix. A base class.
 

@@ -13,7 +13,7 @@ from flax import linen
 
 from rfjax import _names, _options
 from rfjax.tasks import inference, losses, metrics
-from rfjax.tasks.images import LabelledImages
+from rfjax.tasks.images import LabelledImages, seen
 from rfjax.tasks.task import Augmentation, Batch, Example, Row
 
 
@@ -109,13 +109,7 @@ class Segmentation(LabelledImages):
 
     def inputs(self, batch: Batch) -> tuple:
         """The images, or the maps that the network starts from."""
-        from rfjax.models.stages import Start
-
-        maps = {name[4:]: batch[name] for name in batch if name.startswith("map/")}
-        if not maps:
-            return super().inputs(batch)
-        _, height, width = batch["label"].shape
-        return (Start({name: x.astype(np.float32) for name, x in maps.items()}, (height, width)),)
+        return (seen(batch),)
 
     def loss(self, outputs: Any, batch: Batch, key: jax.Array | None = None) -> tuple:
         """The sum of the pixels' losses, and the number of valid pixels, or the sum of weights.

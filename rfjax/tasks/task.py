@@ -77,6 +77,16 @@ class Task:
         """
         raise _undefined(self, "row")
 
+    def frame(self, example: Example) -> Row:
+        """The row of one image, for `rfjax.data.cache_features`: "image" is what an encoder reads.
+
+        By default that of `row`.
+
+        Args:
+          example: of the data set, or of that whose images its examples are drawn of.
+        """
+        return self.row(example)
+
     def blank(self, row: Row) -> Row:
         """A row of the shapes of `row` that counts for nothing, which fills up a batch.
 

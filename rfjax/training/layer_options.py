@@ -116,12 +116,12 @@ def data_options() -> ConfigDict:
     options.val = option(str)
     options.test = option(str)
     options.of = option(str)  # of episodes: the data set; the rest of both kinds of episodes
-    options.kind = option(str)  # semantic | interactive | dense
+    options.kind = option(str)  # semantic | video | interactive | dense
     options.ways = option(int)  # classes, with that of what is no object
     options.shots = option(int)  # images that support each object
     options.points = option(int)  # of each class and image; 0: every pixel; unset: 1 to 100
     options.missing = option(str)  # what has no mark: unknown | negative
-    options.folds = option(int)  # parts of the classes, of which one is held out
+    options.folds = option(int)  # parts of the classes, of which one is held out; 1 holds out none
     options.fold = option(int)  # which one
     options.held_out = option(bool)  # whether training leaves it out
     options.train_episodes = option(int)

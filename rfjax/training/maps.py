@@ -37,25 +37,36 @@ def cached(
         ConfigError: something before the map is trained, there is no such map, or the cache is
             another's or damaged.
     """
-    section = config.data.cache
-    names = [name.strip() for name in section.map.split(",")]
-    folder = Path(section.dir or workdir / "maps").expanduser() / "+".join(names)
     try:
-        _check_frozen(names[-1], config, model, variables, task, datasets[0], is_structure)
-        return [
-            data.cache_features(
-                model,
-                variables,
-                dataset,
-                names,
-                folder / dataset.split,
-                row=task.row,
-                dtype=section.dtype,
-            )
-            for dataset in datasets
-        ]
+        last = _names(config)[-1]
+        _check_frozen(last, config, model, variables, task, datasets[0], is_structure)
+        return [with_maps(config, workdir, model, variables, task, each) for each in datasets]
     except (TypeError, ValueError) as error:
         raise configs.ConfigError(f"data.cache.map: {error}") from error
+
+
+def with_maps(
+    config: ConfigDict,
+    workdir: Path,
+    model: linen.Module,
+    variables: dict[str, Any],
+    task: tasks.Task,
+    dataset: data.Dataset,
+) -> data.Dataset:
+    """A data set with the maps that the config of a run names, from where the run keeps them.
+
+    Raises:
+        ValueError: as `rfjax.data.cache_features`.
+    """
+    section, names = config.data.cache, _names(config)
+    folder = Path(section.dir or workdir / "maps").expanduser() / "+".join(names) / dataset.split
+    of = (model, variables, dataset, names, folder)
+    return data.cache_features(*of, row=task.frame, dtype=section.dtype)
+
+
+def _names(config: ConfigDict) -> list[str]:
+    """Of the maps that a config names."""
+    return [name.strip() for name in config.data.cache.map.split(",")]
 
 
 def _check_frozen(

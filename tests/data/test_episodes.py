@@ -81,6 +81,61 @@ def test_instances_are_marked_in_the_query():
     assert (example["label"] == 1).sum() == 48 and (example["label/support"] == 1).sum() == 4
 
 
+class Clips(Squares):
+    """The same, of three clips of four frames, whose classes a clip shows but once or twice."""
+
+    def __getitem__(self, index):
+        example = super().__getitem__(index)
+        example["label"][:, :8][example["label"][:, :8] > 0] = 1 + index // 4
+        return {**example, "map/a": np.full((2, 2, 1), index, np.float16)}
+
+    def clip(self, index):
+        return index // 4
+
+
+def test_frames_of_a_clip_support_its_others():
+    drawn = Episodes(Clips(), Rules(kind="video", shots=2, points=0), (1, 2, 3), 24)
+    queries = set()
+    for example in (drawn[i] for i in range(24)):
+        query, shown = example["image"][0, 0, 0], example["support"][:, 0, 0, 0]
+        assert set(shown // 4) == {query // 4} and query not in shown
+        assert all((marks == 1).any() for marks in example["label/support"])
+        queries.add(int(query))
+    assert len(queries) > 8
+    assert set(drawn._members[1]) == {0, 1, 2, 3}  # alone it is in frame 3 of clip 0, and 7
+
+
+def test_a_video_has_as_many_objects_as_its_clip_shows():
+    drawn = Episodes(Clips(), Rules(kind="video", ways=4, points=0), (1, 2, 3, 4), 12)
+    for example in (drawn[i] for i in range(12)):
+        assert 1 <= len(example["support"]) <= 3
+        assert set(np.unique(example["label"])) <= {0, 1, 2, 3, VOID}
+
+
+def test_stills_are_no_video():
+    with pytest.raises(ValueError, match=r"video episodes of 2 ways want 1 classes with images"):
+        made(kind="video")
+
+
+def test_images_come_with_their_maps():
+    drawn = Episodes(Clips(), Rules(shots=3), (1, 2, 3), 4)
+    example = drawn[0]
+    np.testing.assert_array_equal(example["map/a"][0, 0], example["image"][0, 0, :1])
+    support = example["support/map/a"]
+    assert support.shape == (3, 2, 2, 1)
+    np.testing.assert_array_equal(support[:, 0, 0], example["support"][:, 0, 0, :1])
+    other = drawn.over(Squares())[0]
+    assert "map/a" not in other and not any(name.startswith("support/") for name in other)
+    own = Episodes(Clips(), Rules(kind="interactive"), (1, 2, 3), 4)[0]
+    assert "map/a" in own and "support/map/a" not in own
+
+
+def test_one_fold_holds_nothing_out():
+    for split in ("train", "val"):
+        made = data.load("digit_episodes", split, folds=1, **OPTIONS)
+        assert len(made.source._members) > 5
+
+
 def test_an_episode_follows_from_its_number():
     first, again, other = made()[5], made()[5], made()[6]
     for name, array in first.items():
@@ -97,14 +152,14 @@ OPTIONS = {"train_scenes": 12, "val_scenes": 48, "train_episodes": 6, "val_episo
 def test_digits_of_a_fold_are_held_out():
     assert episodes.of_fold(range(10), 5, 1) == (2, 3)
     train = data.load("digit_episodes", "train", fold=1, **OPTIONS)
-    shown = np.unique([train.source._source[i]["label"] for i in range(12)])
+    shown = np.unique([train.source.frames[i]["label"] for i in range(12)])
     assert not {3, 4} & set(shown)  # classes are digits + 1
     val = data.load("digit_episodes", "val", fold=1, **OPTIONS)
     assert set(val.source._members) <= {3, 4}
-    assert set(np.unique([val.source._source[i]["label"] for i in range(48)])) - {3, 4, VOID}
+    assert set(np.unique([val.source.frames[i]["label"] for i in range(48)])) - {3, 4, VOID}
     assert val.num_classes == 2 and val.source[0]["support"].shape == (1, 64, 64, 3)
     every = data.load("digit_episodes", "train", fold=1, held_out=False, **OPTIONS)
-    assert {3, 4} & set(np.unique([every.source._source[i]["label"] for i in range(12)]))
+    assert {3, 4} & set(np.unique([every.source.frames[i]["label"] for i in range(12)]))
     dense = data.load("digit_episodes", "val", fold=1, kind="dense", **OPTIONS)
     assert dense.num_classes == 9 and dense.source[0]["label"].shape == (64, 64)
 
@@ -112,7 +167,10 @@ def test_digits_of_a_fold_are_held_out():
 @pytest.mark.parametrize(
     "options, text",
     [
-        ({"kind": "panoptic"}, "kind is one of semantic, interactive, dense; got 'panoptic'"),
+        (
+            {"kind": "panoptic"},
+            "one of semantic, video, interactive, dense; got 'panoptic'",
+        ),
         ({"ways": 1}, "ways must be an integer of at least 2; got 1"),
         ({"ways": 11}, "ways must be at most 10; got 11"),
         ({"points": -1}, "points must be an integer of at least 0 or None; got -1"),

@@ -9,6 +9,7 @@ import pytest
 
 from rfjax import guidance, models
 from rfjax.models.guided import for_both_encoders, guided
+from rfjax.models.stages import Start
 from rfjax.tasks import losses
 
 RNG = np.random.default_rng(0)
@@ -63,6 +64,31 @@ def test_every_form_scores_every_pixel_of_the_query(fusion):
     changed = applied(fusion)(SUPPORT, MARKS.at[0].set(MARKS[0, ..., ::-1]), QUERY)
     assert np.allclose(changed[0], scores[0]) == (fusion == "foreground")
     np.testing.assert_allclose(changed[1], scores[1], atol=1e-5)
+
+
+def test_maps_to_start_from_stand_for_images():
+    model, variables = network()
+    maps = functools.partial(model.apply, variables, method="maps", until="layer1")
+
+    def start(images):
+        flat = images.reshape(-1, *images.shape[-3:])
+        of = maps(flat)["layer1"]
+        return Start({"layer1": of.reshape(*images.shape[:-3], *of.shape[1:])}, images.shape[-3:-1])
+
+    wanted = applied()(SUPPORT, MARKS, QUERY)
+    found = applied()(start(SUPPORT), MARKS, start(QUERY))
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    own = applied()(None, MARKS[:, :1], start(QUERY))
+    np.testing.assert_allclose(own, applied()(None, MARKS[:, :1], QUERY), atol=1e-5)
+    encode = functools.partial(model.apply, variables, method="encode")
+    np.testing.assert_allclose(encode(start(QUERY)), encode(QUERY), atol=1e-5)
+    with pytest.raises(ValueError, match="must both be images, or both maps"):
+        applied()(SUPPORT, MARKS, start(QUERY))
+    for other in (network("masked"), network("early"), network(shared=False)):
+        with pytest.raises(ValueError, match="wants images and not maps: its encoder does not"):
+            other[0].apply(other[1], None, MARKS[:, :1], start(QUERY))
+        with pytest.raises(ValueError, match="wants images and not maps"):
+            other[0].apply(other[1], QUERY, method="maps")
 
 
 def test_marks_in_the_query_are_a_support_of_one_shot():

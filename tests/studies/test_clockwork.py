@@ -9,7 +9,7 @@ import pytest
 from rfjax import clockwork
 from rfjax.data import Dataset, Normalization
 from rfjax.studies.clockwork import measuring, report, tables
-from rfjax.studies.clockwork.schedules import CLIPS, NETWORKS, Way, sweep
+from rfjax.studies.clockwork.schedules import CLIPS, HEADS, Way, sweep
 from rfjax.tasks.video import Stream
 
 SIZE = 12
@@ -141,7 +141,7 @@ def test_tables_name_what_there_is():
     """Every claim is of cells of its table, every row of a network, every column of clips."""
     for name, table in tables.TABLES.items():
         cells = {(row, clips) for row in table.ways for clips in table.clips}
-        assert set(table.clips) <= set(CLIPS) and set(tables.heads(name)) <= set(NETWORKS)
+        assert set(table.clips) <= set(CLIPS) and set(tables.heads(name)) <= set(HEADS)
         named = set()
         for claim in table.claims:
             look = lambda row, clips: named.add((row, clips)) or np.zeros(1)

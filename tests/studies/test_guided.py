@@ -1,27 +1,43 @@
 """The study of guided networks: what it trains, asks and says."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from rfjax.studies import __main__ as studies
-from rfjax.studies import scales
+from rfjax.studies import frozen, scales
 from rfjax.studies.guided import measuring, networks, report, tables
 from rfjax.training import config as configs
 
-EVERY = [(name, place) for name, table in tables.TABLES.items() for place in table.cells]
+OF_DIGITS = {name: t for name, t in tables.TABLES.items() if t.data == networks.DATA}
+EVERY = [(name, place) for name, table in OF_DIGITS.items() for place in table.cells]
 
 
-@pytest.mark.parametrize("name", networks.SPECS)
-def test_every_network_can_be_trained(name):
+DIGITS = networks.SCALES[networks.DATA]
+
+
+@pytest.mark.parametrize("name", [name for name in networks.SPECS if name not in networks.OF_CLIPS])
+def test_every_network_of_digits_can_be_trained(name):
     encoder, spec = networks.SPECS[name].lineage
     for one in (encoder, spec):
-        configs.validate(scales.run_config(one, networks.SCALE, seed=0))
-    config = scales.run_config(spec, networks.SCALE, seed=0)
+        configs.validate(scales.run_config(one, DIGITS, seed=0))
+    config = scales.run_config(spec, DIGITS, seed=0)
     assert config.task.name == "guided" and config.steps == networks.config().steps
-    held_out = scales.run_config(encoder, networks.SCALE, seed=0).data.options.held_out
+    held_out = scales.run_config(encoder, DIGITS, seed=0).data.options.held_out
     assert held_out == config.data.options.held_out  # the encoder has not seen them either
+
+
+@pytest.mark.parametrize("name", networks.OF_CLIPS)
+def test_every_network_of_clips_can_be_trained(name):
+    (spec,) = networks.SPECS[name].lineage
+    config = scales.run_config(spec, networks.SCALES[networks.CLIPS], seed=0)
+    with config.unlocked():
+        config.model.weights = "vgg_16.npz"
+    configs.validate(config)
+    assert config.task.name == "guided" and config.data.options.of == "davis"
+    assert config.data.cache.map == frozen.MAPS and "conv4" not in config.trainable
 
 
 def test_what_is_asked_is_drawn_of_held_out_digits():
@@ -66,8 +82,12 @@ def test_a_table_says_what_holds(tmp_path):
 @pytest.mark.slow
 def test_a_table_of_two_steps(tmp_path, monkeypatch):
     monkeypatch.setattr(measuring, "EPISODES", 2)
-    monkeypatch.setattr(measuring, "TUNING", measuring.TUNING | {"steps": 2})
-    monkeypatch.setattr(tables, "TABLES", {"many": tables.TABLES["many"]})
+    few = {
+        place: replace(cell, question=replace(cell.question, tuned=2 * (cell.question.tuned > 0)))
+        for place, cell in tables.TABLES["many"].cells.items()
+    }
+    many = replace(tables.TABLES["many"], cells=few)
+    monkeypatch.setattr(tables, "TABLES", {"many": many})
     arguments = ["guided", "--table=many", "--seeds=1", "--steps=2", f"--workdir={tmp_path}"]
     assert studies.main(arguments) == 0
     found = json.loads((tmp_path / "digit_episodes-cpu" / "table_many.json").read_text())

@@ -43,6 +43,30 @@ def test_equals_training_with_the_part_frozen(frozen, tmp_path, dtype, tolerance
     assert np.load(tmp_path / "maps/conv1/train/32x32.npy").dtype == dtype
 
 
+def test_episodes_start_from_the_maps_of_their_images(tmp_path):
+    """Each is computed once, however many episodes it is part of."""
+    settings = {"steps": 2, "checkpoint_every": 2, "eval_every": 2, "trainable": _EPISODES_LEARN}
+    config = tiny_config(tmp_path / "data", **settings)
+    config.task.name, config.data.name = "guided", "digit_episodes"
+    config.data.options.val_scenes, config.data.options.max_scale = 24, 24.0
+    config.data.options.min_scale = 16.0
+    config.data.options.train_episodes = config.data.options.val_episodes = 8
+    config.model.head, config.data.dir = "score", ""
+    wanted = loop.train(config, tmp_path / "images")
+    config.data.cache.map, config.data.cache.dtype = "conv1", "float32"
+    found = loop.train(config, tmp_path / "maps")
+    np.testing.assert_allclose(found["loss"], wanted["loss"], rtol=1e-4)
+    assert found["positive_iu"] == pytest.approx(wanted["positive_iu"], abs=1e-3)
+    kept = np.load(tmp_path / "maps" / "maps/conv1/train/32x32.npy")
+    assert kept.shape[0] == 24
+    config.task.fusion = "early"
+    with pytest.raises(configs.ConfigError, match=r"fusion='early' .* wants images"):
+        loop.train(config, tmp_path / "early")
+
+
+_EPISODES_LEARN = "backbone/layer1_*, fusion/*, head/*"
+
+
 def test_a_run_goes_on_from_its_cache(frozen, tmp_path):
     folder, _ = frozen
     config = config_of(folder, data__cache__map="conv1", optimizer__poly_power=0.0, steps=2)

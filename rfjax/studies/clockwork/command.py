@@ -1,11 +1,13 @@
 """The arguments of the study, and what they do.
 
     python -m rfjax.studies clockwork --table=3.5 --seeds=3 --workdir=studies
+    python -m rfjax.studies clockwork --table=3.6 --data=davis --data_dir=DIR --weights=FOLDER ...
     python -m rfjax.studies clockwork --table=all --run=runs/fcn --run=runs/pool3 --workdir=studies
 
-Without --run it trains small networks on the frames of digit clips first. Finished runs of your own
-are told apart by their heads and seeds: fcn_8s is cut into stages; fcn_pool3, fcn_pool4 and fcn_32s
-are what it is compared with, and what is not there is left out. Started again, a study goes on.
+Without --run it trains networks first, small ones on the frames of digit clips, or VGG-16 from
+`FOLDER/vgg_16.npz` on clips in the folders of DAVIS. Finished runs of your own are told apart by
+their heads and seeds: fcn_8s is cut into stages; fcn_pool3, fcn_pool4 and fcn_32s are what it is
+compared with, and what is not there is left out. Started again, a study goes on.
 """
 
 import argparse
@@ -17,12 +19,10 @@ from ml_collections import ConfigDict
 
 from rfjax._console import positive
 from rfjax._runs import read
-from rfjax.studies import scales
+from rfjax.studies import frozen, scales
 from rfjax.studies.clockwork import schedules, tables
 from rfjax.training import config as configs
 from rfjax.training import folders
-
-DATA = "digit_clips"
 
 
 def add(studies: Any) -> argparse.ArgumentParser:
@@ -32,6 +32,10 @@ def add(studies: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--run", type=Path, action="append", default=[], help="a finished run; may be repeated"
     )
+    parser.add_argument(
+        "--data", choices=tuple(SCALES), default="digit_clips", help="of the trainings"
+    )
+    parser.add_argument("--weights", type=Path, help="folder of vgg_16.npz, for davis")
     parser.add_argument("--data_dir", default="", help="where the data lie")
     parser.add_argument("--stills", type=positive, default=128, help="that slide, at most")
     parser.add_argument("--seeds", type=positive, default=3)
@@ -65,7 +69,7 @@ def run(options: argparse.Namespace) -> list[Path]:
     return paths
 
 
-def config() -> ConfigDict:
+def _digits() -> ConfigDict:
     """Of a training on the frames of digit clips.
 
     Digits are larger than what pool4 sees, 46 pixels: of smaller ones the deepest stage has nothing
@@ -74,7 +78,7 @@ def config() -> ConfigDict:
     config = configs.base()
     config.steps = 2500
     config.eval_batch_size = 32
-    config.data.name = DATA
+    config.data.name = "digit_clips"
     config.data.options.size = 96
     config.data.options.min_scale = 36.0
     config.data.options.max_scale = 64.0
@@ -84,24 +88,34 @@ def config() -> ConfigDict:
     return config
 
 
-SCALE = scales.Scale({"vgg": ("vgg_tiny", {})}, config, 1.0, {})
+def _davis() -> ConfigDict:
+    """Of a training on frames of real clips: where the object is."""
+    return frozen.config("davis", batch=4, steps=400)
+
+
+SCALES = {
+    "digit_clips": scales.Scale({"vgg": ("vgg_tiny", {})}, _digits, 1.0, {}),
+    "davis": scales.Scale(frozen.network(256), _davis, 1.0, {}),
+}
 
 
 def _trained(options: argparse.Namespace, heads: Sequence[str]) -> tuple[list[Any], str]:
     """Networks with these heads, trained here, by seed, and the name of the data."""
     from rfjax.studies import runs
 
-    root = options.workdir / f"{DATA}-cpu"
+    root = options.workdir / f"{options.data}-cpu"
     generations = runs.plan(
-        [schedules.NETWORKS[head] for head in heads],
+        [schedules.NETWORKS[options.data][head] for head in heads],
         root=root,
-        scale=SCALE,
+        scale=SCALES[options.data],
         seeds=options.seeds,
         steps=options.steps,
+        data_dir=options.data_dir,
+        weights=options.weights,
     )
     runs.execute(generations, jobs=options.jobs)
     found = [(run.seed, run.spec.head, run.workdir) for each in generations for run in each]
-    return _places(found, root, options), DATA
+    return _places(found, root, options), options.data
 
 
 def _given(options: argparse.Namespace) -> tuple[list[Any], str]:

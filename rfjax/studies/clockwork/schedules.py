@@ -5,18 +5,28 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from rfjax.studies import frozen
 from rfjax.studies.specs import Spec
 
 # Of the longer side a frame, by which stills slide; see `rfjax.data.video.translated`.
 SLOW, FAST = 0.03, 0.06
 
-# A network that ends at a map learns less, and sooner.
+# By data set; a network that ends at a map learns less, and sooner.
 NETWORKS = {
-    "fcn_8s": Spec("vgg", "fcn_8s"),
-    "fcn_pool3": Spec("vgg", "fcn_pool3", share=0.5),
-    "fcn_pool4": Spec("vgg", "fcn_pool4", share=0.5),
-    "fcn_32s": Spec("vgg", "fcn_32s"),
+    "digit_clips": {
+        "fcn_8s": Spec("vgg", "fcn_8s"),
+        "fcn_pool3": Spec("vgg", "fcn_pool3", share=0.5),
+        "fcn_pool4": Spec("vgg", "fcn_pool4", share=0.5),
+        "fcn_32s": Spec("vgg", "fcn_32s"),
+    },
+    "davis": {
+        "fcn_8s": frozen.spec("fcn_8s"),
+        "fcn_pool3": frozen.truncated("fcn_pool3", share=0.5),
+        "fcn_pool4": frozen.truncated("fcn_pool4", share=0.5),
+        "fcn_32s": frozen.spec("fcn_32s"),
+    },
 }
+HEADS = tuple(NETWORKS["digit_clips"])
 CUT = "fcn_8s"  # the network that has stages
 SHARES = (10, 25, 50, 75, 90)  # % of the frames on which a clock of the data is to fire
 CLOCKS = ("adaptive", "pixels", "confidence")

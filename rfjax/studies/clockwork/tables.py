@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rfjax.studies.clockwork.schedules import CUT, NETWORKS, ORACLE, Way, sweep
+from rfjax.studies.clockwork.schedules import CUT, HEADS, ORACLE, Way, sweep
 from rfjax.studies.specs import Claim, below
 
 MEAN, WEIGHTED = "mean IU", "fwIU"
@@ -156,4 +156,4 @@ def heads(name: str) -> tuple[str, ...]:
       (('fcn_8s', 'fcn_pool3', 'fcn_pool4'), ('fcn_8s',))
     """
     wanted = LAYERS if name == CHANGES else [way.head for way in TABLES[name].ways.values()]
-    return tuple(head for head in NETWORKS if head == CUT or head in wanted)
+    return tuple(head for head in HEADS if head == CUT or head in wanted)

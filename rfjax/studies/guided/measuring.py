@@ -4,14 +4,16 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from rfjax import data, tasks
+from rfjax import data
 from rfjax._files import write_json
 from rfjax._runs import read
 from rfjax.data.dataset import Dataset
-from rfjax.studies.guided.networks import DATA
-from rfjax.studies.guided.tables import Question
+from rfjax.studies.guided import tuning, video
+from rfjax.studies.guided.networks import DATA, OF_CLIPS
+from rfjax.studies.guided.tables import Asked, Question
 from rfjax.studies.runs import StudyError
 from rfjax.tasks.guided import SUPPORT
 from rfjax.training import config as configs
@@ -19,17 +21,26 @@ from rfjax.training import evaluation, runs
 
 EPISODES = 256
 ROWS = 16  # of a batch; fewer of large supports
-TUNING = {"steps": 100, "rate": 0.02, "momentum": 0.9, "batch": 16}
+RATE, BATCH = 0.02, 16  # of fine-tuning
 _DAMAGED = "delete it, and it is measured anew"
 
 
-def asked(workdir: Path, question: Question) -> float:
-    """The positive IU of a run in %, from the disk or measured."""
-    path = workdir / "guided" / f"{question.name}.json"
+def asked(workdir: Path, cell: Asked) -> float:
+    """A number of the answer of a run, from the disk or measured; shares in %."""
+    path = workdir / "guided" / f"{cell.question.name}.json"
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
-        write_json(path, (tuned if question.tuned else guided)(runs.load(workdir), question))
-    return 100.0 * read(path, StudyError, _DAMAGED)["positive_iu"]
+        write_json(path, _answer(workdir, cell))
+    value = read(path, StudyError, _DAMAGED)[cell.read]
+    return 100.0 * value if cell.read.endswith("iu") else value
+
+
+def _answer(workdir: Path, cell: Asked) -> dict[str, Any]:
+    """What a run answers."""
+    if cell.network in OF_CLIPS:
+        return video.opened(workdir).answer(cell.question)
+    measure = tuned if cell.question.tuned else guided
+    return measure(runs.load(workdir), cell.question)
 
 
 def episodes(config: Any, question: Question, count: int = EPISODES) -> Dataset:
@@ -54,49 +65,15 @@ def tuned(trained: runs.Trained, question: Question) -> dict[str, Any]:
 
     Of few episodes, as each is a training of its own.
     """
-    import jax
-
     dataset = episodes(trained.config, question, count=24)
-    totals = None
-    learn, measure = _learner(trained)
+    totals, learner = None, tuning.Learner(trained, RATE)
+    measure = jax.jit(trained.task.measure)
     for index in range(len(dataset)):
         row = trained.task.row(dataset.source[index])
         rng = np.random.default_rng(index)
-        chosen = rng.integers(0, question.shots, (TUNING["steps"], TUNING["batch"]))
-        params = learn(row["support"], row[SUPPORT], chosen)
-        found = jax.device_get(measure(params, {name: x[None] for name, x in row.items()}))
+        chosen = rng.integers(0, question.shots, (question.tuned, BATCH))
+        params = learner.learn(row["support"], row[SUPPORT], chosen)
+        batch = {name: x[None] for name, x in row.items()}
+        found = jax.device_get(measure(learner.scores(params, batch["image"]), batch))
         totals = found if totals is None else jax.tree.map(np.add, totals, found)
     return trained.task.summarize(totals)
-
-
-def _learner(trained: runs.Trained) -> tuple[Any, Any]:
-    """Compiled: parameters after training on a support, and measures of a query."""
-    import jax
-    import optax
-
-    task, model, variables = trained.task, trained.model, trained.variables
-    collections = {name: tree for name, tree in variables.items() if name != "params"}
-    optimizer = optax.sgd(TUNING["rate"], TUNING["momentum"])
-
-    def scores(params, images):
-        marks = jax.numpy.zeros((*images.shape[:1], 1, *images.shape[1:3], 2))
-        return model.apply({"params": params, **collections}, None, marks, images, train=False)
-
-    def loss(params, images, labels):
-        total, count = tasks.losses.cross_entropy(scores(params, images), labels)
-        return total / jax.numpy.maximum(count, 1.0)
-
-    @jax.jit
-    def learn(images, labels, chosen):
-        def step(carry, rows):
-            params, state = carry
-            gradient = jax.grad(loss)(params, images[rows], labels[rows])
-            updates, state = optimizer.update(gradient, state)
-            return (optax.apply_updates(params, updates), state), None
-
-        start = (variables["params"], optimizer.init(variables["params"]))
-        (params, _), _ = jax.lax.scan(step, start, chosen)
-        return params
-
-    measure = jax.jit(lambda params, row: task.measure(scores(params, row["image"]), row))
-    return learn, measure

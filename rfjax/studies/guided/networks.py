@@ -1,16 +1,17 @@
-"""What is trained. As the encoders of the paper come from ImageNet, those here come from a plain
-segmentation of the digits that are not held out."""
+"""What is trained, on digits and on the clips of DAVIS. As the encoders of the paper come from
+ImageNet, those of digits come from a plain segmentation of the digits that are not held out."""
 
 from dataclasses import replace
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from rfjax.studies import frozen
 from rfjax.studies.scales import Scale
 from rfjax.studies.specs import Spec
 from rfjax.training import config as configs
 
-DATA = "digit_episodes"
+DATA, CLIPS = "digit_episodes", "davis"
 _NETWORK = "resnet"
 
 ENCODER = Spec(
@@ -33,6 +34,24 @@ def _guided(parent: Spec = ENCODER, **settings: Any) -> Spec:
 GUIDED, FOREGROUND, ORACLE = "late global", "foreground", "oracle"
 SEPARATE, EARLY, INTERACTIVE = "separate encoders", "early", "interactive, late global"
 LOCAL, EARLY_INTERACTIVE = "interactive, late local", "interactive, early"
+BY_FRAMES, BY_CLICKS = "guided, by other frames", "guided, by the frame itself"
+ALONE = "foreground of clips"
+
+
+def _of_clips(label: str, kind: str, fusion: str = "late_global") -> Spec:
+    """A network that learns from episodes of clips, on a frozen trunk."""
+    settings = (
+        *frozen.NEW,
+        ("task.name", "guided"),
+        ("task.map", "fc6"),
+        ("task.fusion", fusion),
+        ("data.options.kind", kind),
+    )
+    learns = "backbone/conv5_*, backbone/fc6*, fusion/*, head/*"
+    return frozen.spec("score", trainable=learns, settings=settings, label=label)
+
+
+OF_CLIPS = (BY_FRAMES, BY_CLICKS, ALONE)
 SPECS = {
     GUIDED: _guided(),
     SEPARATE: _guided(task__shared=False),
@@ -47,6 +66,9 @@ SPECS = {
     INTERACTIVE: _guided(data__options__kind="interactive"),
     LOCAL: _guided(data__options__kind="interactive", task__fusion="late_local"),
     EARLY_INTERACTIVE: _guided(data__options__kind="interactive", task__fusion="early"),
+    BY_FRAMES: _of_clips("by-frames", "video"),
+    BY_CLICKS: _of_clips("by-clicks", "interactive"),
+    ALONE: _of_clips("foreground", "interactive", "foreground"),
 }
 
 
@@ -65,6 +87,19 @@ def config() -> ConfigDict:
     return made
 
 
-SCALE = Scale(
-    {_NETWORK: ("resnet_tiny", {"width": 16, "depth": 4, "output_stride": 8})}, config, 1.0, {}
-)
+def of_clips() -> ConfigDict:
+    """Of a training on episodes of clips, whose validation has other clips."""
+    made = frozen.config("episodes", batch=2, steps=400)
+    made.eval_batch_size = 2
+    made.data.options.of = CLIPS
+    made.data.options.folds = 1
+    made.data.options.val_episodes = 64
+    made.optimizer.rates = ("head/*=0.1", "fusion/*=0.1")
+    return made
+
+
+_DIGITS = {_NETWORK: ("resnet_tiny", {"width": 16, "depth": 4, "output_stride": 8})}
+SCALES = {
+    DATA: Scale(_DIGITS, config, 1.0, {}),
+    CLIPS: Scale(frozen.network(256), of_clips, 1.0, {}),
+}

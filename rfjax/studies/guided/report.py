@@ -11,9 +11,15 @@ from rfjax._console import tell
 from rfjax._files import write_json, write_text
 from rfjax._markdown import table as markdown_table
 from rfjax.studies.guided import measuring
+from rfjax.studies.guided.networks import CLIPS, DATA
 from rfjax.studies.guided.tables import Place, Table
 from rfjax.studies.report import verdict
 from rfjax.studies.statistics import spread
+
+_POOLED = {
+    DATA: f"{measuring.EPISODES} episodes of held-out digits",
+    CLIPS: "all frames of the clips of validation",
+}
 
 
 class Filled:
@@ -29,10 +35,9 @@ class Filled:
         self.values = {place: self._asked(place) for place in table.cells}
 
     def _asked(self, place: Place) -> np.ndarray:
-        """The positive IU of a cell in %, [seeds]."""
+        """What a cell shows, [seeds]."""
         cell = self.table.cells[place]
-        runs = self._workdirs[cell.network]
-        return np.array([measuring.asked(run, cell.question) for run in runs])
+        return np.array([measuring.asked(run, cell) for run in self._workdirs[cell.network]])
 
     def claims(self) -> list[dict[str, Any]]:
         """Every claim with the values of its two sides and its verdict."""
@@ -57,8 +62,7 @@ class Filled:
         seeds = max(map(len, self.values.values()))
         text = (
             f"## Table {self.name}. {self.table.title}\n\nPositive IU in %, pooled over "
-            f"{measuring.EPISODES} episodes of held-out digits, mean ± standard deviation over "
-            f"{seeds} seeds.\n\n"
+            f"{_POOLED[self.table.data]}, mean ± standard deviation over {seeds} seeds.\n\n"
         )
         lines = [[row, *(self._shown((row, column)) for column in columns)] for row in rows]
         text += markdown_table(["", *columns], lines)
@@ -75,13 +79,14 @@ class Filled:
         if place not in self.values:
             return ""
         found = spread(self.values[place])
-        return f"{found.mean:.1f} ± {found.deviation:.1f}"
+        digits = 1 if self.table.cells[place].read.endswith("iu") else 3
+        return f"{found.mean:.{digits}f} ± {found.deviation:.{digits}f}"
 
     def as_json(self) -> dict[str, Any]:
         """All of it."""
         cells = [
-            {"row": row, "column": column, "positive_iu": values.tolist()}
-            for (row, column), values in self.values.items()
+            {"row": row, "column": column, cell.read: self.values[row, column].tolist()}
+            for (row, column), cell in self.table.cells.items()
         ]
         return {
             "table": self.name,
@@ -107,5 +112,6 @@ class Filled:
         """Curves of the rows, or every cell's seeds as points with the mean as a bar."""
         names = {"title": self.table.title, "score": "positive IU, %"}
         if not self.table.curve:
-            return visualize.seed_bars(self.values, **names)
+            shares = [place for place, cell in self.table.cells.items() if cell.read.endswith("iu")]
+            return visualize.seed_bars({place: self.values[place] for place in shares}, **names)
         return visualize.seed_curves(self.values, along=self.table.curve, **names)

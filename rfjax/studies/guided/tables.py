@@ -1,10 +1,14 @@
 """What the tables show, and what is claimed of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rfjax.studies.guided import networks
 from rfjax.studies.guided.networks import (
+    ALONE,
+    BY_CLICKS,
+    BY_FRAMES,
+    CLIPS,
     EARLY,
     EARLY_INTERACTIVE,
     FOREGROUND,
@@ -18,29 +22,31 @@ from rfjax.studies.guided.networks import (
 POINTS, SHOTS, WAYS = (1, 2, 5, 10, 25, 100, 0), (1, 2, 5, 10), (2, 3, 4, 5)
 MANY = (1, 5, 25, 100)
 INTERACTIVES = (INTERACTIVE, LOCAL, EARLY_INTERACTIVE)
-TUNED = "fine-tuned on the support"
+TUNED, TUNING = "fine-tuned on the support", 100  # steps
+FRAMES = (1, 2, 5)
 
 
 @dataclass(frozen=True)
 class Question:
-    """Episodes of held-out digits.
+    """Episodes of held-out digits, or clips that are segmented by marks in some of their frames.
 
     Attributes:
-      ways, shots, points, kind: see `rfjax.data.episodes.Rules`; 0 points are all.
-      tuned: whether the network is fine-tuned on the support instead of being guided by it.
+      ways, shots, points, kind: see `rfjax.data.episodes.Rules`; 0 points are all. The shots of a
+        clip are frames at equal distances, the first one among them.
+      tuned: steps in which the network is fine-tuned on the support instead of being guided by it.
     """
 
     ways: int = 2
     shots: int = 1
     points: int = 0
     kind: str = "semantic"
-    tuned: bool = False
+    tuned: int = 0
 
     @property
     def name(self) -> str:
         """The name of the file of its answer."""
         parts = [self.kind, f"{self.ways}ways", f"{self.shots}shots", f"{self.points}points"]
-        return "-".join(parts + ["tuned"] * self.tuned)
+        return "-".join(parts + [f"tuned{self.tuned}"] * (self.tuned > 0))
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,12 @@ class Asked:
     Attributes:
       network: one of `networks.SPECS`.
       question: that it is asked.
+      read: which number of its answer is shown; shares, whose names end in "iu", in %.
     """
 
     network: str
     question: Question
+    read: str = "positive_iu"
 
 
 Place = tuple[str, str]
@@ -84,12 +92,14 @@ class Table:
       cells: by (row, column), in their order.
       claims: of it.
       curve: what the columns are along, where the rows are drawn as curves; "" for bars.
+      data: that the networks have learned from, one of `networks.SCALES`.
     """
 
     title: str
     cells: Mapping[Place, Asked]
     claims: tuple[Claim, ...] = ()
     curve: str = ""
+    data: str = networks.DATA
 
 
 def _points(points: int) -> str:
@@ -185,13 +195,76 @@ def _many() -> Table:
     cells = {}
     for shots in MANY:
         cells[GUIDED, _shots(shots)] = Asked(GUIDED, Question(shots=shots))
-        cells[TUNED, _shots(shots)] = Asked(FOREGROUND, Question(shots=shots, tuned=True))
+        cells[TUNED, _shots(shots)] = Asked(FOREGROUND, Question(shots=shots, tuned=TUNING))
     few, many = _shots(MANY[0]), _shots(MANY[-1])
     claims = (
         Claim("few shots: guidance is above fine-tuning", (TUNED, few), (GUIDED, few)),
         Claim("many shots: fine-tuning is above guidance", (GUIDED, many), (TUNED, many)),
     )
     return Table("From few to many dense shots", cells, claims, "dense shots")
+
+
+def _clicks() -> Table:
+    """Clips whose frames are marked each by itself."""
+    rows = {"trained so": BY_CLICKS, "trained on marks in other frames": BY_FRAMES}
+    cells = {
+        (row, _points(points)): Asked(network, Question(points=points, kind="interactive"))
+        for row, network in rows.items()
+        for points in POINTS
+    }
+    cells |= {(FOREGROUND, _points(p)): Asked(ALONE, Question(kind="interactive")) for p in POINTS}
+    one = next(iter(rows))
+    claims = (
+        Claim("more clicks help", (one, "1 point"), (one, "dense")),
+        Claim("one click helps", (FOREGROUND, "1 point"), (one, "1 point")),
+    )
+    title = "Objects in frames, by clicks in the frame itself"
+    return Table(title, cells, claims, "clicks on the object, and as many beside it", CLIPS)
+
+
+def _first_frame() -> Table:
+    """The protocol of DAVIS: the first frame is known, all others are to be segmented."""
+    columns = {"IU": "positive_iu", "IU by clip": "clip_iu", "s to learn a clip": "seconds"}
+    rows = {
+        f"guided, {_points(points)}": Asked(BY_FRAMES, Question(points=points, kind="video"))
+        for points in (1, 5, 0)
+    }
+    for steps in (10, TUNING):
+        asked = Asked(ALONE, Question(kind="video", tuned=steps))
+        rows[f"fine-tuned for {steps} steps, dense"] = asked
+    rows[FOREGROUND] = Asked(ALONE, Question(kind="video"))
+    cells = {
+        (row, column): replace(asked, read=read)
+        for row, asked in rows.items()
+        for column, read in columns.items()
+    }
+    guided, few, most = "guided, dense", "fine-tuned for 10 steps, dense", [*rows][-2]
+    claims = (
+        Claim("guidance helps", (FOREGROUND, "IU"), (guided, "IU")),
+        Claim("five points keep 0.87 of dense marks", (guided, "IU"), ("guided, 5 points", "IU"),
+              0.87),
+        Claim("guidance is above a few steps", (few, "IU"), (guided, "IU")),
+        Claim("guidance is above many steps", (most, "IU"), (guided, "IU")),
+        Claim("guidance takes a hundredth of their time", (guided, "s to learn a clip"),
+              (most, "s to learn a clip"), 100.0),
+    )  # fmt: skip
+    return Table("Clips by their first frame", cells, claims, data=CLIPS)
+
+
+def _dots() -> Table:
+    """Clips by a few points in several of their frames."""
+    cells = {
+        (_points(points), f"{frames} frame" + "s" * (frames > 1)): Asked(
+            BY_FRAMES, Question(shots=frames, points=points, kind="video")
+        )
+        for points in (1, 5, 0)
+        for frames in FRAMES
+    }
+    claims = (
+        Claim("1 point: more frames help", ("1 point", "1 frame"), ("1 point", "5 frames")),
+        Claim("dense: more frames help", ("dense", "1 frame"), ("dense", "5 frames")),
+    )
+    return Table("Clips by dots in several frames", cells, claims, data=CLIPS)
 
 
 TABLES = {
@@ -201,4 +274,7 @@ TABLES = {
     "ways": _ways(),
     "tasks": _tasks(),
     "many": _many(),
+    "clicks": _clicks(),
+    "first_frame": _first_frame(),
+    "dots": _dots(),
 }
