@@ -134,9 +134,15 @@ def _from_file(
     arrays, notes = weight_files.read(path)
     for note in notes:
         tell(f"model.weights: {path}: {note}")
-    if not weight_files.is_own(arrays):
-        return _from_torch(arrays, config, num_classes, channels)
-    given = for_both_encoders(traverse_util.unflatten_dict(arrays, sep="/"), variables)
+    if weight_files.is_own(arrays):
+        given = traverse_util.unflatten_dict(arrays, sep="/")
+    else:
+        given = _from_torch(arrays, config, num_classes, channels)
+        made, wanted = map(traverse_util.flatten_dict, (given, variables))
+        if made.keys() == wanted.keys():
+            return given
+        given = {name: _without_head(tree) for name, tree in given.items()}  # another task's
+    given = for_both_encoders(given, variables)
     return transplant(given, variables, [composed.build_model(config, num_classes)])
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from rfjax import models
 from rfjax.models import torch_import
+from rfjax.models.guided import guided
 from rfjax.training import config as configs
 from rfjax.training import optimizers, state, weights
 from rfjax.training.checkpoints import Checkpoints
@@ -180,10 +181,12 @@ def test_a_file_is_read_by_torch_names(tmp_path, monkeypatch):
 
     def import_torch(name, state_dict, **options):
         given.update(options, name=name, arrays=state_dict)
-        return "variables"
+        return {"params": {"kernel": 1.0}}
 
     monkeypatch.setattr(models, "import_torch", import_torch)
-    assert weights.load(config_of("dog", path), {}, num_classes=3) == "variables"
+    drawn = {"params": {"kernel": 0.0}}
+    found = weights.load(config_of("dog", path), drawn, num_classes=3)
+    assert found == {"params": {"kernel": 1.0}}
     assert (given["name"], given["head"], given["num_classes"]) == ("resnet_tiny", "dog", 3)
     np.testing.assert_array_equal(given["arrays"]["conv1.weight"], np.arange(4.0))
 
@@ -198,6 +201,23 @@ def torch_named():
             shape = torch_import._torch_shape(leaf.shape)
             found[torch_import._torch_name(keys)] = np.ones(shape)
     return found
+
+
+def test_a_network_of_another_task_takes_the_backbone_of_a_file(tmp_path):
+    """Head and fusion of a guided network, of which a file of PyTorch's knows nothing."""
+    np.savez(tmp_path / "trunk.npz", **torch_named())
+    config = config_of("score", tmp_path / "trunk.npz")
+    for shared in (True, False):
+        create = functools.partial(models.create, "resnet_tiny", backbone_options=WIDTH)
+        network = guided(lambda outputs: create(num_classes=outputs), 2, shared=shared)
+        images, marks = jnp.zeros((1, 32, 32, 3)), jnp.zeros((1, 1, 32, 32, 2))
+        drawn = jax.jit(network.init)(jax.random.key(0), images[None], marks, images)
+        found = weights.load(config, drawn, num_classes=2)["params"]
+        chex.assert_trees_all_equal_shapes(found, drawn["params"])
+        for encoder in ("backbone", "support_backbone")[: 2 - shared]:
+            assert all(np.all(leaf == 1.0) for leaf in jax.tree.leaves(found[encoder]))
+        for part in ("fusion", "head"):
+            chex.assert_trees_all_equal(found[part], drawn["params"][part])
 
 
 @pytest.mark.parametrize(
