@@ -1,6 +1,5 @@
 """Mistakes on the command lines of all programs: one line, soon, before JAX is imported."""
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -14,36 +13,9 @@ from rfjax.receptive_field import published
 from rfjax.search import engine
 from rfjax.search.population import FAMILIES
 from rfjax.training import config as configs
+from tests import programs
 
 ROOT = Path(__file__).resolve().parents[1]
-
-# Runs each program in a fork of a process that has imported what all of them begin with; tells what
-# it said, its status, and whether JAX was imported.
-RUNNER = """
-import os, runpy, sys
-from absl import app
-from ml_collections import config_flags
-for line in sys.stdin.read().splitlines():
-    read, write = os.pipe()
-    if child := os.fork():
-        os.close(write)
-        with os.fdopen(read) as said:
-            text = said.read()
-        _, status = os.waitpid(child, 0)
-        print(repr((os.waitstatus_to_exitcode(status), text)), flush=True)
-        continue
-    os.dup2(write, 1), os.dup2(write, 2)
-    program, *arguments = line.split()
-    sys.argv = [program, *arguments]
-    try:
-        if program.endswith(".py"):
-            runpy.run_path(program, run_name="__main__")
-        else:
-            runpy.run_module(program, run_name="__main__", alter_sys=True)
-    finally:
-        if "jax" in sys.modules:
-            print("JAX was imported")
-"""
 
 TRAIN = "train.py --config=configs/quickstart.py --workdir=W/run "
 SEARCH = "rfjax.search --config=configs/search.py --workdir=W/run "
@@ -102,6 +74,8 @@ MISTAKES = {
     "rfjax.video --workdir=W --output=W": "arguments are required: CLIP",
     "rfjax.studies clockwork --table=99 --workdir=W": "invalid choice: '99'",
     "rfjax.studies clockwork --table=all --run=W/none --workdir=W": "W/none is not a directory",
+    "rfjax.studies guided --table=dots --weights=W/none --workdir=W": "--weights: W/none is not",
+    "rfjax.studies clockwork --table=3.6 --data=camvid --workdir=W": "invalid choice: 'camvid'",
     "rfjax.receptive_field --model=vgg": "--model is one of resnet_18",
     "rfjax.receptive_field --model=resnet_tiny --head=none": "--head is one of score",
     "rfjax.receptive_field --model=resnet_tiny --image=W/a.png": "W/a.png is not a file",
@@ -117,15 +91,10 @@ def test_mistakes_are_one_line_before_jax_is_imported(tmp_path):
     (tmp_path / "empty.py").write_text("")
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "config.json").write_text('{"key": 0, "enl')
-    lines = "\n".join(MISTAKES).replace("W/", f"{tmp_path}/").replace("=W", f"={tmp_path}")
-    ran = subprocess.run(
-        [sys.executable, "-c", RUNNER], input=lines, cwd=ROOT, capture_output=True, text=True,
-        timeout=120,
-    )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr
-    outcomes = [ast.literal_eval(line) for line in ran.stdout.splitlines()]
+    begin = "from absl import app; from ml_collections import config_flags"
+    outcomes = programs.run(MISTAKES, tmp_path, imports=begin, timeout=120)
     for (line, wanted), (status, said) in zip(MISTAKES.items(), outcomes, strict=True):
-        said = said.replace(str(tmp_path), "W").strip()
+        said = said.strip()
         assert wanted in said, (line, said)
         assert "error: " in said and len(said.splitlines()) == 1, (line, said)
         assert status in (1, 2), line

@@ -4,12 +4,8 @@ Here are those that are found with the data, the weights or the run in hand; `te
 those of the command line alone.
 """
 
-import ast
 import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -21,33 +17,15 @@ from rfjax.models import weight_files
 from rfjax.training import config as configs
 from rfjax.training import optimizers, state
 from rfjax.training.checkpoints import Checkpoints
+from tests import programs
 
-ROOT = Path(__file__).resolve().parents[1]
-
-# Runs each program in a fork of a process that has imported the libraries, and has no threads yet.
-RUNNER = """
-import os, runpy, sys, shlex
+# What all of them read, and no thread yet, as they run in forks.
+BEGIN = """
 import rfjax.data, rfjax.models, rfjax.nn, rfjax.tasks, rfjax.visualize
 from absl import app
 from ml_collections import config_flags
 from rfjax.data import folder, tfds
 from rfjax.training import loop, runs, windows
-for line in sys.stdin.read().splitlines():
-    read, write = os.pipe()
-    if child := os.fork():
-        os.close(write)
-        with os.fdopen(read) as said:
-            text = said.read()
-        _, status = os.waitpid(child, 0)
-        print(repr((os.waitstatus_to_exitcode(status), text)), flush=True)
-        continue
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1), os.dup2(write, 2)
-    program, *arguments = shlex.split(line)
-    sys.argv = [program, *arguments]
-    if program.endswith(".py"):
-        runpy.run_path(program, run_name="__main__")
-    else:
-        runpy.run_module(program, run_name="__main__", alter_sys=True)
 """
 
 # W is the folder of `prepare`. TRAIN stops before the network is compiled.
@@ -190,15 +168,7 @@ def outcomes(tmp_path_factory):
     """What every wrong use has said, and its status."""
     root = tmp_path_factory.mktemp("wrong")
     prepare(root)
-    lines = "\n".join(line.replace("W/", f"{root}/") for line in WRONG)
-    ran = subprocess.run(
-        [sys.executable, "-c", RUNNER], input=lines.replace("(", "'(").replace(")", ")'"),
-        cwd=ROOT, capture_output=True, text=True, timeout=600,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-    )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr
-    told = [ast.literal_eval(line) for line in ran.stdout.splitlines()]
-    told = [(status, said.replace(str(root), "W")) for status, said in told]
+    told = programs.run(WRONG, root, imports=BEGIN, errors_alone=True)
     return dict(zip(WRONG, told, strict=True))
 
 

@@ -73,8 +73,9 @@ def _check(options: argparse.Namespace) -> None:
             scales.find(options.data, options.scale, STUDIES[options.study].scales)
         except ValueError as error:
             raise Fault(str(error)) from error
-        if options.weights is not None and not options.weights.is_dir():
-            raise Fault(f"--weights: {options.weights} is not a directory")
+    weights = getattr(options, "weights", None)
+    if weights is not None and not weights.is_dir():
+        raise Fault(f"--weights: {weights} is not a directory")
     options.workdir.mkdir(parents=True, exist_ok=True)
 
 
