@@ -9,6 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from rfjax.studies.scales import Scale
 from rfjax.studies.specs import Spec
 from rfjax.training import config as configs
 
@@ -47,3 +48,7 @@ def config(data: str, *, batch: int, steps: int) -> ConfigDict:
     # Scores read features of a norm of about 100, on which they would outrun all other layers.
     config.optimizer.rates = ("head/*=0.1",)
     return config
+
+
+# Objects in the clips of DAVIS; the studies of clocks and of guidance share its networks.
+CLIPS = Scale(network(256), lambda: config("davis", batch=4, steps=400), 0.5, {})

@@ -8,6 +8,7 @@ import pytest
 
 from rfjax.studies import __main__ as studies
 from rfjax.studies import frozen, scales
+from rfjax.studies.clockwork.schedules import NETWORKS
 from rfjax.studies.guided import measuring, networks, report, tables
 from rfjax.training import config as configs
 
@@ -31,10 +32,9 @@ def test_every_network_of_digits_can_be_trained(name):
 
 @pytest.mark.parametrize("name", networks.OF_CLIPS)
 def test_every_network_of_clips_can_be_trained(name):
-    (spec,) = networks.SPECS[name].lineage
+    before, spec = networks.SPECS[name].lineage
+    assert before == NETWORKS["davis"]["fcn_8s"]  # that of the study of clocks
     config = scales.run_config(spec, networks.SCALES[networks.CLIPS], seed=0)
-    with config.unlocked():
-        config.model.weights = "vgg_16.npz"
     configs.validate(config)
     assert config.task.name == "guided" and config.data.options.of == "davis"
     assert config.data.cache.map == frozen.MAPS and "conv4" not in config.trainable

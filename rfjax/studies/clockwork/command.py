@@ -88,14 +88,9 @@ def _digits() -> ConfigDict:
     return config
 
 
-def _davis() -> ConfigDict:
-    """Of a training on frames of real clips: where the object is."""
-    return frozen.config("davis", batch=4, steps=400)
-
-
 SCALES = {
     "digit_clips": scales.Scale({"vgg": ("vgg_tiny", {})}, _digits, 1.0, {}),
-    "davis": scales.Scale(frozen.network(256), _davis, 1.0, {}),
+    "davis": frozen.CLIPS,
 }
 
 

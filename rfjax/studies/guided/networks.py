@@ -39,16 +39,28 @@ ALONE = "foreground of clips"
 
 
 def _of_clips(label: str, kind: str, fusion: str = "late_global") -> Spec:
-    """A network that learns from episodes of clips, on a frozen trunk."""
+    """A network that learns from episodes of clips, on a frozen trunk.
+
+    It starts from FCN-8s, which has learned to tell objects from what is around them.
+    """
     settings = (
-        *frozen.NEW,
         ("task.name", "guided"),
         ("task.map", "fc6"),
         ("task.fusion", fusion),
+        ("batch_size", 2),
+        ("eval_batch_size", 2),
+        ("data.name", "episodes"),
+        ("data.options.of", CLIPS),
         ("data.options.kind", kind),
+        ("data.options.folds", 1),
+        ("data.options.val_episodes", 64),
+        ("optimizer.rates", ("head/*=0.1", "fusion/*=0.1")),
     )
     learns = "backbone/conv5_*, backbone/fc6*, fusion/*, head/*"
-    return frozen.spec("score", trainable=learns, settings=settings, label=label)
+    return replace(
+        frozen.spec("score", trainable=learns, settings=settings, label=label),
+        parent=frozen.spec("fcn_8s"),
+    )
 
 
 OF_CLIPS = (BY_FRAMES, BY_CLICKS, ALONE)
@@ -87,19 +99,8 @@ def config() -> ConfigDict:
     return made
 
 
-def of_clips() -> ConfigDict:
-    """Of a training on episodes of clips, whose validation has other clips."""
-    made = frozen.config("episodes", batch=2, steps=400)
-    made.eval_batch_size = 2
-    made.data.options.of = CLIPS
-    made.data.options.folds = 1
-    made.data.options.val_episodes = 64
-    made.optimizer.rates = ("head/*=0.1", "fusion/*=0.1")
-    return made
-
-
 _DIGITS = {_NETWORK: ("resnet_tiny", {"width": 16, "depth": 4, "output_stride": 8})}
 SCALES = {
     DATA: Scale(_DIGITS, config, 1.0, {}),
-    CLIPS: Scale(frozen.network(256), of_clips, 1.0, {}),
+    CLIPS: frozen.CLIPS,
 }
