@@ -27,7 +27,7 @@ def _staged() -> dict[str, Spec]:
         coarse, head="fcn_16s", parent=coarse, settings=(), label="16s", learning_rate=1 / 3
     )
     fine = replace(middle, head="fcn_8s", parent=middle, label="8s")
-    at_once = replace(coarse, head="fcn_8s", label="8s-at-once")
+    at_once = replace(frozen.AT_ONCE, evaluations=4)
     return {"FCN-32s": coarse, "FCN-16s": middle, "FCN-8s": fine, "FCN-8s at once": at_once}
 
 

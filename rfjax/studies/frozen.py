@@ -28,6 +28,9 @@ def spec(head: str, **fields: Any) -> Spec:
     return Spec("vgg", head, **{"trainable": LEARNS, "settings": NEW, "weights": "wanted"} | fields)
 
 
+AT_ONCE = spec("fcn_8s", label="8s-at-once")
+
+
 def truncated(head: str, **fields: Any) -> Spec:
     """A run of a network that ends at pool3 or pool4, of which only the scores learn."""
     settings = {"fcn_pool3": (("data.cache.map", "pool3"),), "fcn_pool4": ()}[head]

@@ -57,7 +57,7 @@ class Spec:
         if self.composed is not None:
             parts += ["composed", *(f"{key}={_text(value)}" for key, value in self.composed)]
         marks = (
-            (self.trainable, self.trainable != "all"),
+            (_text(self.trainable), self.trainable != "all"),
             (f"x{self.enlargement}", self.enlargement != 1),
             (f"lr{self.learning_rate:g}", self.learning_rate != 1.0),
             (f"{self.evaluations}evals", self.evaluations != 1),

@@ -13,12 +13,24 @@ import pytest
 
 from rfjax import training
 from rfjax.studies import __main__ as program
-from rfjax.studies import camvid, runs, specs, tables
+from rfjax.studies import camvid, registry, runs, specs, tables
+from rfjax.studies.clockwork import schedules
+from rfjax.studies.guided import networks
 from rfjax.training import checkpoints
 from tests.training.runs import ROOT
 
 SCORE = specs.Spec("resnet")
 TUNED = replace(SCORE, head="conv3", trainable="last_stage", parent=SCORE)
+
+
+def test_names_of_runs_are_names_of_folders():
+    of_tables = [t for study in registry.STUDIES.values() for t in study.tables.values()]
+    every = [spec for table in of_tables for spec in table.specs]
+    every += [spec for each in schedules.NETWORKS.values() for spec in each.values()]
+    every += networks.SPECS.values()
+    every.append(replace(SCORE, trainable="backbone/conv5_*, head/*"))
+    for spec in every:
+        assert set("/*\\ ':").isdisjoint(spec.name), spec.name
 
 
 def plan(root, scale, seeds=1, **options):

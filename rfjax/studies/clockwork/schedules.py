@@ -20,10 +20,10 @@ NETWORKS = {
         "fcn_32s": Spec("vgg", "fcn_32s"),
     },
     "davis": {
-        "fcn_8s": frozen.spec("fcn_8s"),
-        "fcn_pool3": frozen.truncated("fcn_pool3", share=0.5),
-        "fcn_pool4": frozen.truncated("fcn_pool4", share=0.5),
-        "fcn_32s": frozen.spec("fcn_32s"),
+        "fcn_8s": frozen.AT_ONCE,
+        "fcn_pool3": frozen.truncated("fcn_pool3", share=0.5, label="pool3"),
+        "fcn_pool4": frozen.truncated("fcn_pool4", share=0.5, label="pool4"),
+        "fcn_32s": frozen.spec("fcn_32s", label="32s"),
     },
 }
 HEADS = tuple(NETWORKS["digit_clips"])

@@ -57,10 +57,8 @@ def _of_clips(label: str, kind: str, fusion: str = "late_global") -> Spec:
         ("optimizer.rates", ("head/*=0.1", "fusion/*=0.1")),
     )
     learns = "backbone/conv5_*, backbone/fc6*, fusion/*, head/*"
-    return replace(
-        frozen.spec("score", trainable=learns, settings=settings, label=label),
-        parent=frozen.spec("fcn_8s"),
-    )
+    of_episodes = {"trainable": learns, "settings": settings, "label": label}
+    return frozen.spec("score", parent=frozen.AT_ONCE, **of_episodes)
 
 
 OF_CLIPS = (BY_FRAMES, BY_CLICKS, ALONE)
