@@ -47,17 +47,20 @@ def _of_clips(label: str, kind: str, fusion: str = "late_global") -> Spec:
         ("task.name", "guided"),
         ("task.map", "fc6"),
         ("task.fusion", fusion),
-        ("batch_size", 2),
         ("eval_batch_size", 2),
         ("data.name", "episodes"),
         ("data.options.of", CLIPS),
         ("data.options.kind", kind),
         ("data.options.folds", 1),
         ("data.options.val_episodes", 64),
-        ("optimizer.rates", ("head/*=0.1", "fusion/*=0.1")),
+        # Steps of one size: scores start at zero, and what they read has a norm of about 100.
+        ("optimizer.rule", "adam"),
+        ("optimizer.learning_rate", 3e-4),
+        ("optimizer.weight_decay", 0.0),
+        ("optimizer.rates", ()),
     )
     learns = "backbone/conv5_*, backbone/fc6*, fusion/*, head/*"
-    of_episodes = {"trainable": learns, "settings": settings, "label": label}
+    of_episodes = {"trainable": learns, "settings": settings, "label": label, "share": 2.0}
     return frozen.spec("score", parent=frozen.AT_ONCE, **of_episodes)
 
 

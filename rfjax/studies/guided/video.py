@@ -24,7 +24,7 @@ from rfjax.training import maps, runs
 
 See = Callable[[int], np.ndarray]  # the classes of a frame
 Learn = Callable[[Sequence[int], Sequence[np.ndarray]], See]
-RATE = 3e-4  # of fine-tuning; what of 1e-4, 3e-4 and 1e-3 does best on clips of the training split
+RATE = 3e-4  # of fine-tuning
 
 
 @functools.lru_cache(maxsize=16)
